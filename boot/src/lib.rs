@@ -1,0 +1,1 @@
+//! Firmware hand-over to main.

@@ -1,0 +1,1 @@
+//! PCI enumeration, BARs, capabilities, MSI-X.

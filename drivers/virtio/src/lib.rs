@@ -1,0 +1,1 @@
+//! virtio network, block and entropy devices.

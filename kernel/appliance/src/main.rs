@@ -1,0 +1,2 @@
+//! The image: wires the rooms together.
+fn main() {}

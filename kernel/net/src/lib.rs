@@ -1,0 +1,87 @@
+//! TCP/IP over a link: streams for the servers above, smoltcp inside.
+//!
+//! Servers know only the traits of this page; what implements them is the stack of the image, or a pipe in tests.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use core::fmt;
+use core::net::SocketAddr;
+
+/// A connected byte stream. Cheap to clone; clones are the same connection, so that one task can read while another
+/// writes.
+pub trait Stream: Clone + 'static {
+    /// Reads at least one byte into `into`, waiting for it; 0 when the peer has finished sending.
+    fn read(&self, into: &mut [u8]) -> impl Future<Output = Result<usize, NetError>>;
+
+    /// Queues at least one byte of `from`, waiting for room; returns how many. What is queued goes out by itself.
+    fn write(&self, from: &[u8]) -> impl Future<Output = Result<usize, NetError>>;
+
+    /// Tells the peer that no more bytes follow, after all that is queued; does not wait.
+    fn finish(&self);
+
+    /// Ends the connection at once (RST).
+    fn abort(&self);
+
+    /// The other end.
+    fn peer(&self) -> SocketAddr;
+
+    /// Reads exactly `into.len()` bytes.
+    fn read_exact(&self, into: &mut [u8]) -> impl Future<Output = Result<(), NetError>> {
+        async move {
+            let mut done = 0;
+            while done < into.len() {
+                match self.read(&mut into[done..]).await? {
+                    0 => return Err(NetError::Closed),
+                    count => done += count,
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// Queues all of `from`.
+    fn write_all(&self, from: &[u8]) -> impl Future<Output = Result<(), NetError>> {
+        async move {
+            let mut done = 0;
+            while done < from.len() {
+                done += self.write(&from[done..]).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// An open port.
+pub trait Listener: 'static {
+    /// What comes out of it.
+    type Stream: Stream;
+
+    /// Waits for the next connection.
+    fn accept(&self) -> impl Future<Output = Self::Stream>;
+}
+
+/// Why a stream failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetError {
+    /// The peer closed or reset the connection, or it was aborted here.
+    Closed,
+    /// The peer stopped answering.
+    TimedOut,
+    /// No connection could be made.
+    Unreachable,
+}
+
+impl fmt::Display for NetError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Closed => "the connection is closed",
+            Self::TimedOut => "the peer stopped answering",
+            Self::Unreachable => "no connection could be made",
+        })
+    }
+}
+
+impl core::error::Error for NetError {}

@@ -1,0 +1,229 @@
+//! The values that go in and out of a store.
+
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use exec::Exec;
+use world::{BLOCK_SIZE, DiskError, Entropy, Pool};
+
+/// What a store needs besides drives.
+#[derive(Clone)]
+pub struct Environment {
+    /// Runs its background work and tells the time.
+    pub exec: Exec,
+    /// Draws its uuids and salts.
+    pub entropy: Rc<dyn Entropy>,
+    /// Pages for its own reads and writes (journal, metadata, partial blocks). Nobody else takes from it.
+    pub pool: Pool,
+}
+
+/// Sizes of the structures in memory; all of them are hard limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Changes to the maps kept in memory between checkpoints, both halves together (64 bytes each).
+    pub deltas_max: usize,
+    /// Map nodes cached (4.2 KiB each).
+    pub nodes_max: usize,
+    /// Allocation groups whose bitmaps are loaded (12 KiB each).
+    pub groups_open_max: usize,
+}
+
+impl Config {
+    /// What fits into `bytes` of memory.
+    #[must_use]
+    pub fn for_memory(bytes: usize) -> Self {
+        let deltas_max = (bytes * 2 / 5 / 64).clamp(4096, 1 << 22);
+        let groups_open_max = (bytes / 24 / (12 * 1024)).clamp(16, 1024);
+        let rest = bytes.saturating_sub(deltas_max * 64 + groups_open_max * 12 * 1024);
+        Self {
+            deltas_max,
+            groups_open_max,
+            nodes_max: (rest / 4300).clamp(128, 1 << 20),
+        }
+    }
+}
+
+/// How a new pool is made.
+#[derive(Clone, Debug, Default)]
+pub struct FormatOptions {
+    /// log2 of the blocks of an allocation group; chosen from the size of the drives when absent.
+    pub group_shift: Option<u8>,
+}
+
+/// What a drive holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Nothing: first and last 4 MiB and spread samples are zero.
+    Blank,
+    /// A member of a pool that this version can open.
+    Member {
+        /// The pool it belongs to.
+        pool_uuid: [u8; 16],
+        /// This drive within the pool.
+        device_uuid: [u8; 16],
+        /// Drives of the whole pool.
+        members: usize,
+    },
+    /// Something else; the text names it, e.g. `an ext4 file system`.
+    Foreign(String),
+}
+
+/// Names a volume for as long as the pool exists; never used again after a delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeId(pub u64);
+
+/// A volume as the catalog knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// Its number.
+    pub id: VolumeId,
+    /// Its unique name.
+    pub name: String,
+    /// Identity across pools.
+    pub uuid: [u8; 16],
+    /// Size in bytes, a multiple of 512.
+    pub size_bytes: u64,
+    /// Bytes that hold data.
+    pub allocated_bytes: u64,
+    /// Nanoseconds since 1970, 0 when there was no clock.
+    pub created_at_nanos: u64,
+}
+
+/// Whether the pool takes writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolState {
+    /// Everything works.
+    Serving,
+    /// Reads only, and why.
+    ReadOnly(String),
+}
+
+/// The pool as a whole. `used + free = size` always.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolInfo {
+    /// Identity.
+    pub uuid: [u8; 16],
+    /// Bytes that volumes and maps can use in all.
+    pub size_bytes: u64,
+    /// Bytes in use, those not yet given back included.
+    pub used_bytes: u64,
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// Of the used bytes: freed, but not yet reusable.
+    pub pending_bytes: u64,
+    /// Of the free bytes: kept back for deletes, discards and checkpoints.
+    pub reserved_bytes: u64,
+    /// Whether it takes writes.
+    pub state: PoolState,
+    /// Checkpoints since the pool was opened.
+    pub checkpoints: u64,
+    /// Blocks whose tag did not match when read, since the pool was opened.
+    pub damaged_reads: u64,
+}
+
+/// A byte range of a volume: offset and length are multiples of 512.
+///
+/// Its buffer has one page for each 4 KiB block that the range touches, and byte `offset % 4096` of the first page is
+/// the range's first byte. So aligned and unaligned requests use the same buffers and nothing is shifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u32,
+}
+
+impl Span {
+    /// Pages that a buffer for this range has.
+    #[must_use]
+    pub fn blocks(self) -> usize {
+        let block = BLOCK_SIZE as u64;
+        let end = self.offset + u64::from(self.len);
+        usize::try_from(end.div_ceil(block) - self.offset / block).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the range covers whole blocks only.
+    #[must_use]
+    pub fn is_aligned(self) -> bool {
+        self.offset.is_multiple_of(BLOCK_SIZE as u64)
+            && (self.len as usize).is_multiple_of(BLOCK_SIZE)
+    }
+}
+
+/// Why the store refused or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The request is wrong: beyond the end of the volume, or not in units of 512 bytes.
+    OutOfRange,
+    /// The request is wrong: no such volume (any more).
+    NoVolume,
+    /// The request is wrong: the name is taken.
+    NameTaken,
+    /// The request is wrong: names are 1 to 63 of `a-z 0-9 . _ -` and begin with a letter or digit.
+    BadName,
+    /// The request is wrong: a volume's size is a multiple of 512, at least one block and at most 128 TiB; it only grows.
+    BadSize,
+    /// The request is wrong: a record's key or value is too long.
+    RecordTooLong,
+    /// The pool is full. Deletes and discards still work; try again after one.
+    NoSpace,
+    /// The pool takes no writes until it is opened again.
+    ReadOnly,
+    /// The store was closed.
+    Closed,
+    /// A drive failed.
+    Disk(DiskError),
+    /// The data of this block is damaged: what the drive returned is not what was written.
+    Damaged {
+        /// Block number within the volume.
+        block: u64,
+    },
+    /// Metadata is damaged beyond what redundancy repairs.
+    DamagedPool,
+    /// Not a pool of this format, or a newer one.
+    Unsupported,
+    /// Drives of the pool are missing.
+    Incomplete,
+    /// The drive is too small: 64 MiB is the least.
+    TooSmall,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfRange => {
+                out.write_str("beyond the end of the volume, or not in units of 512 bytes")
+            }
+            Self::NoVolume => out.write_str("no such volume"),
+            Self::NameTaken => out.write_str("that name is taken"),
+            Self::BadName => out
+                .write_str("a name is 1 to 63 of a-z 0-9 . _ - and begins with a letter or digit"),
+            Self::BadSize => out.write_str(
+                "a size is a multiple of 512 bytes, at least 4096, at most 128 TiB, and only grows",
+            ),
+            Self::RecordTooLong => out.write_str("the record is too long"),
+            Self::NoSpace => out.write_str("no space left in the pool"),
+            Self::ReadOnly => out.write_str("the pool is read-only"),
+            Self::Closed => out.write_str("the pool is closed"),
+            Self::Disk(error) => error.fmt(out),
+            Self::Damaged { block } => write!(out, "block {block} is damaged"),
+            Self::DamagedPool => out.write_str("the pool's metadata is damaged"),
+            Self::Unsupported => out.write_str("not a pool of a format that this version knows"),
+            Self::Incomplete => out.write_str("drives of the pool are missing"),
+            Self::TooSmall => out.write_str("the drive is smaller than 64 MiB"),
+        }
+    }
+}
+
+impl core::error::Error for StoreError {}
+
+impl From<DiskError> for StoreError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// A list of volumes, oldest first.
+pub type Volumes = Vec<VolumeInfo>;

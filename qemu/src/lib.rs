@@ -1,0 +1,1 @@
+//! The machine as a library: QEMU command lines, QMP, serial log.

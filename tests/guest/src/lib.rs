@@ -1,0 +1,1 @@
+//! The real image in QEMU with real clients.
