@@ -248,21 +248,24 @@ impl<T> Channel<T> {
     }
 }
 
+/// One future of a [`join_all`], then its result.
+enum Joined<F: Future> {
+    Running(Pin<Box<F>>),
+    Done(F::Output),
+}
+
 /// Runs all of `futures` at once and returns their results in order.
 pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<(Option<Pin<Box<F>>>, Option<F::Output>)> = futures
+    let mut all: Vec<Joined<F>> = futures
         .into_iter()
-        .map(|future| (Some(Box::pin(future)), None))
+        .map(|future| Joined::Running(Box::pin(future)))
         .collect();
     poll_fn(|context| {
         let mut pending = false;
-        for (future, result) in &mut running {
-            if let Some(waiting) = future {
-                match waiting.as_mut().poll(context) {
-                    Poll::Ready(value) => {
-                        *result = Some(value);
-                        *future = None;
-                    }
+        for one in &mut all {
+            if let Joined::Running(future) = one {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(value) => *one = Joined::Done(value),
                     Poll::Pending => pending = true,
                 }
             }
@@ -274,10 +277,11 @@ pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F:
         }
     })
     .await;
-    running
-        .into_iter()
-        .filter_map(|(_, result)| result)
-        .collect()
+    let result = |one| match one {
+        Joined::Done(value) => value,
+        Joined::Running(_) => unreachable!("all were done"),
+    };
+    all.into_iter().map(result).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use alloc::rc::Rc;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
 use exec::Exec;
@@ -224,6 +223,3 @@ impl From<DiskError> for StoreError {
         Self::Disk(error)
     }
 }
-
-/// A list of volumes, oldest first.
-pub type Volumes = Vec<VolumeInfo>;
