@@ -1,1 +1,3 @@
 //! The real image in QEMU with real clients.
+
+pub mod linux;
