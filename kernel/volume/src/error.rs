@@ -1,0 +1,75 @@
+//! Why a volume operation failed.
+
+use core::fmt;
+
+use store::StoreError;
+
+/// Why a volume operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeError {
+    /// The request is wrong: there is no such volume.
+    NoVolume,
+    /// The request is wrong: no name was given, and there is neither a `demo` nor a single volume.
+    NoDefault,
+    /// The request is wrong: the name is taken.
+    NameTaken,
+    /// The request is wrong: not a name ([`check_name`](crate::check_name)).
+    BadName,
+    /// The request is wrong: not a size ([`check_size`](crate::check_size)).
+    BadSize,
+    /// The request is wrong: volumes do not shrink; this is the present size in bytes.
+    Shrinks(u64),
+    /// The request is wrong: so many clients are attached, and it was not forced.
+    Attached(usize),
+    /// The request is wrong: this attachment takes no writes.
+    ReadOnly,
+    /// The request is wrong: beyond the end of the volume.
+    OutOfRange,
+    /// The request is wrong: not in units of 512 bytes.
+    Unaligned,
+    /// The volume was deleted while attached. Detach.
+    Deleted,
+    /// The store refused or failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for VolumeError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoVolume => out.write_str("no such volume"),
+            Self::NoDefault => {
+                out.write_str("no name given, and there is neither a `demo` nor a single volume")
+            }
+            Self::NameTaken => StoreError::NameTaken.fmt(out),
+            Self::BadName => StoreError::BadName.fmt(out),
+            Self::BadSize => out.write_str(
+                "a size is a multiple of 512 bytes, at least 4096 and at most 140737488355328",
+            ),
+            Self::Shrinks(size) => {
+                write!(out, "volumes only grow, and this one has {size} bytes")
+            }
+            Self::Attached(1) => out.write_str("a client is attached"),
+            Self::Attached(count) => write!(out, "{count} clients are attached"),
+            Self::ReadOnly => out.write_str("attached read-only"),
+            Self::OutOfRange => out.write_str("beyond the end of the volume"),
+            Self::Unaligned => out.write_str("not in units of 512 bytes"),
+            Self::Deleted => out.write_str("the volume was deleted"),
+            Self::Store(error) => error.fmt(out),
+        }
+    }
+}
+
+impl core::error::Error for VolumeError {}
+
+impl From<StoreError> for VolumeError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoVolume => Self::NoVolume,
+            StoreError::NameTaken => Self::NameTaken,
+            StoreError::BadName => Self::BadName,
+            StoreError::BadSize => Self::BadSize,
+            StoreError::OutOfRange => Self::OutOfRange,
+            other => Self::Store(other),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! One client's attachment to one volume.
+
+use alloc::rc::Rc;
+
+use store::Span;
+use world::{Buf, Disk};
+
+use crate::catalog::Attachment;
+use crate::{VolumeError, Volumes};
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+/// An attachment; dropping it detaches. Operations may run concurrently; overlapping writes run in the order of their
+/// first poll.
+pub struct Volume<D> {
+    volumes: Volumes<D>,
+    attachment: Rc<Attachment>,
+    access: Access,
+}
+
+impl<D: Disk + 'static> Volume<D> {
+    pub(crate) fn new(volumes: Volumes<D>, attachment: Rc<Attachment>, access: Access) -> Self {
+        Self {
+            volumes,
+            attachment,
+            access,
+        }
+    }
+
+    /// The volume's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.attachment.name
+    }
+
+    /// Its present size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.attachment.size_bytes.get()
+    }
+
+    /// Whether writes are refused.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.access == Access::ReadOnly
+    }
+
+    /// Checks a whole request before any of its pieces is started. Every operation below checks its own range too.
+    ///
+    /// # Errors
+    /// [`Deleted`](VolumeError::Deleted), [`Unaligned`](VolumeError::Unaligned),
+    /// [`OutOfRange`](VolumeError::OutOfRange), and [`ReadOnly`](VolumeError::ReadOnly) when `access` is to write.
+    pub fn check(&self, access: Access, offset: u64, len: u64) -> Result<(), VolumeError> {
+        if self.attachment.deleted.get() {
+            return Err(VolumeError::Deleted);
+        }
+        if access == Access::ReadWrite && self.is_read_only() {
+            return Err(VolumeError::ReadOnly);
+        }
+        if !offset.is_multiple_of(512) || !len.is_multiple_of(512) {
+            return Err(VolumeError::Unaligned);
+        }
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size_bytes() => Ok(()),
+            _ => Err(VolumeError::OutOfRange),
+        }
+    }
+
+    /// Reads `span` into the pages of `into` (see [`Span`]); bytes outside the span are arbitrary.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and what the store says; the buffer comes back in any case.
+    pub async fn read(&self, span: Span, into: Buf) -> (Buf, Result<(), VolumeError>) {
+        if let Err(error) = self.check(Access::ReadOnly, span.offset, span.len.into()) {
+            return (into, Err(error));
+        }
+        let store = self.volumes.store();
+        let (buf, result) = store.read(self.attachment.id, span, into).await;
+        (buf, result.map_err(|error| self.explain(error.into())))
+    }
+
+    /// Writes `span` from the pages of `from` (see [`Span`]). Durable after a later [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and what the store says; the old contents stay then.
+    pub async fn write(&self, span: Span, from: Buf) -> Result<(), VolumeError> {
+        self.check(Access::ReadWrite, span.offset, span.len.into())?;
+        let result = self.volumes.store().write(self.attachment.id, span, from);
+        result.await.map_err(|error| self.explain(error.into()))
+    }
+
+    /// Makes a range a hole: it reads as zeros and uses no space. Costs the same for any length.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn discard(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
+        self.check(Access::ReadWrite, offset, len)?;
+        let store = self.volumes.store();
+        let result = store.discard(self.attachment.id, offset, len).await;
+        result.map_err(|error| self.explain(error.into()))
+    }
+
+    /// Makes every operation durable that completed before this call, on this attachment or another.
+    ///
+    /// # Errors
+    /// A failing drive; the pool is read-only then.
+    pub async fn flush(&self) -> Result<(), VolumeError> {
+        if self.attachment.deleted.get() {
+            return Err(VolumeError::Deleted);
+        }
+        Ok(self.volumes.store().flush().await?)
+    }
+
+    /// An operation that a delete overtook fails because of it, whatever the store said.
+    fn explain(&self, error: VolumeError) -> VolumeError {
+        if self.attachment.deleted.get() || error == VolumeError::NoVolume {
+            VolumeError::Deleted
+        } else {
+            error
+        }
+    }
+}
+
+impl<D> Drop for Volume<D> {
+    fn drop(&mut self) {
+        self.volumes.detach(&self.attachment);
+    }
+}
