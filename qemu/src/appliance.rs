@@ -19,6 +19,9 @@ pub const NBD_PORT: u16 = 10809;
 /// Where the appliance serves its HTTP API.
 pub const API_PORT: u16 = 8080;
 
+/// Part of the line that the appliance prints once it serves.
+const READY: &str = " ready in ";
+
 /// How long one attempt to reach a server may take.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
@@ -122,15 +125,17 @@ impl Appliance {
     pub fn wait_ready(&mut self, limit: Duration) -> Result<Duration> {
         let deadline = Instant::now() + limit;
         self.running
-            .wait_for_after(self.console_seen, " ready in ", limit)?;
-        let log = self.running.serial();
-        let new = log.get(self.console_seen..).unwrap_or_default();
-        self.console_seen += new.find(" ready in ").map_or(0, |at| at + 1);
+            .wait_for_after(self.console_seen, READY, limit)?;
         loop {
             let answer =
                 probe::nbd(self.nbd, ATTEMPT).and_then(|()| probe::healthz(self.api, ATTEMPT));
             match answer {
-                Ok(()) => return Ok(self.running.started().elapsed()),
+                Ok(()) => {
+                    let log = self.running.serial();
+                    let new = log.get(self.console_seen..).unwrap_or_default();
+                    self.console_seen += new.find(READY).map_or(0, |at| at + READY.len());
+                    return Ok(self.running.started().elapsed());
+                }
                 Err(error) if Instant::now() > deadline => {
                     return Err(error.context(self.running.evidence()));
                 }

@@ -1,2 +1,79 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask help` lists them.
+//!
+//! Nothing here is hidden from people: continuous integration calls `cargo xtask test`, and every step of it can be
+//! run alone. Words introduced here: a **step** is a named piece of work with its time printed ([`steps`]).
+
+#![forbid(unsafe_code)]
+
+mod disk_image;
+mod drives;
+mod image;
+mod run;
+mod setup;
+mod steps;
+mod test;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use steps::Profile;
+
+/// Builds, boots, tests and measures Ferrite, storage-controller firmware in Rust.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the host programs that other commands need
+    Setup(setup::SetupArgs),
+    /// Build the image, boot it in QEMU and serve; Ctrl-C shuts it down cleanly
+    Run(run::RunArgs),
+    /// End an appliance that `run --detach` started
+    Stop(run::StopArgs),
+    /// Build target/dist/ferrite.elf (for qemu -kernel) and target/dist/ferrite.img (flashable, BIOS + UEFI)
+    Image(image::ImageArgs),
+    /// Run every test a commit must pass
+    Test(test::TestArgs),
+    /// Run the quick part of `test`: format, lints, unit tests, house rules
+    Check,
+    /// Run the simulator; `cargo xtask sim --help` shows its options
+    Sim(Rest),
+    /// Measure; `cargo xtask bench --help` shows its options
+    Bench(Rest),
+    /// Run the command-line tool, e.g. `cargo xtask ferrite volume list`
+    Ferrite(Rest),
+}
+
+/// Arguments that belong to another program.
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+struct Rest {
+    /// Handed over as they are
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Setup(args) => setup::command(&args),
+        Command::Run(args) => run::command(&args),
+        Command::Stop(args) => run::stop(&args),
+        Command::Image(args) => image::command(&args),
+        Command::Test(args) => test::command(&args),
+        Command::Check => test::quick(),
+        Command::Sim(rest) => steps::become_program("sim", Profile::Release, &rest.arguments),
+        Command::Bench(rest) => {
+            setup::ensure(setup::Need::Tests)?;
+            image::build()?;
+            steps::become_program("bench", Profile::Release, &rest.arguments)
+        }
+        Command::Ferrite(rest) => steps::become_program("ferrite", Profile::Dev, &rest.arguments),
+    }
+}
