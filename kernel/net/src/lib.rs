@@ -1,11 +1,37 @@
 //! TCP/IP over a link: streams for the servers above, smoltcp inside.
 //!
 //! Servers know only the traits of this page; what implements them is the stack of the image, or a pipe in tests.
+//!
+//! - [`Stack`] is TCP/IP over a [`world::Link`]: [`Stack::listen`] opens a port, [`Stack::connect`] goes out.
+//! - [`pipe`] joins two streams in memory, and [`cable`] joins two links, for tests and the simulation.
+//! - [`inspect`] is the look at a received frame that decides whether it opens a connection.
+//!
+//! What smoltcp does not do: act on selective acknowledgements it receives, put fragments together, cut IPv6 packets by
+//! offload. Congestion is controlled by the peer's window alone: the network in front of storage is a local one.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+
+pub mod cable;
+mod config;
+mod connection;
+mod device;
+mod discovery;
+pub mod inspect;
+mod lease;
+mod listener;
+pub mod pipe;
+mod stack;
+mod stream;
+mod table;
+
+pub use config::{ADDRESSES_MAX, Cidr, CidrError, NetConfig};
+pub use connection::ListenOptions;
+pub use listener::TcpListener;
+pub use stack::{NetCounters, Stack};
+pub use stream::TcpStream;
 
 use core::fmt;
 use core::net::SocketAddr;

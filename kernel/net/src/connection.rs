@@ -1,0 +1,164 @@
+//! One connection and one open port, as the stack books them.
+//!
+//! ```text
+//!   SYN                ACK               accept             last handle dropped
+//! ──────► HalfOpen ──────────► Queued ──────────► Held ───────────────────────► Leaving ─────► gone
+//!             └── reset, timeout: gone      connect ──┘                            └► TimeWait ──┘
+//! ```
+
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::net::SocketAddr;
+
+use exec::Notify;
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp;
+
+/// Closed sockets kept per port with their buffers, so that the next connection need not allocate.
+const SPARE_MAX: usize = 2;
+
+/// Both ends of a connection: ours, then the peer's.
+pub type Ends = (SocketAddr, SocketAddr);
+
+/// One TCP connection that has a socket.
+pub struct Connection {
+    pub handle: SocketHandle,
+    pub ends: Ends,
+    /// The port that it came in at; `None` for connections made here.
+    pub port: Option<Rc<Port>>,
+    pub stage: Cell<Stage>,
+    /// The peer reset it, or our address went away.
+    pub is_reset: Cell<bool>,
+    /// We reset it.
+    pub is_aborted: Cell<bool>,
+    /// We said that no more bytes follow.
+    pub is_finished: Cell<bool>,
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Our SYN-ACK is not acknowledged.
+    HalfOpen,
+    /// Nobody accepted it yet.
+    Queued,
+    /// A stream holds it.
+    Held,
+    /// Dropped by its stream; what is queued still goes out.
+    Leaving,
+    /// Closed on both sides; answers late segments.
+    TimeWait,
+}
+
+impl Connection {
+    pub fn new(handle: SocketHandle, ends: Ends, port: Option<Rc<Port>>, stage: Stage) -> Self {
+        Self {
+            handle,
+            ends,
+            port,
+            stage: Cell::new(stage),
+            is_reset: Cell::new(false),
+            is_aborted: Cell::new(false),
+            is_finished: Cell::new(false),
+        }
+    }
+}
+
+/// What an open port allows and how large its connections' buffers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Bytes that a peer can send ahead of the reader.
+    pub receive_bytes: usize,
+    /// Bytes that a writer can queue ahead of the peer's acknowledgements.
+    pub transmit_bytes: usize,
+    /// Connections at one time, half-open ones included; more are refused with RST.
+    pub connections_max: usize,
+    /// Half-open connections at one time; more are refused with RST.
+    pub half_open_max: usize,
+}
+
+impl Default for ListenOptions {
+    /// 64 connections of 128 KiB each way: 16 MiB when all are in use.
+    fn default() -> Self {
+        Self {
+            receive_bytes: 128 << 10,
+            transmit_bytes: 128 << 10,
+            connections_max: 64,
+            half_open_max: 64,
+        }
+    }
+}
+
+/// An open port.
+pub struct Port {
+    pub number: u16,
+    pub options: ListenOptions,
+    /// Established, not accepted.
+    pub queue: RefCell<VecDeque<Rc<Connection>>>,
+    pub arrived: Notify,
+    /// Connections of the stages before [`Stage::Leaving`].
+    pub connections: Cell<usize>,
+    pub half_open: Cell<usize>,
+    spare: RefCell<Vec<tcp::Socket<'static>>>,
+}
+
+impl Port {
+    pub fn new(number: u16, options: ListenOptions) -> Self {
+        Self {
+            number,
+            options,
+            queue: RefCell::default(),
+            arrived: Notify::default(),
+            connections: Cell::new(0),
+            half_open: Cell::new(0),
+            spare: RefCell::default(),
+        }
+    }
+
+    /// Whether another connection is allowed.
+    pub fn has_room(&self) -> bool {
+        self.connections.get() < self.options.connections_max
+            && self.half_open.get() < self.options.half_open_max
+    }
+
+    /// A closed socket with this port's buffers.
+    pub fn take_socket(&self) -> tcp::Socket<'static> {
+        let spare = self.spare.borrow_mut().pop();
+        spare.unwrap_or_else(|| new_socket(&self.options))
+    }
+
+    /// Keeps `socket` for the next connection, if there is a place for it.
+    pub fn keep_socket(&self, mut socket: tcp::Socket<'static>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_MAX {
+            socket.abort();
+            spare.push(socket);
+        }
+    }
+}
+
+/// A closed socket with buffers of its own.
+pub fn new_socket(options: &ListenOptions) -> tcp::Socket<'static> {
+    let mut socket = tcp::Socket::new(
+        tcp::SocketBuffer::new(vec![0; options.receive_bytes]),
+        tcp::SocketBuffer::new(vec![0; options.transmit_bytes]),
+    );
+    // Requests and replies are small and wait for each other: neither may be held back.
+    socket.set_nagle_enabled(false);
+    socket.set_ack_delay(None);
+    socket
+}
+
+/// Adds one to a count.
+pub fn increment(count: &Cell<usize>) {
+    count.set(count.get() + 1);
+}
+
+/// Takes one from a count.
+pub fn decrement(count: &Cell<usize>) {
+    let now = count.get().checked_sub(1);
+    count.set(now.expect("counted when it came"));
+}

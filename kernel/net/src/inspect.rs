@@ -1,0 +1,301 @@
+//! A look into a received frame before the stack gets it: pure, bounded, and indifferent to what the bytes claim.
+//!
+//! The stack has no pool of idle listeners. It reads the addresses and flags of each TCP segment here, and makes a
+//! socket when one opens a connection.
+//!
+//! ```text
+//! Ethernet  0 destination · 6 source · 12 type
+//! IPv4      0 version, header words · 2 total length · 6 flags, fragment · 9 protocol · 12 source · 16 destination
+//! IPv6      4 payload length · 6 next header · 8 source · 24 destination
+//! TCP       0 source port · 2 destination port · 12 header words · 13 flags
+//! ```
+//! (RFC 791 3.1, RFC 8200 3 and 4.3, RFC 9293 3.1)
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use smoltcp::wire::{IpAddress, TcpPacket, UdpPacket};
+
+const ETHERNET_BYTES: usize = 14;
+const IPV6_BYTES: usize = 40;
+const TCP_BYTES: usize = 20;
+
+const HOP_BY_HOP: u8 = 0;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// What kind of frame it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A TCP segment.
+    Tcp(Segment),
+    /// A part of an IPv4 packet. Parts are not put together here, and later ones have no TCP header, so that anything
+    /// could be read into them.
+    Fragment,
+    /// Anything else, malformed frames among it.
+    Other,
+}
+
+/// The ends of a TCP segment and what it does to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The sender.
+    pub remote: SocketAddr,
+    /// The receiver.
+    pub local: SocketAddr,
+    /// What it does.
+    pub role: Role,
+}
+
+/// What a TCP segment does to its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Opens it (SYN alone).
+    Open,
+    /// Resets it (RST).
+    Reset,
+    /// Anything else.
+    Other,
+}
+
+/// Tells what the Ethernet frame `frame` is. Never panics.
+#[must_use]
+pub fn inspect(frame: &[u8]) -> Seen {
+    match Packet::parse(frame) {
+        Some(packet) if packet.is_fragment => Seen::Fragment,
+        Some(packet) => packet.segment().map_or(Seen::Other, Seen::Tcp),
+        None => Seen::Other,
+    }
+}
+
+/// Whether the TCP or UDP checksum of `frame` is right; true for frames that have none. Never panics.
+#[must_use]
+pub fn checksum_holds(frame: &[u8]) -> bool {
+    let Some(packet) = Packet::parse(frame) else {
+        return true;
+    };
+    let (source, destination) = (IpAddress::from(packet.source), packet.destination.into());
+    match packet.protocol {
+        TCP => TcpPacket::new_checked(packet.payload)
+            .is_ok_and(|tcp| tcp.verify_checksum(&source, &destination)),
+        UDP => UdpPacket::new_checked(packet.payload)
+            .is_ok_and(|udp| udp.verify_checksum(&source, &destination)),
+        _ => true,
+    }
+}
+
+/// Fills in the checksum of a TCP segment, as a link does that was asked to. Leaves other frames as they are.
+pub fn fill_checksum(frame: &mut [u8]) {
+    let Some(packet) = Packet::parse(frame).filter(|packet| packet.segment().is_some()) else {
+        return;
+    };
+    let (source, destination) = (packet.source.into(), packet.destination.into());
+    let (start, len) = (packet.payload_start, packet.payload.len());
+    TcpPacket::new_unchecked(&mut frame[start..start + len]).fill_checksum(&source, &destination);
+}
+
+/// Whether `frame`, which this stack made, is a TCP segment.
+#[must_use]
+pub fn is_tcp(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => frame.get(ETHERNET_BYTES + 9) == Some(&TCP),
+        Some([0x86, 0xdd]) => frame.get(ETHERNET_BYTES + 6) == Some(&TCP),
+        _ => false,
+    }
+}
+
+struct Packet<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    is_fragment: bool,
+    /// Where in the frame the payload starts.
+    payload_start: usize,
+    payload: &'a [u8],
+}
+
+impl<'a> Packet<'a> {
+    fn parse(frame: &'a [u8]) -> Option<Self> {
+        let packet = frame.get(ETHERNET_BYTES..)?;
+        match frame[12..14] {
+            [0x08, 0x00] => Self::parse_v4(packet),
+            [0x86, 0xdd] => Self::parse_v6(packet),
+            _ => None,
+        }
+    }
+
+    fn parse_v4(packet: &'a [u8]) -> Option<Self> {
+        let header_bytes = usize::from(packet.first()? & 0xf) * 4;
+        if packet[0] >> 4 != 4 || header_bytes < 20 {
+            return None;
+        }
+        let total_bytes = usize::from(word(packet, 2)?);
+        let fragment = word(packet, 6)?;
+        Some(Self {
+            source: Ipv4Addr::from(octets::<4>(packet, 12)?).into(),
+            destination: Ipv4Addr::from(octets::<4>(packet, 16)?).into(),
+            protocol: packet[9],
+            // More fragments follow, or this is not the first.
+            is_fragment: fragment & 0x3fff != 0,
+            payload_start: ETHERNET_BYTES + header_bytes,
+            payload: packet.get(header_bytes..total_bytes)?,
+        })
+    }
+
+    fn parse_v6(packet: &'a [u8]) -> Option<Self> {
+        if packet.first()? >> 4 != 6 {
+            return None;
+        }
+        let payload_bytes = usize::from(word(packet, 4)?);
+        let mut protocol = *packet.get(6)?;
+        let mut payload = packet.get(IPV6_BYTES..IPV6_BYTES + payload_bytes)?;
+        let mut payload_start = ETHERNET_BYTES + IPV6_BYTES;
+        if protocol == HOP_BY_HOP {
+            let skip = (usize::from(*payload.get(1)?) + 1) * 8;
+            protocol = payload[0];
+            payload = payload.get(skip..)?;
+            payload_start += skip;
+        }
+        Some(Self {
+            source: Ipv6Addr::from(octets::<16>(packet, 8)?).into(),
+            destination: Ipv6Addr::from(octets::<16>(packet, 24)?).into(),
+            protocol,
+            is_fragment: false,
+            payload_start,
+            payload,
+        })
+    }
+
+    fn segment(&self) -> Option<Segment> {
+        if self.protocol != TCP || self.payload.len() < TCP_BYTES {
+            return None;
+        }
+        let flags = self.payload[13];
+        let role = if flags & RST != 0 {
+            Role::Reset
+        } else if flags & (SYN | ACK | FIN) == SYN {
+            Role::Open
+        } else {
+            Role::Other
+        };
+        Some(Segment {
+            remote: SocketAddr::new(self.source, word(self.payload, 0)?),
+            local: SocketAddr::new(self.destination, word(self.payload, 2)?),
+            role,
+        })
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    octets::<2>(bytes, at).map(u16::from_be_bytes)
+}
+
+fn octets<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    /// An Ethernet header of `kind`, then `rest`.
+    fn frame(kind: [u8; 2], rest: &[&[u8]]) -> Vec<u8> {
+        let mut frame = alloc::vec![2; 12];
+        frame.extend_from_slice(&kind);
+        rest.iter().for_each(|part| frame.extend_from_slice(part));
+        frame
+    }
+
+    fn tcp(flags: u8) -> [u8; 20] {
+        let mut tcp = [0; 20];
+        tcp[..4].copy_from_slice(&[0x9c, 0x40, 0x27, 0x69]);
+        tcp[12] = 0x50;
+        tcp[13] = flags;
+        tcp
+    }
+
+    fn v4(flags: u8, fragment: u16) -> Vec<u8> {
+        let [high, low] = fragment.to_be_bytes();
+        let ip = [
+            0x45, 0, 0, 40, 0, 0, high, low, 64, TCP, 0, 0, 10, 0, 0, 9, 10, 0, 0, 2,
+        ];
+        frame([8, 0], &[&ip, &tcp(flags)])
+    }
+
+    fn v6(next: u8, extension: &[u8], flags: u8) -> Vec<u8> {
+        let mut ip = [0; 40];
+        ip[0] = 0x60;
+        ip[5] = u8::try_from(20 + extension.len()).unwrap();
+        ip[6] = next;
+        (ip[8], ip[23], ip[24], ip[39]) = (0xfd, 9, 0xfd, 2);
+        frame([0x86, 0xdd], &[&ip, extension, &tcp(flags)])
+    }
+
+    fn role(frame: &[u8]) -> Option<Role> {
+        match inspect(frame) {
+            Seen::Tcp(segment) => Some(segment.role),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn finds_both_ends() {
+        let segment = |remote: &str, local: &str| {
+            Seen::Tcp(Segment {
+                remote: remote.parse().unwrap(),
+                local: local.parse().unwrap(),
+                role: Role::Open,
+            })
+        };
+        let expected = segment("10.0.0.9:40000", "10.0.0.2:10089");
+        assert_eq!(inspect(&v4(SYN, 0x4000)), expected);
+        let expected = segment("[fd00::9]:40000", "[fd00::2]:10089");
+        assert_eq!(inspect(&v6(TCP, &[], SYN)), expected);
+        assert_eq!(inspect(&v6(0, &[TCP, 0, 0, 0, 0, 0, 0, 0], SYN)), expected);
+    }
+
+    #[test]
+    fn tells_roles_apart() {
+        assert_eq!(role(&v4(SYN, 0)), Some(Role::Open));
+        assert_eq!(role(&v4(SYN | ACK, 0)), Some(Role::Other));
+        assert_eq!(role(&v4(SYN | FIN, 0)), Some(Role::Other));
+        assert_eq!(role(&v4(SYN | RST, 0)), Some(Role::Reset));
+        assert_eq!(role(&v4(ACK | RST, 0)), Some(Role::Reset));
+        assert_eq!(role(&v4(ACK, 0)), Some(Role::Other));
+    }
+
+    #[test]
+    fn fragments_are_not_segments() {
+        assert_eq!(inspect(&v4(SYN, 0x2000)), Seen::Fragment);
+        assert_eq!(inspect(&v4(SYN, 5)), Seen::Fragment);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let frames = [
+            v4(SYN, 0),
+            v6(TCP, &[], SYN),
+            v6(0, &[TCP, 9, 0, 0, 0, 0, 0, 0], SYN),
+        ];
+        for frame in frames {
+            for len in 0..frame.len() {
+                inspect(&frame[..len]);
+                checksum_holds(&frame[..len]);
+                is_tcp(&frame[..len]);
+            }
+            for at in 0..frame.len() {
+                for value in 0..=255 {
+                    let mut changed = frame.clone();
+                    changed[at] = value;
+                    inspect(&changed);
+                    checksum_holds(&changed);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! A TCP connection as a [`Stream`].
+
+use alloc::rc::Rc;
+use core::future::poll_fn;
+use core::net::SocketAddr;
+use core::task::{Context, Poll};
+
+use smoltcp::socket::tcp::{RecvError, State};
+use world::Link;
+
+use crate::connection::Connection;
+use crate::stack::Shared;
+use crate::{NetError, Stream};
+
+/// A TCP connection.
+///
+/// At most one task may wait for reading and one for writing at a time: a second one takes the first one's place, and
+/// the first is not woken. When the last clone is dropped, what is queued still goes out, unread bytes are thrown away,
+/// and the connection is reset if the peer makes no progress for 20 s.
+pub struct TcpStream<L: Link + 'static> {
+    held: Rc<Held<L>>,
+}
+
+impl<L: Link> Clone for TcpStream<L> {
+    fn clone(&self) -> Self {
+        Self {
+            held: self.held.clone(),
+        }
+    }
+}
+
+/// What all clones share; its end is the connection's.
+struct Held<L: Link + 'static> {
+    shared: Rc<Shared<L>>,
+    connection: Rc<Connection>,
+}
+
+impl<L: Link> Drop for Held<L> {
+    fn drop(&mut self) {
+        let now = self.shared.exec.now();
+        let table = &mut self.shared.core.borrow_mut().table;
+        table.leave(&self.connection, now);
+    }
+}
+
+impl<L: Link> TcpStream<L> {
+    pub(crate) fn new(shared: Rc<Shared<L>>, connection: Rc<Connection>) -> Self {
+        let held = Held { shared, connection };
+        Self {
+            held: Rc::new(held),
+        }
+    }
+
+    /// This end.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.held.connection.ends.0
+    }
+
+    fn poll_read(&self, context: &Context<'_>, into: &mut [u8]) -> Poll<Result<usize, NetError>> {
+        let Held { shared, connection } = &*self.held;
+        if connection.is_aborted.get() {
+            return Poll::Ready(Err(NetError::Closed));
+        }
+        let mut core = shared.core.borrow_mut();
+        let socket = core.table.socket(connection);
+        match socket.recv_slice(into) {
+            Ok(0) if !into.is_empty() => {
+                socket.register_recv_waker(context.waker());
+                Poll::Pending
+            }
+            Ok(count) => {
+                let total = shared.received_bytes.get();
+                shared.received_bytes.set(total + count as u64);
+                Poll::Ready(Ok(count))
+            }
+            Err(RecvError::Finished) => Poll::Ready(Ok(0)),
+            Err(RecvError::InvalidState) => Poll::Ready(Err(failure(connection, socket.state()))),
+        }
+    }
+
+    fn poll_write(&self, context: &Context<'_>, from: &[u8]) -> Poll<Result<usize, NetError>> {
+        let Held { shared, connection } = &*self.held;
+        if connection.is_aborted.get() || connection.is_finished.get() {
+            return Poll::Ready(Err(NetError::Closed));
+        }
+        let mut core = shared.core.borrow_mut();
+        let socket = core.table.socket(connection);
+        if !socket.may_send() {
+            return Poll::Ready(Err(failure(connection, socket.state())));
+        }
+        // A writer that was woken for every acknowledged segment would write, and send, in crumbs.
+        let room = socket.send_capacity() - socket.send_queue();
+        if room < from.len().min(socket.send_capacity() / 4) {
+            socket.register_send_waker(context.waker());
+            return Poll::Pending;
+        }
+        let count = socket
+            .send_slice(from)
+            .expect("the state was looked at just above");
+        let total = shared.sent_bytes.get();
+        shared.sent_bytes.set(total + count as u64);
+        Poll::Ready(Ok(count))
+    }
+}
+
+/// Why a connection that was not closed here is over.
+fn failure(connection: &Connection, state: State) -> NetError {
+    let is_known = connection.is_reset.get() || connection.is_finished.get();
+    if state == State::Closed && !is_known {
+        NetError::TimedOut
+    } else {
+        NetError::Closed
+    }
+}
+
+impl<L: Link> Stream for TcpStream<L> {
+    async fn read(&self, into: &mut [u8]) -> Result<usize, NetError> {
+        poll_fn(|context| self.poll_read(context, into)).await
+    }
+
+    async fn write(&self, from: &[u8]) -> Result<usize, NetError> {
+        poll_fn(|context| self.poll_write(context, from)).await
+    }
+
+    fn finish(&self) {
+        let Held { shared, connection } = &*self.held;
+        connection.is_finished.set(true);
+        shared.core.borrow_mut().table.socket(connection).close();
+    }
+
+    fn abort(&self) {
+        let Held { shared, connection } = &*self.held;
+        connection.is_aborted.set(true);
+        shared.core.borrow_mut().table.socket(connection).abort();
+    }
+
+    fn peer(&self) -> SocketAddr {
+        self.held.connection.ends.1
+    }
+}
