@@ -13,6 +13,7 @@ pub mod dma;
 pub mod fake;
 pub mod mmio;
 pub mod reg;
+pub mod virtio;
 
 pub use mmio::{Mmio, set_mapper};
 pub use reg::{ReadOnly, ReadWrite, Readable, Reg, Registers, Value, Writable, WriteOnly};

@@ -87,6 +87,11 @@ impl Mmio {
         self.len == 0
     }
 
+    /// The first byte, for code that checks its own accesses.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
     /// The physical address of the first byte.
     #[must_use]
     pub fn physical(&self) -> u64 {
