@@ -1,1 +1,13 @@
-//! One file per listening port.
+//! One module per listening port.
+//!
+//! - [`nbd`]: volumes for clients.
+//!
+//! Servers know streams (`net`), bytes (`wire`) and volumes (`volume`); nothing of drives, frames or the machine.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod nbd;
+mod quota;

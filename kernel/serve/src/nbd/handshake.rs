@@ -1,0 +1,233 @@
+//! The handshake: greeting, option haggling, and the attachment that comes out of it.
+
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use net::Stream;
+use volume::{Access, Volume, VolumeError, Volumes};
+use wire::nbd::*;
+use world::Disk;
+
+use super::errors::Broken;
+use super::{BLOCK_MINIMUM, BLOCK_PREFERRED, PAYLOAD_MAX};
+
+/// The most bytes of data that an option of ours can have, with some room.
+const OPTION_MAX: u32 = 8 << 10;
+/// The most bytes of data that are read only to refuse them politely.
+const OPTION_SKIPPED_MAX: u32 = 1 << 20;
+
+/// What a successful handshake ends in.
+pub(super) struct Negotiated<D> {
+    pub volume: Volume<D>,
+    pub structured: bool,
+}
+
+/// Goes through the handshake; `None` when the client ended it properly.
+pub(super) async fn negotiate<D: Disk + 'static, S: Stream>(
+    stream: &S,
+    volumes: &Volumes<D>,
+) -> Result<Option<Negotiated<D>>, Broken> {
+    stream.write_all(&greeting()).await?;
+    let mut bytes = [0; ClientFlags::LEN];
+    stream.read_exact(&mut bytes).await?;
+    let mut haggling = Haggling {
+        stream,
+        volumes,
+        flags: ClientFlags::decode(bytes)?,
+        structured: false,
+    };
+    loop {
+        match haggling.option().await? {
+            Step::Next => {}
+            Step::Done(volume) => {
+                return Ok(Some(Negotiated {
+                    volume,
+                    structured: haggling.structured,
+                }));
+            }
+            Step::Aborted => return Ok(None),
+        }
+    }
+}
+
+enum Step<D> {
+    Next,
+    Done(Volume<D>),
+    Aborted,
+}
+
+struct Haggling<'a, D, S> {
+    stream: &'a S,
+    volumes: &'a Volumes<D>,
+    flags: ClientFlags,
+    structured: bool,
+}
+
+impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
+    async fn option(&mut self) -> Result<Step<D>, Broken> {
+        let mut bytes = [0; OptionHead::LEN];
+        self.stream.read_exact(&mut bytes).await?;
+        let head = OptionHead::decode(bytes)?;
+        let option = head.option;
+        if option == NBD_OPT_EXPORT_NAME {
+            return self.export_name(head.len).await;
+        }
+        if !self.flags.fixed_newstyle {
+            // Such a client understands no reply to this.
+            return Err(NbdError::Malformed.into());
+        }
+        if head.len > OPTION_MAX {
+            self.skip(head.len).await?;
+            self.reply(option, NBD_REP_ERR_TOO_BIG, b"option data too long")
+                .await?;
+            return Ok(Step::Next);
+        }
+        let data = self.data(head.len).await?;
+        match option {
+            NBD_OPT_ABORT => {
+                self.reply(option, NBD_REP_ACK, &[]).await?;
+                return Ok(Step::Aborted);
+            }
+            NBD_OPT_LIST if data.is_empty() => self.list().await?,
+            NBD_OPT_STRUCTURED_REPLY if data.is_empty() => {
+                self.structured = true;
+                self.reply(option, NBD_REP_ACK, &[]).await?;
+            }
+            NBD_OPT_LIST | NBD_OPT_STRUCTURED_REPLY => {
+                let why = b"this option has no data";
+                self.reply(option, NBD_REP_ERR_INVALID, why).await?;
+            }
+            NBD_OPT_INFO | NBD_OPT_GO => return self.info(option, &data).await,
+            _ => {
+                self.reply(option, NBD_REP_ERR_UNSUP, b"unknown option")
+                    .await?
+            }
+        }
+        Ok(Step::Next)
+    }
+
+    async fn export_name(&self, len: u32) -> Result<Step<D>, Broken> {
+        if len as usize > NBD_MAX_STRING {
+            return Err(Broken::TooLarge);
+        }
+        let data = self.data(len).await?;
+        let name = core::str::from_utf8(&data).map_err(|_| Broken::NoExport)?;
+        let access = Access::ReadWrite;
+        let volume = self
+            .volumes
+            .attach(name, access)
+            .map_err(|_| Broken::NoExport)?;
+        let mut reply = info_export(volume.size_bytes(), self.export_flags(&volume))[2..].to_vec();
+        if !self.flags.no_zeroes {
+            reply.resize(reply.len() + 124, 0);
+        }
+        self.stream.write_all(&reply).await?;
+        Ok(Step::Done(volume))
+    }
+
+    async fn list(&self) -> Result<(), Broken> {
+        for info in self.volumes.list() {
+            let len = u32::try_from(info.name.len()).expect("names are short");
+            let mut data = len.to_be_bytes().to_vec();
+            data.extend_from_slice(info.name.as_bytes());
+            self.reply(NBD_OPT_LIST, NBD_REP_SERVER, &data).await?;
+        }
+        self.reply(NBD_OPT_LIST, NBD_REP_ACK, &[]).await
+    }
+
+    async fn info(&self, option: u32, data: &[u8]) -> Result<Step<D>, Broken> {
+        let request = match InfoRequest::decode(data) {
+            Ok(request) => request,
+            Err(error) => {
+                let reply = match error {
+                    NbdError::NameTooLong => NBD_REP_ERR_TOO_BIG,
+                    _ => NBD_REP_ERR_INVALID,
+                };
+                self.refuse(option, reply, error).await?;
+                return Ok(Step::Next);
+            }
+        };
+        let volume = match self.volumes.attach(request.name, Access::ReadWrite) {
+            Ok(volume) => volume,
+            Err(error) => {
+                let reply = match error {
+                    VolumeError::Deleted => NBD_REP_ERR_SHUTDOWN,
+                    _ => NBD_REP_ERR_UNKNOWN,
+                };
+                self.refuse(option, reply, error).await?;
+                return Ok(Step::Next);
+            }
+        };
+        let export = info_export(volume.size_bytes(), self.export_flags(&volume));
+        self.reply(option, NBD_REP_INFO, &export).await?;
+        if request.wants(NBD_INFO_NAME) {
+            let mut name = NBD_INFO_NAME.to_be_bytes().to_vec();
+            name.extend_from_slice(volume.name().as_bytes());
+            self.reply(option, NBD_REP_INFO, &name).await?;
+        }
+        let sizes = info_block_size(BLOCK_MINIMUM, BLOCK_PREFERRED, PAYLOAD_MAX);
+        self.reply(option, NBD_REP_INFO, &sizes).await?;
+        self.reply(option, NBD_REP_ACK, &[]).await?;
+        Ok(if option == NBD_OPT_GO {
+            Step::Done(volume)
+        } else {
+            Step::Next
+        })
+    }
+
+    fn export_flags(&self, volume: &Volume<D>) -> u16 {
+        let always = NBD_FLAG_HAS_FLAGS
+            | NBD_FLAG_SEND_FLUSH
+            | NBD_FLAG_CAN_MULTI_CONN
+            | NBD_FLAG_SEND_CACHE;
+        let access = if volume.is_read_only() {
+            NBD_FLAG_READ_ONLY
+        } else {
+            NBD_FLAG_SEND_FUA
+                | NBD_FLAG_SEND_TRIM
+                | NBD_FLAG_SEND_WRITE_ZEROES
+                | NBD_FLAG_SEND_FAST_ZERO
+        };
+        let chunks = if self.structured { NBD_FLAG_SEND_DF } else { 0 };
+        always | access | chunks
+    }
+
+    async fn reply(&self, option: u32, reply: u32, data: &[u8]) -> Result<(), Broken> {
+        let len = u32::try_from(data.len()).expect("replies are short");
+        let head = OptionReplyHead { option, reply, len };
+        let mut bytes = Vec::with_capacity(OptionReplyHead::LEN + data.len());
+        bytes.extend_from_slice(&head.encode());
+        bytes.extend_from_slice(data);
+        Ok(self.stream.write_all(&bytes).await?)
+    }
+
+    async fn refuse(
+        &self,
+        option: u32,
+        reply: u32,
+        why: impl core::fmt::Display,
+    ) -> Result<(), Broken> {
+        let text: String = alloc::format!("{why}");
+        self.reply(option, reply, text.as_bytes()).await
+    }
+
+    async fn data(&self, len: u32) -> Result<Vec<u8>, Broken> {
+        let mut data = vec![0; len as usize];
+        self.stream.read_exact(&mut data).await?;
+        Ok(data)
+    }
+
+    async fn skip(&self, len: u32) -> Result<(), Broken> {
+        if len > OPTION_SKIPPED_MAX {
+            return Err(Broken::TooLarge);
+        }
+        let mut left = len;
+        while left > 0 {
+            let part = left.min(OPTION_MAX);
+            drop(self.data(part).await?);
+            left -= part;
+        }
+        Ok(())
+    }
+}

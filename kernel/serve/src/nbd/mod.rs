@@ -1,0 +1,206 @@
+//! NBD: fixed newstyle handshake, then requests of many connections, many at a time each.
+//!
+//! ```text
+//!            ┌ receive (one task): requests in, payloads of writes into buffers ┐ a free worker each
+//! connection ┤                                                                  ▼
+//!            └ workers (tasks, hired as the queue deepens): volume, then the reply, under the lock of the line
+//! ```
+//!
+//! Words: a **piece** is the part of a request within one 128 KiB boundary of the volume; it has one [`Buf`] and one
+//! job. The **line** is the connection's sending side; a reply (or chunk) goes out whole.
+//!
+//! Invariants, which together mean that nothing here can deadlock and nobody can hold memory for ever:
+//! - nobody waits for a buffer, or for a worker, while holding a buffer of the shared pool or the lock of the line;
+//! - a connection holds at most its quota of the pool in each direction, and a peer that neither sends nor takes
+//!   bytes while others need memory is cut off ([`line`]);
+//! - a job that reached the volume runs to its end even if the connection ends; only its reply is dropped;
+//! - nothing is allocated per request: workers, request records and buffers are reused.
+//!
+//! On the walk of a write: before this room `net`, after it `volume`.
+
+mod errors;
+mod handshake;
+mod jobs;
+mod line;
+mod pieces;
+mod receive;
+mod workers;
+
+use alloc::rc::Rc;
+use alloc::string::String;
+use core::cell::RefCell;
+use core::time::Duration;
+
+use exec::{Exec, Permit, Semaphore};
+use log::{debug, info};
+use net::{Listener, Stream};
+use volume::{Volume, Volumes};
+use world::{Buf, Disk, Pool};
+
+use crate::quota::Quota;
+use handshake::Negotiated;
+use jobs::Requests;
+use line::Line;
+use workers::Workers;
+
+/// The most bytes a READ returns or a WRITE carries.
+pub const PAYLOAD_MAX: u32 = 32 << 20;
+/// The unit of offsets and lengths, in bytes.
+pub const BLOCK_MINIMUM: u32 = 512;
+/// What offsets and lengths are best multiples of, in bytes.
+pub const BLOCK_PREFERRED: u32 = 4096;
+
+/// How much a server takes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at one time; further ones are reset.
+    pub connections_max: usize,
+    /// Requests in progress over all connections, beyond the 16 that each may always have.
+    pub extra_requests_max: usize,
+    /// Time for the whole handshake.
+    pub handshake_time_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 64,
+            extra_requests_max: 1024,
+            handshake_time_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What all connections share; clones are the same server, so one may listen at several ports.
+pub struct Server<D> {
+    exec: Exec,
+    volumes: Volumes<D>,
+    pool: Pool,
+    limits: Limits,
+    connections: Semaphore,
+    extra_requests: Semaphore,
+}
+
+impl<D> Clone for Server<D> {
+    fn clone(&self) -> Self {
+        Self {
+            exec: self.exec.clone(),
+            volumes: self.volumes.clone(),
+            pool: self.pool.clone(),
+            limits: self.limits,
+            connections: self.connections.clone(),
+            extra_requests: self.extra_requests.clone(),
+        }
+    }
+}
+
+impl<D: Disk + 'static> Server<D> {
+    /// A server for `volumes` that moves all data through buffers of `pool`.
+    ///
+    /// # Panics
+    /// When the pool has fewer pages than two of the largest buffers, 64.
+    #[must_use]
+    pub fn new(exec: Exec, volumes: Volumes<D>, pool: Pool, limits: Limits) -> Self {
+        assert!(
+            pool.limit() >= 2 * Buf::PAGES_MAX,
+            "an NBD server needs 64 pages"
+        );
+        Self {
+            exec,
+            volumes,
+            pool,
+            limits,
+            connections: Semaphore::new(limits.connections_max),
+            extra_requests: Semaphore::new(limits.extra_requests_max),
+        }
+    }
+
+    /// Serves the connections of `listener`; never returns.
+    pub async fn serve<L: Listener>(self, listener: L) {
+        loop {
+            let stream = listener.accept().await;
+            match self.connections.try_acquire() {
+                Some(permit) => self.exec.spawn(connection(self.clone(), stream, permit)),
+                None => {
+                    debug!("nbd: {} refused, too many connections", stream.peer());
+                    stream.abort();
+                }
+            }
+        }
+    }
+}
+
+/// One client after its handshake.
+struct Session<D, S> {
+    exec: Exec,
+    volume: Volume<D>,
+    /// READs are answered with structured replies.
+    structured: bool,
+    pool: Pool,
+    line: Line<S>,
+    /// Pages of the pool that payloads of WRITEs may hold.
+    incoming: Quota,
+    /// Pages of the pool that READs may hold.
+    outgoing: Quota,
+    requests: RefCell<Requests>,
+    workers: Workers,
+}
+
+async fn connection<D: Disk + 'static, S: Stream>(server: Server<D>, stream: S, permit: Permit) {
+    let peer = stream.peer();
+    let handshake = handshake::negotiate(&stream, &server.volumes);
+    let limit = server.limits.handshake_time_max;
+    let negotiated = match server.exec.timeout(limit, handshake).await {
+        Ok(Ok(Some(negotiated))) => negotiated,
+        Ok(Ok(None)) => {
+            stream.finish();
+            return;
+        }
+        Ok(Err(broken)) => {
+            debug!("nbd: {peer}: handshake: {broken}");
+            stream.abort();
+            return;
+        }
+        Err(elapsed) => {
+            debug!("nbd: {peer}: handshake: {elapsed}");
+            stream.abort();
+            return;
+        }
+    };
+    let name = String::from(negotiated.volume.name());
+    info!("nbd: {peer} attached to {name}");
+    let session = Rc::new(Session::new(&server, stream, negotiated));
+    // Others rely on the volume, not on the server: let no connection keep more than it needs.
+    drop(server);
+    match receive::requests(&session).await {
+        Ok(()) => {}
+        Err(broken) => {
+            debug!("nbd: {peer}: {broken}");
+            session.line.hang_up();
+        }
+    }
+    session.workers.dismiss().await;
+    session.line.finish();
+    info!("nbd: {peer} detached from {name}");
+    drop(permit);
+}
+
+impl<D: Disk + 'static, S: Stream> Session<D, S> {
+    fn new(server: &Server<D>, stream: S, negotiated: Negotiated<D>) -> Self {
+        let (exec, pool) = (&server.exec, &server.pool);
+        // An eighth of the pool lets several connections stall without starving the rest, and on a usual pool is
+        // still more than a connection needs to be fast.
+        let pages = (pool.limit() / 8).clamp(Buf::PAGES_MAX, 16 * Buf::PAGES_MAX);
+        Self {
+            exec: exec.clone(),
+            volume: negotiated.volume,
+            structured: negotiated.structured,
+            pool: pool.clone(),
+            line: Line::new(exec.clone(), stream, pool.clone()),
+            incoming: Quota::new(pages),
+            outgoing: Quota::new(pages),
+            requests: RefCell::default(),
+            workers: Workers::new(server.extra_requests.clone()),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! NBD as clients see it: bytes in, bytes out, over a pipe and a store in memory.
+
+#[path = "nbd/client.rs"]
+mod client;
+mod pipe;
+#[path = "../../volume/tests/ram/mod.rs"]
+mod ram;
+
+#[path = "nbd/handshake.rs"]
+mod handshake;
+#[path = "nbd/hostile.rs"]
+mod hostile;
+#[path = "nbd/requests.rs"]
+mod requests;
+
+use client::Client;
+use pipe::Port;
+use ram::{Bench, RamDisk};
+use serve::nbd::{Limits, Server};
+use volume::Volumes;
+use world::Pool;
+
+/// 64 MiB, the size of the volume `demo`.
+const SIZE: u64 = 64 << 20;
+
+/// A server with the volume `demo`.
+struct Rig {
+    bench: Bench,
+    port: Port,
+    pool: Pool,
+    volumes: Volumes<RamDisk>,
+}
+
+impl Rig {
+    /// A server with a pool of the least size.
+    fn new() -> Self {
+        Self::with_pool(64)
+    }
+
+    fn with_pool(pages: usize) -> Self {
+        let bench = Bench::new();
+        let volumes = Volumes::new(bench.store());
+        let (port, pool) = (Port::new(), Pool::new(pages));
+        let exec = bench.exec.clone();
+        let server = Server::new(exec, volumes.clone(), pool.clone(), Limits::default());
+        bench.exec.spawn(server.serve(port.clone()));
+        let demo = volumes.clone();
+        bench.run(async move {
+            demo.create("demo", SIZE).await.expect("create");
+        });
+        Self {
+            bench,
+            port,
+            pool,
+            volumes,
+        }
+    }
+
+    /// Runs the story of one client, given a way to connect.
+    fn story<F: Future<Output = ()> + 'static>(&self, story: impl FnOnce(Port) -> F) {
+        self.bench.run(story(self.port.clone()));
+        self.settle();
+    }
+
+    /// Lets the server notice that clients went; then nothing of the pool may be held.
+    fn settle(&self) {
+        let exec = self.bench.exec.clone();
+        self.bench
+            .run(async move { exec.sleep(std::time::Duration::from_secs(1)).await });
+        assert_eq!(self.pool.available(), self.pool.limit(), "buffers leaked");
+    }
+}
+
+/// Pseudo-random bytes.
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random(seed | 1);
+    (0..len).map(|_| random.next() as u8).collect()
+}
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+async fn attached(port: &Port, structured: bool) -> Client {
+    let mut client = Client::connect(port).await;
+    if structured {
+        client.structured().await;
+    }
+    client.go("demo").await;
+    client
+}

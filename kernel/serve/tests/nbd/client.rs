@@ -1,0 +1,250 @@
+//! A client that checks every byte it gets.
+
+use net::Stream;
+use wire::nbd::*;
+
+use crate::pipe::{End, Port};
+
+pub struct Client {
+    pub stream: End,
+    structured: bool,
+    next_cookie: u64,
+}
+
+/// What answered a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    Data(Vec<u8>),
+    Done,
+    Error(Errno),
+}
+
+/// One reply to an option: kind and data.
+pub type OptionReply = (u32, Vec<u8>);
+
+impl Client {
+    /// Connects and exchanges flags.
+    pub async fn connect(port: &Port) -> Self {
+        let client = Self::raw(port).await;
+        client.stream.write_all(&[0, 0, 0, 3]).await.unwrap();
+        client
+    }
+
+    /// Connects and reads the greeting.
+    pub async fn raw(port: &Port) -> Self {
+        let stream = port.dial();
+        let client = Self {
+            stream,
+            structured: false,
+            next_cookie: 100,
+        };
+        assert_eq!(client.bytes::<18>().await, greeting());
+        client
+    }
+
+    pub async fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.stream
+            .read_exact(&mut bytes)
+            .await
+            .expect("bytes from the server");
+        bytes
+    }
+
+    async fn number(&self) -> u32 {
+        u32::from_be_bytes(self.bytes().await)
+    }
+
+    async fn data(&self, len: u32) -> Vec<u8> {
+        let mut data = vec![0; len as usize];
+        self.stream
+            .read_exact(&mut data)
+            .await
+            .expect("data from the server");
+        data
+    }
+
+    /// Whether the server closes or resets the connection instead of sending more.
+    pub async fn is_closed(&self) -> bool {
+        !matches!(self.stream.read(&mut [0]).await, Ok(1))
+    }
+
+    /// Whether the server reset the connection.
+    pub fn is_cut_off(&self) -> bool {
+        self.stream.is_aborted()
+    }
+
+    pub async fn send_option(&self, option: u32, data: &[u8]) {
+        let len = data.len() as u32;
+        let head = OptionHead { option, len };
+        self.stream.write_all(&head.encode()).await.unwrap();
+        self.stream.write_all(data).await.unwrap();
+    }
+
+    /// Sends an option and reads replies up to the final one.
+    pub async fn option(&self, option: u32, data: &[u8]) -> Vec<OptionReply> {
+        self.send_option(option, data).await;
+        let mut replies = Vec::new();
+        loop {
+            let reply = self.option_reply(option).await;
+            let last = reply.0 == NBD_REP_ACK || reply.0 >= 1 << 31;
+            replies.push(reply);
+            if last {
+                return replies;
+            }
+        }
+    }
+
+    async fn option_reply(&self, option: u32) -> OptionReply {
+        assert_eq!(u64::from_be_bytes(self.bytes().await), NBD_REP_MAGIC);
+        assert_eq!(self.number().await, option);
+        let kind = self.number().await;
+        let len = self.number().await;
+        (kind, self.data(len).await)
+    }
+
+    pub async fn structured(&mut self) {
+        let replies = self.option(NBD_OPT_STRUCTURED_REPLY, &[]).await;
+        assert_eq!(replies, [(NBD_REP_ACK, vec![])]);
+        self.structured = true;
+    }
+
+    /// GO; returns size and transmission flags.
+    pub async fn go(&mut self, name: &str) -> (u64, u16) {
+        let replies = self.option(NBD_OPT_GO, &info_data(name, &[])).await;
+        assert_eq!(replies.last().unwrap().0, NBD_REP_ACK, "{replies:?}");
+        let export = &replies[0].1;
+        assert_eq!(export[..2], NBD_INFO_EXPORT.to_be_bytes());
+        let size = u64::from_be_bytes(export[2..10].try_into().unwrap());
+        (size, u16::from_be_bytes(export[10..].try_into().unwrap()))
+    }
+
+    /// Sends a request; returns its cookie.
+    pub async fn send(&mut self, command: u16, flags: u16, offset: u64, len: u32) -> u64 {
+        self.next_cookie += 1;
+        let request = Request {
+            flags,
+            command,
+            cookie: self.next_cookie,
+            offset,
+            len,
+        };
+        self.stream.write_all(&request.encode()).await.unwrap();
+        self.next_cookie
+    }
+
+    /// Reads one whole reply; only for one READ at a time when structured. `read` is the READ in progress.
+    pub async fn reply(&self, read: Option<(u64, u64, u32)>) -> (u64, Answer) {
+        match self.number().await {
+            NBD_SIMPLE_REPLY_MAGIC => {
+                let error = self.number().await;
+                let cookie = u64::from_be_bytes(self.bytes().await);
+                let answer = match (error, read) {
+                    (0, Some((of, _, len))) if of == cookie => {
+                        assert!(!self.structured, "READs are answered in chunks now");
+                        Answer::Data(self.data(len).await)
+                    }
+                    (0, _) => Answer::Done,
+                    (error, _) => Answer::Error(Errno(error)),
+                };
+                (cookie, answer)
+            }
+            NBD_STRUCTURED_REPLY_MAGIC => {
+                assert!(self.structured, "chunks were not negotiated");
+                let (cookie, offset, len) = read.expect("chunks answer READs only");
+                (cookie, self.chunks(cookie, offset, len).await)
+            }
+            magic => panic!("magic {magic:#x}"),
+        }
+    }
+
+    /// Reads the chunks of a reply, the first from behind its magic on.
+    async fn chunks(&self, of: u64, offset: u64, len: u32) -> Answer {
+        let mut data = vec![0; len as usize];
+        let (mut covered, mut error) = (0, None);
+        loop {
+            let flags = u16::from_be_bytes(self.bytes().await);
+            let kind = u16::from_be_bytes(self.bytes().await);
+            assert_eq!(u64::from_be_bytes(self.bytes().await), of);
+            let payload = {
+                let len = self.number().await;
+                self.data(len).await
+            };
+            match kind {
+                NBD_REPLY_TYPE_NONE => assert!(payload.is_empty() && flags == NBD_REPLY_FLAG_DONE),
+                NBD_REPLY_TYPE_OFFSET_DATA => {
+                    let at = u64::from_be_bytes(payload[..8].try_into().unwrap()) - offset;
+                    let part = &payload[8..];
+                    data[at as usize..at as usize + part.len()].copy_from_slice(part);
+                    covered += part.len();
+                }
+                NBD_REPLY_TYPE_ERROR | NBD_REPLY_TYPE_ERROR_OFFSET => {
+                    error = Some(Errno(u32::from_be_bytes(payload[..4].try_into().unwrap())));
+                }
+                other => panic!("chunk type {other}"),
+            }
+            if flags & NBD_REPLY_FLAG_DONE != 0 {
+                break;
+            }
+            assert_eq!(self.number().await, NBD_STRUCTURED_REPLY_MAGIC);
+        }
+        match error {
+            Some(error) => Answer::Error(error),
+            None => {
+                assert_eq!(covered, data.len(), "not all of the range was sent");
+                Answer::Data(data)
+            }
+        }
+    }
+
+    pub async fn read_flags(&mut self, flags: u16, offset: u64, len: u32) -> Answer {
+        let cookie = self.send(NBD_CMD_READ, flags, offset, len).await;
+        let (answered, answer) = self.reply(Some((cookie, offset, len))).await;
+        assert_eq!(answered, cookie);
+        answer
+    }
+
+    pub async fn read(&mut self, offset: u64, len: u32) -> Answer {
+        self.read_flags(0, offset, len).await
+    }
+
+    pub async fn write_flags(&mut self, flags: u16, offset: u64, data: &[u8]) -> Answer {
+        let cookie = self
+            .send(NBD_CMD_WRITE, flags, offset, data.len() as u32)
+            .await;
+        self.stream.write_all(data).await.unwrap();
+        let (answered, answer) = self.reply(None).await;
+        assert_eq!(answered, cookie);
+        answer
+    }
+
+    pub async fn write(&mut self, offset: u64, data: &[u8]) -> Answer {
+        self.write_flags(0, offset, data).await
+    }
+
+    /// A request that carries no data in either direction.
+    pub async fn command(&mut self, command: u16, flags: u16, offset: u64, len: u32) -> Answer {
+        let cookie = self.send(command, flags, offset, len).await;
+        let (answered, answer) = self.reply(None).await;
+        assert_eq!(answered, cookie);
+        answer
+    }
+
+    /// Disconnects properly and checks that the server closes.
+    pub async fn bye(mut self) {
+        self.send(NBD_CMD_DISC, 0, 0, 0).await;
+        assert_eq!(self.stream.read(&mut [0]).await, Ok(0));
+        self.stream.finish();
+    }
+}
+
+/// Data of INFO and GO.
+pub fn info_data(name: &str, infos: &[u16]) -> Vec<u8> {
+    let mut data = (name.len() as u32).to_be_bytes().to_vec();
+    data.extend(name.as_bytes());
+    data.extend((infos.len() as u16).to_be_bytes());
+    for info in infos {
+        data.extend(info.to_be_bytes());
+    }
+    data
+}
