@@ -1,0 +1,251 @@
+//! One appliance's HTTP API.
+
+use std::time::Duration;
+
+use qemu::instance::Instance;
+use serde_json::Value;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+use crate::Failure;
+
+/// How long an answer may take; what takes longer is a job and answers at once.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Speaks to one appliance.
+#[derive(Debug)]
+pub struct Client {
+    agent: Agent,
+    base: String,
+    token: String,
+}
+
+impl Client {
+    /// A client of the API at `base`, e.g. `http://127.0.0.1:8080`. Connects only when asked something.
+    #[must_use]
+    pub fn new(base: &str, token: &str) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(LIMIT))
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .proxy(None)
+            .build();
+        Self {
+            agent: config.into(),
+            base: base.trim_end_matches('/').to_owned(),
+            token: token.to_owned(),
+        }
+    }
+
+    /// The appliance that arguments or environment name, else the one that was started last from this checkout.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`] when there is none.
+    pub fn find(api: Option<&str>, token: Option<&str>) -> Result<Self, Failure> {
+        let unknown = |error: &dyn std::fmt::Display| {
+            Failure::Unreachable(format!(
+                "{error}; to reach another appliance set FERRITE_API and FERRITE_TOKEN"
+            ))
+        };
+        if let (Some(api), Some(token)) = (api, token) {
+            return Ok(Self::new(api, token));
+        }
+        if api.is_some() {
+            return Err(Failure::Unreachable(
+                "FERRITE_API is set, FERRITE_TOKEN is not".into(),
+            ));
+        }
+        let instance = Instance::last().map_err(|error| unknown(&error))?;
+        let endpoint = instance.endpoint().map_err(|error| unknown(&error))?;
+        let own = instance.token().map_err(|error| unknown(&error))?;
+        Ok(Self::new(&endpoint.api, token.unwrap_or(&own)))
+    }
+
+    /// Reads a resource.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn get(&self, path: &str) -> Result<Value, Failure> {
+        let request = self
+            .agent
+            .get(self.url(path))
+            .header("Authorization", self.bearer());
+        self.answer(request.call())
+    }
+
+    /// Creates something or starts an action.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self
+            .agent
+            .post(self.url(path))
+            .header("Authorization", self.bearer());
+        self.answer(request.send_json(body))
+    }
+
+    /// Changes a resource.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn patch(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self
+            .agent
+            .patch(self.url(path))
+            .header("Authorization", self.bearer());
+        self.answer(request.send_json(body))
+    }
+
+    /// Deletes a resource.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn delete(&self, path: &str) -> Result<Value, Failure> {
+        let request = self
+            .agent
+            .delete(self.url(path))
+            .header("Authorization", self.bearer());
+        self.answer(request.call())
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn bearer(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
+    fn answer(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
+        let mut response = result.map_err(|error| {
+            Failure::Unreachable(format!("no appliance answers at {}: {error}", self.base))
+        })?;
+        let status = response.status().as_u16();
+        let text = response
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| Failure::Unreachable(format!("{} went silent: {error}", self.base)))?;
+        let value = match text.trim() {
+            "" => Value::Null,
+            text => serde_json::from_str(text).map_err(|_| strange(status, text))?,
+        };
+        if (200..300).contains(&status) {
+            return Ok(value);
+        }
+        Err(Failure::Refused {
+            status,
+            message: problem(&value).unwrap_or(text),
+        })
+    }
+}
+
+/// What a problem document (RFC 9457) says in one line.
+fn problem(value: &Value) -> Option<String> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    match (text("title"), text("detail")) {
+        (Some(title), Some(detail)) if title != detail => Some(format!("{title}: {detail}")),
+        (Some(one), _) | (None, Some(one)) => Some(one.to_owned()),
+        (None, None) => None,
+    }
+}
+
+fn strange(status: u16, text: &str) -> Failure {
+    let start: String = text.chars().take(80).collect();
+    Failure::Strange(format!("HTTP {status}, not JSON: {start}"))
+}
+
+/// `name` as one segment of a path.
+#[must_use]
+pub fn segment(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    name.bytes()
+        .map(|byte| match plain(byte) {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// Answers one request with `status` and `body` and returns what was asked.
+    fn serve(status: &str, body: &str) -> (String, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}/", listener.local_addr().unwrap());
+        let length = body.len();
+        let response = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            // Bodies of these tests end with a brace, requests without one with an empty line.
+            while !(request.ends_with(b"}")
+                || request.ends_with(b"\r\n\r\n") && !request.starts_with(b"POST"))
+            {
+                let mut chunk = [0; 1024];
+                let count = stream.read(&mut chunk).unwrap();
+                assert_ne!(count, 0);
+                request.extend_from_slice(&chunk[..count]);
+            }
+            stream.write_all(response.as_bytes()).unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        (base, thread)
+    }
+
+    #[test]
+    fn sends_the_token_and_reads_json() {
+        let (base, server) = serve("201 Created", r#"{"name":"a"}"#);
+        let created = Client::new(&base, "secret")
+            .post("/v1/volumes", &json!({"name": "a", "size": 4096}))
+            .unwrap();
+        assert_eq!(created["name"], "a");
+        let request = server.join().unwrap();
+        assert!(
+            request.starts_with("POST /v1/volumes HTTP/1.1\r\n"),
+            "{request}"
+        );
+        assert!(
+            request
+                .to_lowercase()
+                .contains("authorization: bearer secret\r\n"),
+            "{request}"
+        );
+        let (_, body) = request.split_once("\r\n\r\n").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body, json!({"name": "a", "size": 4096}));
+    }
+
+    #[test]
+    fn shows_what_the_appliance_objects_to() {
+        let body = r#"{"title":"Conflict","detail":"the name a is taken"}"#;
+        let (base, server) = serve("409 Conflict", body);
+        let failure = Client::new(&base, "t").delete("/v1/volumes/a").unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            "Conflict: the name a is taken (HTTP 409)"
+        );
+        assert_eq!(failure.exit_code(), 1);
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn nobody_there_is_exit_code_three() {
+        let nobody = qemu::probe::free_port().unwrap();
+        let failure = Client::new(&format!("http://{nobody}"), "t")
+            .get("/v1/node")
+            .unwrap_err();
+        assert_eq!(failure.exit_code(), 3);
+    }
+
+    #[test]
+    fn names_stay_inside_their_segment() {
+        assert_eq!(segment("db-1.x"), "db-1.x");
+        assert_eq!(segment("../a b?"), "..%2Fa%20b%3F");
+    }
+}

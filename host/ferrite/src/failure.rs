@@ -1,0 +1,62 @@
+//! Why a command did not do what it should.
+
+use std::fmt;
+
+/// A failed command, for people and as an exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// No appliance is known or it does not answer.
+    Unreachable(String),
+    /// The appliance answered with an error.
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What the appliance says about it.
+        message: String,
+    },
+    /// What the appliance answered makes no sense to this version of the tool.
+    Strange(String),
+    /// Something on this host failed.
+    Here(String),
+    /// `check` found damage; it has been printed.
+    Damaged(usize),
+}
+
+impl Failure {
+    /// The exit code that scripts see.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused { .. } | Self::Strange(_) | Self::Here(_) => 1,
+            Self::Unreachable(_) => 3,
+            Self::Damaged(_) => 4,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(text) | Self::Here(text) => out.write_str(text),
+            Self::Refused {
+                status: 401,
+                message,
+            } => write!(
+                out,
+                "{message} (is FERRITE_TOKEN, or --token, that of this appliance?)"
+            ),
+            Self::Refused { status, message } => write!(out, "{message} (HTTP {status})"),
+            Self::Strange(text) => write!(out, "the appliance's answer is not understood: {text}"),
+            Self::Damaged(1) => out.write_str("1 problem found"),
+            Self::Damaged(count) => write!(out, "{count} problems found"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Here(error.to_string())
+    }
+}

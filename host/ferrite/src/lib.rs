@@ -1,0 +1,22 @@
+//! The command-line tool, as a library so that tests use the same client as people do.
+//!
+//! [`Client`] speaks to one appliance; [`cli::run`] is the whole program but for its exit code.
+//!
+//! | exit code | meaning |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | the appliance refused, or something on this host failed |
+//! | 2 | the command line makes no sense |
+//! | 3 | no appliance is known or it does not answer |
+//! | 4 | `check` found damage |
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+mod client;
+mod describe;
+mod failure;
+mod output;
+
+pub use client::Client;
+pub use failure::Failure;
