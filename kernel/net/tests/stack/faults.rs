@@ -1,0 +1,170 @@
+//! Links that lose, repeat and delay, and peers that vanish.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use exec::futures_util::future::join4;
+use exec::join_all;
+use net::cable::Fate;
+use net::inspect::{Role, Seen, inspect};
+use net::{ListenOptions, NetError, Stream};
+
+use world::LinkInfo;
+
+use crate::lab::{Dice, LATENCY, Lab, fixed, pattern, plain_link, read_all};
+
+#[test]
+fn bytes_survive_loss_repetition_and_delay() {
+    for seed in 0..4 {
+        let lab = Lab::new();
+        let (far, near) = lab.pair();
+        let dice = Dice::new(seed);
+        lab.decide(move |_| match dice.roll(100) {
+            0..5 => Some(Fate::Drop),
+            5..7 => Some(Fate::Duplicate),
+            7..10 => Some(Fate::Delay(LATENCY * 20)),
+            _ => None,
+        });
+        let (forth, back) = (pattern(seed, 1 << 20), pattern(seed + 100, 1 << 20));
+        let (forth_sent, back_sent) = (forth.clone(), back.clone());
+        let (near_writer, far_writer) = (near.clone(), far.clone());
+        let (read_forth, read_back, (), ()) = lab.run(async move {
+            join4(
+                read_all(&far),
+                read_all(&near),
+                async move {
+                    near_writer.write_all(&forth_sent).await.unwrap();
+                    near_writer.finish();
+                },
+                async move {
+                    far_writer.write_all(&back_sent).await.unwrap();
+                    far_writer.finish();
+                },
+            )
+            .await
+        });
+        assert!(read_forth.unwrap() == forth, "seed {seed}");
+        assert!(read_back.unwrap() == back, "seed {seed}");
+    }
+}
+
+#[test]
+fn connecting_survives_loss() {
+    let lab = Lab::new();
+    lab.serve_echo(7, ListenOptions::default());
+    let dice = Dice::new(9);
+    lab.decide(move |_| (dice.roll(100) < 20).then_some(Fate::Drop));
+    let (client, to) = (lab.client.clone(), "10.0.0.1:7".parse().unwrap());
+    let attempts = join_all((0..64).map(move |_| {
+        let client = client.clone();
+        async move { client.connect(to).await.map(drop) }
+    }));
+    let made = lab.run(attempts).iter().filter(|made| made.is_ok()).count();
+    assert!(made > 55, "only {made} of 64");
+    lab.decide(|_| None);
+    lab.pass(Duration::from_secs(120));
+    assert_eq!(lab.server.counters().sockets, 0);
+    assert_eq!(lab.client.counters().sockets, 0);
+}
+
+#[test]
+fn a_dead_peer_is_dropped() {
+    let lab = Lab::new();
+    let (far, near) = lab.pair();
+    lab.cut();
+    let start = lab.now();
+    let read = lab.run(async move { far.read(&mut [0]).await });
+    assert_eq!(read, Err(NetError::TimedOut));
+    let took = lab.now() - start;
+    assert!(took >= Duration::from_secs(60), "{took:?}");
+    assert!(took <= Duration::from_secs(90), "{took:?}");
+    drop(near);
+    lab.pass(Duration::from_secs(100));
+    assert_eq!(lab.server.counters().sockets, 0);
+    assert_eq!(lab.client.counters().sockets, 0);
+}
+
+#[test]
+fn a_dead_peer_is_dropped_while_writing() {
+    let lab = Lab::new();
+    let (far, _near) = lab.pair();
+    lab.cut();
+    let start = lab.now();
+    let written = lab.run(async move { far.write_all(&pattern(1, 1 << 20)).await });
+    assert_eq!(written, Err(NetError::TimedOut));
+    let took = lab.now() - start;
+    assert!(took <= Duration::from_secs(90), "{took:?}");
+}
+
+#[test]
+fn half_open_connections_are_bounded_and_time_out() {
+    let lab = Lab::new();
+    let options = ListenOptions {
+        half_open_max: 4,
+        ..ListenOptions::default()
+    };
+    lab.serve_echo(7, options);
+    drop(lab.connect("10.0.0.1:7").unwrap());
+    lab.pass(Duration::from_secs(30));
+    // The client hears nothing any more.
+    lab.decide(|passing| (passing.from == 0).then_some(Fate::Drop));
+    for _ in 0..10 {
+        let (client, to) = (lab.client.clone(), "10.0.0.1:7".parse().unwrap());
+        lab.exec.spawn(async move {
+            assert!(client.connect(to).await.is_err());
+        });
+    }
+    lab.pass(Duration::from_millis(100));
+    let counters = lab.server.counters();
+    assert_eq!(
+        (counters.half_open, counters.sockets, counters.refused),
+        (4, 4, 6)
+    );
+    lab.pass(Duration::from_secs(60));
+    let counters = lab.server.counters();
+    assert_eq!((counters.half_open, counters.sockets), (0, 0));
+    // And the port works as before.
+    lab.decide(|_| None);
+    assert!(lab.connect("10.0.0.1:7").is_ok());
+}
+
+#[test]
+fn a_repeated_opening_makes_one_connection() {
+    let lab = Lab::new();
+    lab.serve_echo(7, ListenOptions::default());
+    let openings = Rc::new(Cell::new(0));
+    let count = openings.clone();
+    lab.decide(move |passing| match inspect(passing.bytes) {
+        Seen::Tcp(segment) if segment.role == Role::Open => {
+            count.set(count.get() + 1);
+            Some(Fate::Duplicate)
+        }
+        _ => None,
+    });
+    let stream = lab.connect("10.0.0.1:7").unwrap();
+    lab.pass(Duration::from_secs(30));
+    assert_eq!(openings.get(), 1);
+    let counters = lab.server.counters();
+    assert_eq!((counters.accepted, counters.sockets), (1, 1));
+    drop(stream);
+}
+
+#[test]
+fn a_full_link_only_delays() {
+    // 128 KiB are under way at once in 364 frames, and the cable holds 256: the sender has to wait for it.
+    let links = [1, 2].map(|host| LinkInfo {
+        mtu: 400,
+        ..plain_link(host)
+    });
+    let lab = Lab::with(fixed(1), fixed(2), links);
+    let (far, near) = lab.pair();
+    lab.decide(|_| Some(Fate::Delay(Duration::from_millis(5))));
+    let bytes = pattern(8, 1 << 20);
+    let sent = bytes.clone();
+    lab.exec.spawn(async move {
+        near.write_all(&sent).await.unwrap();
+    });
+    let read = lab.run(async move { read_all(&far).await });
+    assert!(read.unwrap() == bytes);
+}

@@ -1,0 +1,124 @@
+//! Work that the link takes over: checksums and cutting.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use net::Stream;
+use net::inspect::{checksum_holds, is_tcp};
+use world::LinkInfo;
+
+use crate::lab::{Lab, Wire, fixed, pattern, plain_link, read_all};
+
+fn offloading(host: u8) -> LinkInfo {
+    LinkInfo {
+        transmit_checksum: true,
+        receive_checksum: true,
+        segmentation_tcp4: true,
+        ..plain_link(host)
+    }
+}
+
+fn transfer(lab: &Lab, far: Wire, near: Wire, len: usize) {
+    let bytes = pattern(4, len);
+    let sent = bytes.clone();
+    lab.exec.spawn(async move {
+        far.write_all(&sent).await.unwrap();
+    });
+    let read = lab.run(async move { read_all(&near).await });
+    assert!(read.unwrap() == bytes);
+}
+
+#[test]
+fn large_packets_are_left_to_the_link() {
+    let lab = Lab::with(fixed(1), fixed(2), [offloading(1), offloading(2)]);
+    let (far, near) = lab.pair();
+    let largest = Rc::new(Cell::new(0));
+    let seen = largest.clone();
+    lab.decide(move |passing| {
+        let len = passing.bytes.len();
+        if passing.from == 0 && is_tcp(passing.bytes) {
+            assert!(passing.meta.checksum_wanted);
+            let cut = passing.meta.segmentation.map(|cut| cut.segment_bytes);
+            assert_eq!(cut, (len > 1514).then_some(1460), "a frame of {len} bytes");
+            seen.set(seen.get().max(len));
+        }
+        None
+    });
+    transfer(&lab, far, near, 1 << 20);
+    assert!(
+        largest.get() > 60_000,
+        "at most {} bytes at once",
+        largest.get()
+    );
+}
+
+#[test]
+fn ipv6_packets_are_not_cut() {
+    let lab = Lab::with(fixed(1), fixed(2), [offloading(1), offloading(2)]);
+    let listener = lab.listen(7);
+    let near = lab.connect("[fd00::1]:7").unwrap();
+    let far = lab.run(async move { net::Listener::accept(&listener).await });
+    lab.decide(|passing| {
+        assert!(passing.meta.segmentation.is_none());
+        None
+    });
+    transfer(&lab, far, near, 1 << 18);
+}
+
+#[test]
+fn only_tcp_asks_for_a_checksum() {
+    let lab = Lab::with(fixed(1), fixed(2), [offloading(1), offloading(2)]);
+    lab.decide(|passing| {
+        assert_eq!(passing.meta.checksum_wanted, is_tcp(passing.bytes));
+        None
+    });
+    lab.pair();
+    lab.pass(Duration::from_secs(1));
+}
+
+#[test]
+fn each_side_has_its_own_offloads() {
+    // What the sender leaves to the link, a plain receiver checks; what a plain sender fills in is checked although the
+    // receiver's link could vouch.
+    for links in [
+        [offloading(1), plain_link(2)],
+        [plain_link(1), offloading(2)],
+    ] {
+        let lab = Lab::with(fixed(1), fixed(2), links);
+        let (far, near) = lab.pair();
+        transfer(&lab, far, near, 1 << 18);
+        assert_eq!(lab.client.counters().frames_dropped, 0);
+    }
+}
+
+#[test]
+fn damage_is_found_without_a_voucher() {
+    let lab = Lab::with(fixed(1), fixed(2), [plain_link(1), offloading(2)]);
+    let (far, near) = lab.pair();
+    lab.decide(|passing| {
+        assert!(passing.from == 1 || checksum_holds(passing.bytes));
+        None
+    });
+    // A checksum that no link vouches for and that is wrong: the frame of a sender that left it to a link.
+    let mut damaged = Vec::new();
+    let place = Rc::new(Cell::new(Vec::new()));
+    let kept = place.clone();
+    lab.decide(move |passing| {
+        if passing.from == 0 && passing.bytes.len() > 100 {
+            kept.set(passing.bytes.to_vec());
+        }
+        None
+    });
+    lab.run(async move { far.write_all(&[7; 100]).await })
+        .unwrap();
+    lab.run(async move { near.read_exact(&mut [0; 100]).await })
+        .unwrap();
+    damaged.append(&mut place.take());
+    assert!(checksum_holds(&damaged));
+    for at in 34..damaged.len() {
+        damaged[at] ^= 0x10;
+        assert!(!checksum_holds(&damaged), "byte {at}");
+        damaged[at] ^= 0x10;
+    }
+}
