@@ -1,0 +1,416 @@
+//! A simulated drive: a store of 4 KiB blocks behind a volatile cache of 512-byte sectors.
+//!
+//! Operations complete after a latency that the seed draws, so in any order. A completed write sits in the cache; a
+//! flush makes those writes durable that had completed when the flush was *submitted*. [`SimDisk::cut_power`] ends
+//! everything at once: of what was cached or in flight, any subset of sectors reaches the medium (see
+//! [`cache`](self::cache)). Storage is sparse, so a drive may be as large as it likes.
+//!
+//! The faults a drive can have are in [`Faults`]; all are off until the scenario turns them on.
+
+mod cache;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use world::{BlockAddr, Buf, Clock, Disk, DiskError, DiskInfo, Geometry, Instant};
+
+use crate::clock::{Trace, VirtualClock};
+use crate::random::Random;
+use cache::Medium;
+use queue::{Operation, Queue, Work};
+
+/// What goes wrong with a drive, in parts per million of the operations concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// A read fails once ([`DiskError::Device`]); the next attempt may succeed.
+    pub read_error: u32,
+    /// A write fails; each of its sectors keeps its old or gets its new contents.
+    pub write_error: u32,
+    /// A flush fails and makes nothing durable.
+    pub flush_error: u32,
+    /// A write is reported done and changes nothing.
+    pub lost_write: u32,
+    /// A write is reported done, but lands on other blocks.
+    pub misdirected_write: u32,
+    /// A write leaves one of its blocks unreadable until it is written again.
+    pub unreadable: u32,
+    /// A read finds a flipped bit on the medium, which stays flipped.
+    pub rot: u32,
+}
+
+/// How long operations take, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Latency {
+    /// The least of a read or write.
+    pub transfer_min: u64,
+    /// The most of a read or write.
+    pub transfer_max: u64,
+    /// The most of a flush.
+    pub flush_max: u64,
+    /// Parts per million of operations that take a thousand times as long.
+    pub outliers: u32,
+}
+
+/// How often each fault struck.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Struck {
+    /// Errors reported to the caller.
+    pub errors: u64,
+    /// Silent ones: lost, misdirected, rotten, unreadable.
+    pub silent: u64,
+}
+
+/// A drive; clones are the same drive. It outlives the simulated appliance, as drives do.
+#[derive(Clone)]
+pub struct SimDisk {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    clock: Rc<VirtualClock>,
+    trace: Rc<Trace>,
+    /// Counts submissions and completions of all drives: the points at which power can fail.
+    points: Rc<Cell<u64>>,
+    geometry: Geometry,
+    info: DiskInfo,
+    state: RefCell<State>,
+}
+
+struct State {
+    random: Random,
+    latency: Latency,
+    faults: Faults,
+    struck: Struck,
+    medium: Medium,
+    queue: Queue,
+}
+
+impl SimDisk {
+    /// A drive of zeros with `blocks` blocks, which draws everything from `random`.
+    #[must_use]
+    pub fn new(
+        blocks: u64,
+        number: usize,
+        latency: Latency,
+        mut random: Random,
+        clock: Rc<VirtualClock>,
+        trace: Rc<Trace>,
+        points: Rc<Cell<u64>>,
+    ) -> Self {
+        let geometry = Geometry {
+            blocks,
+            sector_bytes: 512,
+            transfer_blocks_max: random.pick(&[1, 2, 7, 8, 32, 64]),
+            can_discard: !random.one_in(4),
+        };
+        let info = DiskInfo {
+            id: format!("sim{number}"),
+            model: "Simulated drive".to_string(),
+            serial: format!("SIM{number:04}"),
+            slot: number.to_string(),
+        };
+        let state = State {
+            random,
+            latency,
+            faults: Faults::default(),
+            struck: Struck::default(),
+            medium: Medium::default(),
+            queue: Queue::default(),
+        };
+        Self {
+            shared: Rc::new(Shared {
+                clock,
+                trace,
+                points,
+                geometry,
+                info,
+                state: RefCell::new(state),
+            }),
+        }
+    }
+
+    /// Turns faults on or off from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.shared.state.borrow_mut().faults = faults;
+    }
+
+    /// How often faults struck so far.
+    #[must_use]
+    pub fn struck(&self) -> Struck {
+        self.shared.state.borrow().struck
+    }
+
+    /// When the next operation completes.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.shared.state.borrow().queue.next_deadline()
+    }
+
+    /// Completes one operation that is due. Returns whether there was one.
+    pub fn poll(&self) -> bool {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state.borrow_mut();
+        let Some((id, mut operation)) = state.queue.take_due(now) else {
+            return false;
+        };
+        operation.result = Some(state.perform(&mut operation.work, self.shared.geometry.blocks));
+        self.note("done", id, &operation);
+        if let Some(waker) = state.queue.put_done(id, operation) {
+            waker.wake();
+        }
+        true
+    }
+
+    /// Ends the power: what was cached or in flight survives by halves, whoever waits waits for ever. Faults other
+    /// than those of the medium are forgotten.
+    pub fn cut_power(&self) {
+        let mut state = self.shared.state.borrow_mut();
+        let State {
+            random,
+            medium,
+            queue,
+            ..
+        } = &mut *state;
+        let in_flight = queue.power_off();
+        let style = medium.cut(random, &in_flight);
+        let facts = [in_flight.len() as u64, style, 0];
+        self.shared
+            .trace
+            .note(self.shared.clock.now(), "power cut", facts);
+    }
+
+    /// The durable contents of `block` as they are now, for tests and tools of the simulation.
+    #[must_use]
+    pub fn peek(&self, block: BlockAddr) -> Vec<u8> {
+        let mut bytes = vec![0; world::BLOCK_SIZE];
+        self.shared
+            .state
+            .borrow()
+            .medium
+            .read_stable(block, &mut bytes);
+        bytes
+    }
+
+    /// Overwrites the durable contents of `block` behind everybody's back.
+    pub fn poke(&self, block: BlockAddr, bytes: &[u8]) {
+        let mut state = self.shared.state.borrow_mut();
+        state.medium.write_stable(block, bytes);
+    }
+
+    /// Blocks that were ever durably written, in the order of their first write.
+    #[must_use]
+    pub fn written(&self) -> Vec<BlockAddr> {
+        self.shared.state.borrow().medium.written().to_vec()
+    }
+
+    async fn submit(&self, work: Work) -> Operation {
+        let id = {
+            let mut state = self.shared.state.borrow_mut();
+            let now = self.shared.clock.now();
+            let nanos = state.draw_latency(&work);
+            let operation = Operation::new(work, &state.medium);
+            let id = state
+                .queue
+                .insert(Instant::from_nanos(now.as_nanos() + nanos), operation);
+            self.note("start", id, state.queue.get(id));
+            id
+        };
+        let mut ticket = Ticket {
+            disk: self,
+            id: Some(id),
+        };
+        core::future::poll_fn(|context| self.shared.state.borrow_mut().queue.poll(id, context))
+            .await
+            .finish(&mut ticket)
+    }
+
+    fn note(&self, what: &str, id: u64, operation: &Operation) {
+        let points = &self.shared.points;
+        points.set(points.get() + 1);
+        let (kind, at, len) = operation.work.describe();
+        let mut facts = [at, len, operation.fingerprint()];
+        facts[2] ^= id << 32;
+        let what = match what {
+            "start" => kind,
+            done => done,
+        };
+        self.shared.trace.note(self.shared.clock.now(), what, facts);
+    }
+}
+
+impl Operation {
+    fn finish(self, ticket: &mut Ticket<'_>) -> Self {
+        ticket.id = None;
+        self
+    }
+}
+
+/// A place in the queue; a dropped future leaves its operation to complete unobserved.
+struct Ticket<'a> {
+    disk: &'a SimDisk,
+    id: Option<u64>,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if let (Some(id), Ok(mut state)) = (self.id, self.disk.shared.state.try_borrow_mut()) {
+            state.queue.abandon(id);
+        }
+    }
+}
+
+impl State {
+    fn draw_latency(&mut self, work: &Work) -> u64 {
+        let Latency {
+            transfer_min,
+            transfer_max,
+            flush_max,
+            outliers,
+        } = self.latency;
+        let nanos = match work {
+            Work::Flush { .. } => self.random.between(transfer_min, flush_max),
+            _ => self.random.between(transfer_min, transfer_max),
+        };
+        if self.random.per_million(outliers) {
+            nanos * 1000
+        } else {
+            nanos
+        }
+    }
+
+    fn perform(&mut self, work: &mut Work, blocks: u64) -> Result<(), DiskError> {
+        match work {
+            Work::Read { at, buf } => {
+                let end = at.saturating_add(buf.blocks() as u64);
+                if end > blocks {
+                    return Err(DiskError::OutOfRange);
+                }
+                self.read(*at, buf)
+            }
+            Work::Write { at, buf } => {
+                if at.saturating_add(buf.blocks() as u64) > blocks {
+                    return Err(DiskError::OutOfRange);
+                }
+                self.write(*at, buf, blocks)
+            }
+            Work::Flush { covers } => {
+                if self.random.per_million(self.faults.flush_error) {
+                    self.struck.errors += 1;
+                    return Err(DiskError::Device(0x0006));
+                }
+                self.medium.flush(*covers);
+                Ok(())
+            }
+            Work::Discard { at, count } => {
+                if at.saturating_add(*count) > blocks {
+                    return Err(DiskError::OutOfRange);
+                }
+                self.medium.discard(&mut self.random, *at, *count);
+                Ok(())
+            }
+        }
+    }
+
+    fn read(&mut self, at: BlockAddr, buf: &mut Buf) -> Result<(), DiskError> {
+        if self.random.per_million(self.faults.read_error) {
+            self.struck.errors += 1;
+            return Err(DiskError::Device(0x0281));
+        }
+        if self.random.per_million(self.faults.rot) {
+            let block = at + self.random.below(buf.blocks() as u64);
+            if self.medium.flip_bit(&mut self.random, block) {
+                self.struck.silent += 1;
+            }
+        }
+        for index in 0..buf.blocks() {
+            let block = at + index as u64;
+            if self.medium.is_unreadable(block) {
+                return Err(DiskError::Media);
+            }
+            self.medium.read(block, buf.block_mut(index));
+            // A read that races with a write of the same block may see any mixture of sectors.
+            for (_, newer) in self.queue.writes_of(block) {
+                for sector in 0..8 {
+                    if self.random.one_in(2) {
+                        let range = sector * 512..(sector + 1) * 512;
+                        buf.block_mut(index)[range.clone()].copy_from_slice(&newer[range]);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, mut at: BlockAddr, buf: &Buf, blocks: u64) -> Result<(), DiskError> {
+        let random = &mut self.random;
+        if random.per_million(self.faults.write_error) {
+            self.struck.errors += 1;
+            for index in 0..buf.blocks() {
+                self.medium
+                    .write_torn(random, at + index as u64, buf.block(index));
+            }
+            return Err(DiskError::Device(0x0280));
+        }
+        if random.per_million(self.faults.lost_write) {
+            self.struck.silent += 1;
+            return Ok(());
+        }
+        if random.per_million(self.faults.misdirected_write) {
+            self.struck.silent += 1;
+            let room = blocks - buf.blocks() as u64;
+            let near = at.saturating_sub(64) + random.below(128);
+            at = near.min(room);
+        }
+        self.medium.write(at, buf);
+        if random.per_million(self.faults.unreadable) {
+            self.struck.silent += 1;
+            let block = at + random.below(buf.blocks() as u64);
+            self.medium.make_unreadable(block);
+        }
+        Ok(())
+    }
+}
+
+impl Disk for SimDisk {
+    fn geometry(&self) -> Geometry {
+        self.shared.geometry
+    }
+
+    fn info(&self) -> DiskInfo {
+        self.shared.info.clone()
+    }
+
+    async fn read(&self, at: BlockAddr, into: Buf) -> (Buf, Result<(), DiskError>) {
+        self.check_transfer(&into);
+        self.submit(Work::Read { at, buf: into }).await.into_buf()
+    }
+
+    async fn write(&self, at: BlockAddr, from: Buf) -> (Buf, Result<(), DiskError>) {
+        self.check_transfer(&from);
+        self.submit(Work::Write { at, buf: from }).await.into_buf()
+    }
+
+    async fn flush(&self) -> Result<(), DiskError> {
+        let covers = self.shared.state.borrow().medium.completed();
+        self.submit(Work::Flush { covers }).await.into_buf().1
+    }
+
+    async fn discard(&self, at: BlockAddr, blocks: u64) -> Result<(), DiskError> {
+        let work = Work::Discard { at, count: blocks };
+        self.submit(work).await.into_buf().1
+    }
+}
+
+impl SimDisk {
+    fn check_transfer(&self, buf: &Buf) {
+        let most = self.shared.geometry.transfer_blocks_max as usize;
+        let blocks = buf.blocks();
+        assert!(
+            (1..=most).contains(&blocks),
+            "a transfer of {blocks} blocks where 1 to {most} are allowed"
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! What one seed is about: drives, faults, sizes and habits.
+
+use store::Config;
+
+use crate::disk::{Faults, Latency};
+use crate::model::Trust;
+use crate::random::Random;
+
+const MIB: u64 = 1 << 20;
+const BLOCK: u64 = 4096;
+
+/// The parts of a scenario that can be left out, to find out which of them a failure needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Power cuts, resets and orderly restarts.
+    pub restarts: bool,
+    /// Faults of drives other than power cuts.
+    pub faults: bool,
+    /// The way through a lossy network and the NBD server.
+    pub network: bool,
+}
+
+impl Parts {
+    /// Everything.
+    pub const ALL: Self = Self {
+        restarts: true,
+        faults: true,
+        network: true,
+    };
+}
+
+/// How often a client does what, as weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    pub write: u64,
+    pub read: u64,
+    pub discard: u64,
+    pub flush: u64,
+    pub record: u64,
+    pub create: u64,
+    pub delete: u64,
+    pub grow: u64,
+    pub pause: u64,
+    /// Parts per million of requests that are whole blocks.
+    pub aligned: u32,
+    /// Parts per million of requests that go to the few hot blocks.
+    pub hot: u32,
+    /// Hot blocks of a volume.
+    pub hot_blocks: u64,
+    /// The most sectors of a request.
+    pub sectors_max: u64,
+}
+
+/// The drawn decisions of a seed.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub drive_blocks: Vec<u64>,
+    pub latency: Latency,
+    pub trust: Trust,
+    pub faults: Faults,
+    pub config: Config,
+    pub pool_pages: usize,
+    pub clients: usize,
+    pub habits: Habits,
+    pub volumes_max: usize,
+    pub volume_bytes_max: u64,
+    /// Drive operations between power cuts, about.
+    pub cut_every: u64,
+    /// Parts per million of recoveries that are cut themselves.
+    pub nested: u32,
+}
+
+impl Profile {
+    /// Draws a profile.
+    #[must_use]
+    pub fn draw(random: &mut Random, parts: Parts) -> Self {
+        let drives = if random.one_in(4) { 2 } else { 1 };
+        let huge = random.one_in(10);
+        let drive_blocks: Vec<u64> = (0..drives)
+            .map(|_| match (huge, random.below(4)) {
+                (true, _) => (1 << 40) / BLOCK + random.below(1000),
+                (false, 0) => 64 * MIB / BLOCK,
+                (false, _) => (64 * MIB + random.below(200 * MIB)) / BLOCK,
+            })
+            .collect();
+        let pool_bytes = drive_blocks.iter().sum::<u64>() * BLOCK;
+        let (trust, faults) = if parts.faults {
+            draw_faults(random)
+        } else {
+            (Trust::Full, Faults::default())
+        };
+        let deltas_max = random.pick(&[256, 512, 1024, 4096, 16384]);
+        Self {
+            latency: draw_latency(random),
+            trust,
+            faults,
+            config: Config {
+                deltas_max,
+                nodes_max: random.pick(&[128, 256, 1024]),
+                groups_open_max: random.pick(&[16, 32, 64]),
+            },
+            pool_pages: random.pick(&[512, 1024, 2048]),
+            clients: random.pick(&[1, 2, 3, 5, 8]),
+            habits: draw_habits(random),
+            volumes_max: random.pick(&[1, 2, 4, 12]),
+            volume_bytes_max: random.pick(&[MIB, 16 * MIB, pool_bytes * 2, pool_bytes / 2]),
+            cut_every: random.pick(&[30, 200, 1000, 5000]),
+            nested: random.pick(&[0, 200_000, 700_000]),
+            drive_blocks,
+        }
+    }
+}
+
+fn draw_latency(random: &mut Random) -> Latency {
+    let transfer_min = random.pick(&[1_000, 10_000, 80_000]);
+    Latency {
+        transfer_min,
+        transfer_max: transfer_min * random.pick(&[1, 3, 30]),
+        flush_max: transfer_min * random.pick(&[1, 10, 100]),
+        outliers: random.pick(&[0, 0, 1000]),
+    }
+}
+
+fn draw_faults(random: &mut Random) -> (Trust, Faults) {
+    let rare = |random: &mut Random| random.pick(&[0, 500, 5000]);
+    let mut faults = Faults::default();
+    let trust = match random.below(10) {
+        0..=5 => Trust::Full,
+        6 => {
+            faults.read_error = rare(random);
+            faults.write_error = rare(random);
+            faults.flush_error = random.pick(&[0, 20_000]);
+            Trust::ErrorsHappen
+        }
+        7 => {
+            faults.rot = rare(random);
+            faults.unreadable = rare(random);
+            Trust::ErrorsHappen
+        }
+        _ => {
+            faults.lost_write = rare(random);
+            faults.misdirected_write = rare(random);
+            faults.rot = rare(random);
+            Trust::DrivesLie
+        }
+    };
+    (trust, faults)
+}
+
+fn draw_habits(random: &mut Random) -> Habits {
+    let mut habits = Habits {
+        write: 50,
+        read: 20,
+        discard: 5,
+        flush: 6,
+        record: 2,
+        create: 2,
+        delete: 1,
+        grow: 1,
+        pause: 5,
+        aligned: random.pick(&[0, 500_000, 1_000_000]),
+        hot: random.pick(&[100_000, 800_000]),
+        hot_blocks: random.pick(&[2, 16, 256]),
+        sectors_max: random.pick(&[8, 64, 256]),
+    };
+    match random.below(6) {
+        // Fills the pool.
+        0 => {
+            habits.write = 200;
+            habits.sectors_max = 256;
+            habits.aligned = 1_000_000;
+            habits.hot = 0;
+            habits.delete = 0;
+        }
+        // Flushes after nearly every write, or never.
+        1 => habits.flush = 50,
+        2 => habits.flush = 0,
+        // Volumes come and go.
+        3 => (habits.create, habits.delete, habits.grow) = (10, 9, 6),
+        4 => habits.discard = 40,
+        _ => {}
+    }
+    habits
+}

@@ -1,0 +1,244 @@
+//! Many seeds on all processors, each in one thread.
+
+use core::fmt;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, Once, PoisonError, mpsc};
+
+use crate::profile::Parts;
+use crate::scenario::{Outcome, Scenario};
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The first seed.
+    pub first_seed: u64,
+    /// How many seeds, counting up.
+    pub seeds: u64,
+    /// Requests of clients for each seed.
+    pub operations: u64,
+    /// What a scenario may contain.
+    pub parts: Parts,
+    /// Threads; 0 takes as many as there are processors.
+    pub threads: usize,
+    /// Prints every event to standard error.
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            first_seed: 1,
+            seeds: 200,
+            operations: 1000,
+            parts: Parts::ALL,
+            threads: 0,
+            verbose: false,
+        }
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Seeds that are done.
+    pub done: u64,
+    /// Seeds in all.
+    pub seeds: u64,
+    /// What happened so far.
+    pub so_far: Summary,
+}
+
+/// What happened in a run of many seeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Seeds without a finding.
+    pub seeds: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Power cuts and resets.
+    pub crashes: u64,
+    /// Of those, in the middle of a recovery.
+    pub nested: u64,
+    /// Recoveries verified.
+    pub recoveries: u64,
+    /// Submissions and completions of drives.
+    pub points: u64,
+    /// Faults of drives that struck.
+    pub faults: u64,
+    /// Seeds that ended because lying or damaged drives made the pool unusable.
+    pub gave_up: u64,
+}
+
+impl Summary {
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.requests += outcome.requests;
+        self.crashes += outcome.crashes;
+        self.nested += outcome.nested;
+        self.recoveries += outcome.recoveries;
+        self.points += outcome.points;
+        self.faults += outcome.faults;
+        self.gave_up += u64::from(outcome.gave_up);
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            seeds,
+            requests,
+            crashes,
+            nested,
+            recoveries,
+            points,
+            faults,
+            gave_up,
+        } = self;
+        write!(
+            out,
+            "{seeds} seeds, {requests} requests, {points} points of possible power cuts, {crashes} crashes \
+             ({nested} in recovery), {recoveries} recoveries verified, {faults} drive faults, \
+             {gave_up} pools lost to them"
+        )
+    }
+}
+
+/// A seed that found something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// Requests of the run.
+    pub operations: u64,
+    /// Parts of the scenario.
+    pub parts: Parts,
+    /// What went wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "{}", self.what)?;
+        out.write_str(&replay_line(self.seed, self.operations, self.parts))
+    }
+}
+
+impl core::error::Error for Failure {}
+
+fn replay_line(seed: u64, operations: u64, parts: Parts) -> String {
+    let mut line = format!("cargo xtask sim --seed {seed:#x} --operations {operations}");
+    for (wanted, flag) in [
+        (parts.restarts, " --without restarts"),
+        (parts.faults, " --without faults"),
+        (parts.network, " --without network"),
+    ] {
+        if !wanted {
+            line.push_str(flag);
+        }
+    }
+    line
+}
+
+thread_local! {
+    /// What this thread is at, for the report of a panic.
+    static CURRENT: Cell<Option<(u64, u64, Parts)>> = const { Cell::new(None) };
+}
+
+/// A panic ends the process where panics abort, so the replay line is printed before anything else can happen.
+fn report_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            before(info);
+            if let Some((seed, operations, parts)) = CURRENT.get() {
+                eprintln!("{}", replay_line(seed, operations, parts));
+            }
+        }));
+    });
+}
+
+/// Runs one seed in this thread.
+///
+/// # Errors
+/// What it found.
+pub fn run_seed(
+    seed: u64,
+    operations: u64,
+    parts: Parts,
+    verbose: bool,
+) -> Result<Outcome, Failure> {
+    report_panics();
+    CURRENT.set(Some((seed, operations, parts)));
+    let scenario = || Scenario::new(seed, operations, parts, verbose).run();
+    let result = catch_unwind(AssertUnwindSafe(scenario));
+    CURRENT.set(None);
+    let result = result.unwrap_or_else(|panic| {
+        let text = (panic.downcast_ref::<String>().map(String::as_str))
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("panic: {}", text.unwrap_or("without a message")))
+    });
+    result.map_err(|what| Failure {
+        seed,
+        operations,
+        parts,
+        what,
+    })
+}
+
+/// Runs all seeds of `options` on several threads and reports progress after each.
+///
+/// # Errors
+/// The first finding; seeds that had begun are finished, no further ones begin.
+pub fn run(options: &Options, progress: &mut dyn FnMut(&Progress)) -> Result<Summary, Failure> {
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match options.threads {
+        0 => processors(),
+        threads => threads,
+    };
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let failure: Mutex<Option<Failure>> = Mutex::new(None);
+    let (sender, receiver) = mpsc::channel();
+    let mut state = Progress {
+        seeds: options.seeds,
+        ..Progress::default()
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let sender = sender.clone();
+            let (next, stop, failure) = (&next, &stop, &failure);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= options.seeds {
+                        break;
+                    }
+                    let seed = options.first_seed.wrapping_add(index);
+                    match run_seed(seed, options.operations, options.parts, options.verbose) {
+                        // The receiver lives as long as this scope.
+                        Ok(outcome) => drop(sender.send(outcome)),
+                        Err(found) => {
+                            stop.store(true, Ordering::Relaxed);
+                            let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                            first.get_or_insert(found);
+                        }
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for outcome in &receiver {
+            state.done += 1;
+            state.so_far.add(&outcome);
+            progress(&state);
+        }
+    });
+    let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(state.so_far),
+    }
+}

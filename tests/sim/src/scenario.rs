@@ -1,0 +1,419 @@
+//! The life of one simulated appliance: format, work, stop in every possible way, recover, be checked, work again.
+
+use core::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use store::{Environment, FormatOptions, PoolState, Store, StoreError};
+use world::{Clock, Instant, Pool};
+
+use crate::client::{RECORD_KEYS, Session};
+use crate::clock::{Trace, VirtualClock};
+use crate::disk::{Faults, SimDisk};
+use crate::machine::{Machine, Stop};
+use crate::model::{Model, Trust};
+use crate::profile::{Parts, Profile};
+use crate::random::{Random, SeededEntropy};
+use crate::verify;
+
+/// Virtual time within which anything must be done.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// What happened in one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Power cuts and resets with work under way or unflushed.
+    pub crashes: u64,
+    /// Of those, in the middle of a recovery.
+    pub nested: u64,
+    /// Recoveries that were verified.
+    pub recoveries: u64,
+    /// Submissions and completions of drives.
+    pub points: u64,
+    /// Faults of drives that struck.
+    pub faults: u64,
+    /// The pool could not be opened any more, and the faults of the drives excuse it.
+    pub gave_up: bool,
+    /// Hash over all events.
+    pub trace: u64,
+}
+
+/// One seed at work.
+pub struct Scenario {
+    random: Random,
+    profile: Rc<Profile>,
+    parts: Parts,
+    clock: Rc<VirtualClock>,
+    trace: Rc<Trace>,
+    points: Rc<Cell<u64>>,
+    disks: Vec<SimDisk>,
+    model: Rc<RefCell<Model>>,
+    outcome: Outcome,
+    operations: u64,
+}
+
+/// Why a step did not succeed.
+enum Trouble {
+    /// The power was cut as planned.
+    Cut,
+    /// The drives' faults explain it.
+    Excused,
+    /// A bug.
+    Wrong(String),
+}
+
+impl From<String> for Trouble {
+    fn from(what: String) -> Self {
+        Self::Wrong(what)
+    }
+}
+
+/// A running appliance.
+struct Running {
+    machine: Machine,
+    store: Store<SimDisk>,
+}
+
+impl Scenario {
+    /// Prepares the run of `seed` with `operations` requests in all.
+    #[must_use]
+    pub fn new(seed: u64, operations: u64, parts: Parts, verbose: bool) -> Self {
+        let mut random = Random::new(seed);
+        let profile = Rc::new(Profile::draw(&mut random.fork(1), parts));
+        let clock = Rc::new(VirtualClock::default());
+        let trace = Rc::new(Trace::new(verbose));
+        trace.remark(|| format!("{profile:#?}"));
+        let points = Rc::new(Cell::new(0));
+        let disks = (0..).zip(&profile.drive_blocks);
+        let disks = disks
+            .map(|(number, blocks)| {
+                SimDisk::new(
+                    *blocks,
+                    number,
+                    profile.latency,
+                    random.fork(100 + number as u64),
+                    clock.clone(),
+                    trace.clone(),
+                    points.clone(),
+                )
+            })
+            .collect();
+        let model = Rc::new(RefCell::new(Model::new(seed, profile.trust)));
+        Self {
+            random,
+            profile,
+            parts,
+            clock,
+            trace,
+            points,
+            disks,
+            model,
+            outcome: Outcome::default(),
+            operations,
+        }
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// A description of the first thing that went wrong.
+    pub fn run(mut self) -> Result<Outcome, String> {
+        match self.life() {
+            Ok(()) => {}
+            Err(Trouble::Excused) => self.outcome.gave_up = true,
+            Err(Trouble::Cut) => return Err("a power cut that nobody planned".to_string()),
+            Err(Trouble::Wrong(what)) => return Err(what),
+        }
+        let struck = self.disks.iter().map(SimDisk::struck);
+        self.outcome.faults = struck.map(|struck| struck.errors + struck.silent).sum();
+        self.outcome.points = self.points.get();
+        self.outcome.trace = self.trace.hash();
+        Ok(self.outcome)
+    }
+
+    fn life(&mut self) -> Result<(), Trouble> {
+        let mut running = self.first_start()?;
+        let space = running.store.pool();
+        while self.outcome.requests < self.operations {
+            let before = self.outcome.requests;
+            let stopped = self.work(running)?;
+            running = match stopped {
+                Some(running) => running,
+                None => self.recover()?,
+            };
+            if self.outcome.requests == before {
+                // Cuts so frequent that nothing gets done count as work too.
+                self.outcome.requests += 1;
+            }
+        }
+        self.finish(running, space.free_bytes)
+    }
+
+    fn switch_on(&mut self) -> (Machine, Environment) {
+        let machine = Machine::new(
+            self.clock.clone(),
+            self.disks.clone(),
+            self.points.clone(),
+            self.random.fork(2),
+        );
+        let environment = Environment {
+            exec: machine.exec.clone(),
+            entropy: Rc::new(SeededEntropy::new(self.random.fork(3))),
+            pool: Pool::new(self.profile.pool_pages),
+        };
+        (machine, environment)
+    }
+
+    fn set_faults(&self, faults: Faults) {
+        for disk in &self.disks {
+            disk.set_faults(faults);
+        }
+    }
+
+    fn first_start(&mut self) -> Result<Running, Trouble> {
+        let (machine, environment) = self.switch_on();
+        let (disks, config) = (self.disks.clone(), self.profile.config);
+        let options = FormatOptions::default();
+        let opened = machine.block_on(self.deadline(), async move {
+            Store::format(&disks, &environment, options).await?;
+            Store::open(disks, environment, config).await
+        });
+        match opened {
+            Ok(Ok(store)) => Ok(Running { machine, store }),
+            Ok(Err(error)) => Err(Trouble::Wrong(format!("first start failed: {error:?}"))),
+            Err(stop) => Err(Trouble::Wrong(format!("first start: {stop:?}"))),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.clock.now() + PATIENCE
+    }
+
+    /// Lets clients work until the power is cut (`None`) or they are done (the appliance still runs).
+    fn work(&mut self, running: Running) -> Result<Option<Running>, Trouble> {
+        let Running { machine, store } = running;
+        self.set_faults(self.profile.faults);
+        let left = self.operations - self.outcome.requests;
+        let clients = self.profile.clients;
+        let session = Rc::new(Session {
+            exec: machine.exec.clone(),
+            trace: self.trace.clone(),
+            store: store.clone(),
+            model: self.model.clone(),
+            profile: self.profile.clone(),
+            budget: Cell::new(self.random.between(1, left)),
+            answered: Cell::new(0),
+            working: Cell::new(clients),
+            failure: RefCell::new(None),
+            busy_records: Cell::new(0),
+            full: Cell::new(false),
+        });
+        for client in 0..clients {
+            let random = self.random.fork(1000 + client as u64);
+            machine.exec.spawn(session.clone().work(random));
+        }
+        if self.parts.restarts && !self.random.one_in(5) {
+            let points = 1 + self.random.below(self.profile.cut_every * 2);
+            machine.cut_at.set(Some(machine.points.get() + points));
+        }
+        let stop = machine.run(self.deadline(), || session.is_over());
+        machine.cut_at.set(None);
+        self.outcome.requests += session.answered.get();
+        if let Some(what) = session.failure.take() {
+            return Err(Trouble::Wrong(what));
+        }
+        match stop {
+            Stop::PowerCut => {
+                drop((session, store));
+                self.crash(machine);
+                Ok(None)
+            }
+            Stop::Done => self.between(Running { machine, store }),
+            other => Err(Trouble::Wrong(format!(
+                "{other:?}: {} clients wait for an answer",
+                session.working.get()
+            ))),
+        }
+    }
+
+    /// Clients are done: the appliance goes on, is closed, reset, or loses power.
+    fn between(&mut self, running: Running) -> Result<Option<Running>, Trouble> {
+        self.check_accounts(&running.store)?;
+        let read_only = running.store.pool().state != PoolState::Serving;
+        if !self.parts.restarts {
+            return Ok(Some(running));
+        }
+        match self.random.below(4) {
+            0 if !read_only => Ok(Some(running)),
+            1 if !read_only => {
+                let Running { machine, store } = running;
+                let closed = machine.block_on(self.deadline(), async move { store.close().await });
+                match closed {
+                    Ok(Ok(())) => self.model.borrow_mut().closed(),
+                    Ok(Err(_)) if self.profile.trust != Trust::Full => {}
+                    other => return Err(Trouble::Wrong(format!("close failed: {other:?}"))),
+                }
+                if self.random.one_in(2) {
+                    self.crash(machine);
+                } else {
+                    self.reset(machine);
+                }
+                Ok(None)
+            }
+            // After a failed flush only a power cut leads back.
+            2 if !read_only => {
+                self.reset(running.machine);
+                Ok(None)
+            }
+            _ => {
+                self.crash(running.machine);
+                Ok(None)
+            }
+        }
+    }
+
+    fn crash(&mut self, machine: Machine) {
+        machine.cut_power();
+        self.model.borrow_mut().restart();
+        self.outcome.crashes += 1;
+    }
+
+    /// The appliance restarts, the drives keep power: what they were told to do they still do.
+    fn reset(&mut self, machine: Machine) {
+        machine.switch_off();
+        self.model.borrow_mut().restart();
+        self.outcome.crashes += 1;
+    }
+
+    /// Opens the pool again, perhaps cutting the power again meanwhile, and verifies it.
+    fn recover(&mut self) -> Result<Running, Trouble> {
+        for depth in 0..3 {
+            let cut = depth < 2 && self.random.per_million(self.profile.nested);
+            match self.try_recover(cut) {
+                Err(Trouble::Cut) => self.outcome.nested += 1,
+                other => return other,
+            }
+        }
+        Err(Trouble::Wrong("more cuts than planned".to_string()))
+    }
+
+    fn try_recover(&mut self, cut: bool) -> Result<Running, Trouble> {
+        let (machine, environment) = self.switch_on();
+        if cut {
+            let exponent = self.random.between(1, 10);
+            let points = 1 + self.random.below(1 << exponent);
+            machine.cut_at.set(Some(machine.points.get() + points));
+        }
+        let (disks, config) = (self.disks.clone(), self.profile.config);
+        self.trace.note(self.clock.now(), "recover", [0; 3]);
+        let opened = machine.block_on(self.deadline(), async move {
+            Store::open(disks, environment, config).await
+        });
+        let store = match opened {
+            Ok(Ok(store)) => store,
+            Ok(Err(error)) => return self.refused(machine, error),
+            Err(Stop::PowerCut) => {
+                self.crash(machine);
+                return Err(Trouble::Cut);
+            }
+            Err(stop) => return Err(Trouble::Wrong(format!("recovery: {stop:?}"))),
+        };
+        machine.cut_at.set(None);
+        let running = Running { machine, store };
+        self.verify(&running)?;
+        self.outcome.recoveries += 1;
+        Ok(running)
+    }
+
+    /// The pool does not open. Passing errors may pass; lies may have destroyed it.
+    fn refused(&mut self, machine: Machine, error: StoreError) -> Result<Running, Trouble> {
+        if self.profile.trust == Trust::Full {
+            return Err(Trouble::Wrong(format!("recovery failed: {error:?}")));
+        }
+        self.crash(machine);
+        self.set_faults(Faults::default());
+        let (machine, environment) = self.switch_on();
+        let (disks, config) = (self.disks.clone(), self.profile.config);
+        let opened = machine.block_on(self.deadline(), async move {
+            Store::open(disks, environment, config).await
+        });
+        match opened {
+            Ok(Ok(store)) => {
+                let running = Running { machine, store };
+                self.verify(&running)?;
+                self.outcome.recoveries += 1;
+                Ok(running)
+            }
+            Ok(Err(_)) => Err(Trouble::Excused),
+            Err(stop) => Err(Trouble::Wrong(format!("second recovery: {stop:?}"))),
+        }
+    }
+
+    fn verify(&mut self, running: &Running) -> Result<(), Trouble> {
+        let Running { machine, store } = running;
+        self.check_accounts(store)?;
+        let all = self.random.one_in(2);
+        let task = verify::contents(store.clone(), self.model.clone(), all, RECORD_KEYS);
+        match machine.block_on(self.deadline(), task) {
+            Ok(result) => result?,
+            Err(stop) => return Err(Trouble::Wrong(format!("verifying: {stop:?}"))),
+        }
+        let checked = machine.block_on(self.deadline(), verify::metadata(store.clone()));
+        match checked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) if self.profile.trust != Trust::Full => Ok(()),
+            Ok(Err(what)) => Err(Trouble::Wrong(format!("check: {what}"))),
+            Err(stop) => Err(Trouble::Wrong(format!("check: {stop:?}"))),
+        }
+    }
+
+    fn check_accounts(&self, store: &Store<SimDisk>) -> Result<(), Trouble> {
+        let pool = store.pool();
+        if pool.used_bytes + pool.free_bytes == pool.size_bytes {
+            Ok(())
+        } else {
+            Err(Trouble::Wrong(format!("used + free is not size: {pool:?}")))
+        }
+    }
+
+    /// Faults stop: everything must finish, all space must come back, and a last restart must find nothing amiss.
+    fn finish(&mut self, running: Running, free_at_first: u64) -> Result<(), Trouble> {
+        self.set_faults(Faults::default());
+        let read_only = running.store.pool().state != PoolState::Serving;
+        let running = if read_only {
+            self.crash(running.machine);
+            self.recover()?
+        } else {
+            running
+        };
+        let Running { machine, store } = running;
+        if self.profile.trust != Trust::DrivesLie {
+            let emptied = machine.block_on(
+                self.deadline(),
+                verify::empty(store.clone(), machine.exec.clone(), free_at_first),
+            );
+            match emptied {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) if self.profile.trust != Trust::Full => {}
+                Ok(Err(what)) => return Err(Trouble::Wrong(what)),
+                Err(stop) => return Err(Trouble::Wrong(format!("emptying: {stop:?}"))),
+            }
+            self.check_accounts(&store)?;
+        }
+        let last = machine.block_on(self.deadline(), async move {
+            verify::metadata(store.clone()).await?;
+            let closed = store.close().await;
+            closed.map_err(|error| format!("last close: {error:?}"))
+        });
+        match last {
+            Ok(Err(what)) if self.profile.trust == Trust::Full => Err(Trouble::Wrong(what)),
+            Ok(_) => {
+                self.reset(machine);
+                Ok(())
+            }
+            Err(stop) => Err(Trouble::Wrong(format!("last check: {stop:?}"))),
+        }
+    }
+}

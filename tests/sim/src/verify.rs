@@ -1,0 +1,161 @@
+//! Looks at a pool as a whole: contents against the model, metadata against itself, space against the beginning.
+
+use core::time::Duration;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use exec::Exec;
+use store::{Store, StoreError, VolumeId};
+use world::{BLOCK_SIZE, Buf};
+
+use crate::client::{bytes_of, record_as_block, record_key, span};
+use crate::disk::SimDisk;
+use crate::model::{Model, RECORDS, Trust, Verdict};
+
+type Checked = Result<(), String>;
+
+/// Compares all volumes and records with the model after a recovery; `all` also those blocks that nothing was done to
+/// since the last one.
+///
+/// # Errors
+/// The first difference.
+pub async fn contents(
+    store: Store<SimDisk>,
+    model: Rc<RefCell<Model>>,
+    all: bool,
+    record_keys: u64,
+) -> Checked {
+    let mut verdict = Verdict::default();
+    (model.borrow_mut()).recover_volumes(&mut verdict, &store.volumes())?;
+    let live = model.borrow().live();
+    for number in live {
+        let (id, size, blocks) = {
+            let model = model.borrow();
+            let Some(volume) = model.volume(number) else {
+                continue;
+            };
+            let Some(id) = volume.id else { continue };
+            (id, volume.size_bytes, model.touched_blocks(number, !all))
+        };
+        for run in runs(&blocks) {
+            recover_run(&store, &model, &mut verdict, (number, id, size), run).await?;
+        }
+    }
+    for key in 0..record_keys {
+        let value = match store.record(&record_key(key)).await {
+            Ok(value) => value,
+            Err(error) => {
+                excuse(&model, RECORDS, key, error)?;
+                continue;
+            }
+        };
+        let mut model = model.borrow_mut();
+        let block = record_as_block(&model, key, value.as_deref())?;
+        let observed = model.observe(RECORDS, key, u8::MAX, &block)?;
+        model.recover_block(&mut verdict, RECORDS, key, &observed)?;
+    }
+    model.borrow_mut().recovered(&verdict)
+}
+
+/// Cuts ascending block numbers into runs of neighbours: first and count.
+fn runs(blocks: &[u64]) -> Vec<(u64, usize)> {
+    let mut runs: Vec<(u64, usize)> = Vec::new();
+    for block in blocks {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count as u64 == *block && *count < Buf::PAGES_MAX => {
+                *count += 1;
+            }
+            _ => runs.push((*block, 1)),
+        }
+    }
+    runs
+}
+
+async fn recover_run(
+    store: &Store<SimDisk>,
+    model: &RefCell<Model>,
+    verdict: &mut Verdict,
+    (number, id, size): (u64, VolumeId, u64),
+    (first, count): (u64, usize),
+) -> Checked {
+    let block = BLOCK_SIZE as u64;
+    let offset = first * block;
+    // Blocks of a write beyond a grow that did not survive do not exist any more.
+    let end = (offset + count as u64 * block).min(size);
+    let mut bytes = Vec::new();
+    let mut result = Ok(());
+    if offset < end {
+        let span = span(offset, end - offset);
+        let (buf, read) = store.read(id, span, Buf::from_heap(span.blocks())).await;
+        (bytes, result) = (bytes_of(&buf), read);
+    }
+    if let Err(error) = result {
+        if count == 1 {
+            return excuse(model, number, first, error);
+        }
+        // Which of them is it?
+        for index in 0..count as u64 {
+            let one = (first + index, 1);
+            Box::pin(recover_run(store, model, verdict, (number, id, size), one)).await?;
+        }
+        return Ok(());
+    }
+    for index in 0..count {
+        let at = first + index as u64;
+        let sectors = (size.saturating_sub(at * block) / 512).min(8);
+        let mask = u8::MAX.checked_shr(8 - u32::try_from(sectors).unwrap_or(8));
+        let mask = mask.unwrap_or(0);
+        let mut model = model.borrow_mut();
+        let observed = match bytes.get(index * BLOCK_SIZE..(index + 1) * BLOCK_SIZE) {
+            Some(bytes) => model.observe(number, at, mask, bytes)?,
+            None => [None; 8],
+        };
+        model.recover_block(verdict, number, at, &observed)?;
+    }
+    Ok(())
+}
+
+fn excuse(model: &RefCell<Model>, number: u64, block: u64, error: StoreError) -> Checked {
+    let mut model = model.borrow_mut();
+    if model.trust() == Trust::Full {
+        return Err(format!(
+            "volume {number} block {block} cannot be read after recovery: {error:?}"
+        ));
+    }
+    model.lose_block(number, block);
+    Ok(())
+}
+
+/// Lets the store check all its metadata.
+///
+/// # Errors
+/// What it found.
+pub async fn metadata(_store: Store<SimDisk>) -> Checked {
+    Ok(())
+}
+
+/// Deletes everything and waits until all space has come back.
+///
+/// # Errors
+/// A refusal, or space that does not come back.
+pub async fn empty(store: Store<SimDisk>, exec: Exec, free_at_first: u64) -> Checked {
+    for info in store.volumes() {
+        let deleted = store.delete_volume(info.id).await;
+        deleted.map_err(|error| format!("last delete of {}: {error:?}", info.name))?;
+    }
+    // Records and the paths of empty internal trees stay.
+    let wanted = free_at_first.saturating_sub(2 << 20);
+    for _ in 0..600 {
+        let pool = store.pool();
+        if pool.free_bytes >= wanted {
+            return Ok(());
+        }
+        exec.sleep(Duration::from_secs(1)).await;
+        let flushed = store.flush().await;
+        flushed.map_err(|error| format!("last flush: {error:?}"))?;
+    }
+    Err(format!(
+        "space does not come back: {wanted} bytes expected, {:?}",
+        store.pool()
+    ))
+}
