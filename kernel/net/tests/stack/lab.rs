@@ -1,13 +1,14 @@
 //! Two stacks, one cable, one executor, one fake clock.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use exec::Exec;
 use net::cable::{Cable, CableEnd, Fate, Passing};
 use net::{ListenOptions, Listener, NetConfig, NetError, Stack, Stream, TcpListener, TcpStream};
-use world::{Clock, Entropy, Instant, LinkInfo};
+use world::{Clock, Entropy, Frame, Instant, Link, LinkInfo};
 
 /// The most turns in a row that do nothing although a deadline has come: as many microseconds.
 const IDLE_TURNS_MAX: u32 = 20_000;
@@ -15,7 +16,61 @@ const IDLE_TURNS_MAX: u32 = 20_000;
 /// How long a frame takes.
 pub const LATENCY: Duration = Duration::from_micros(50);
 
-pub type Wire = TcpStream<CableEnd>;
+pub type Wire = TcpStream<LabLink>;
+
+/// Answers a frame that a stack sends, in place of a server or router on its network.
+pub type Neighbour = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>>>;
+
+/// An end of the cable, and perhaps somebody on the way.
+pub struct LabLink {
+    end: CableEnd,
+    neighbour: Option<Neighbour>,
+    answers: VecDeque<Frame>,
+}
+
+impl LabLink {
+    fn new(end: CableEnd, neighbour: Option<Neighbour>) -> Self {
+        Self {
+            end,
+            neighbour,
+            answers: VecDeque::new(),
+        }
+    }
+}
+
+impl Link for LabLink {
+    fn info(&self) -> LinkInfo {
+        self.end.info()
+    }
+
+    fn receive(&mut self) -> Option<Frame> {
+        self.answers.pop_front().or_else(|| self.end.receive())
+    }
+
+    fn release(&mut self, frame: Frame) {
+        self.end.release(frame);
+    }
+
+    fn transmit_frame(&mut self) -> Option<Frame> {
+        self.end.transmit_frame()
+    }
+
+    fn transmit(&mut self, frame: Frame) {
+        let answer = self
+            .neighbour
+            .as_mut()
+            .and_then(|neighbour| neighbour(frame.bytes()));
+        if let Some(answer) = answer {
+            let len = answer.len();
+            self.answers.push_back(Frame::new(answer.into(), 0, len));
+        }
+        self.end.transmit(frame);
+    }
+
+    fn kick(&mut self) {
+        self.end.kick();
+    }
+}
 
 #[derive(Default)]
 pub struct FakeClock {
@@ -80,8 +135,8 @@ pub struct Lab {
     pub clock: Rc<FakeClock>,
     pub exec: Exec,
     pub cable: Cable,
-    pub server: Stack<CableEnd>,
-    pub client: Stack<CableEnd>,
+    pub server: Stack<LabLink>,
+    pub client: Stack<LabLink>,
 }
 
 impl Lab {
@@ -91,10 +146,26 @@ impl Lab {
     }
 
     pub fn with(server: NetConfig, client: NetConfig, links: [LinkInfo; 2]) -> Self {
+        Self::build(server, client, links, None)
+    }
+
+    /// A server that gets its address in the way of `server`, with `neighbour` on its network.
+    pub fn with_neighbour(server: NetConfig, neighbour: Neighbour) -> Self {
+        let links = [plain_link(1), plain_link(2)];
+        Self::build(server, fixed(2), links, Some(neighbour))
+    }
+
+    pub fn build(
+        server: NetConfig,
+        client: NetConfig,
+        links: [LinkInfo; 2],
+        neighbour: Option<Neighbour>,
+    ) -> Self {
         let clock = Rc::new(FakeClock::default());
         let exec = Exec::new(clock.clone());
         let (cable, first, second) = Cable::new(clock.clone(), links);
         cable.decide(|_| Fate::Delay(LATENCY));
+        let (first, second) = (LabLink::new(first, neighbour), LabLink::new(second, None));
         let server = Stack::new(first, server, exec.clone(), &Dice::new(1));
         let client = Stack::new(second, client, exec.clone(), &Dice::new(2));
         Self {
@@ -179,7 +250,7 @@ impl Lab {
     }
 
     /// Opens `port` on the server.
-    pub fn listen(&self, port: u16) -> TcpListener<CableEnd> {
+    pub fn listen(&self, port: u16) -> TcpListener<LabLink> {
         self.server.listen(port, ListenOptions::default())
     }
 

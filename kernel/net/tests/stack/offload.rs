@@ -1,14 +1,14 @@
 //! Work that the link takes over: checksums and cutting.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use net::Stream;
-use net::inspect::{checksum_holds, is_tcp};
+use net::inspect::{Role, Seen, Segment, checksum_holds, inspect, is_tcp};
 use world::LinkInfo;
 
-use crate::lab::{Lab, Wire, fixed, pattern, plain_link, read_all};
+use crate::lab::{Lab, Neighbour, Wire, fixed, pattern, plain_link, read_all};
 
 fn offloading(host: u8) -> LinkInfo {
     LinkInfo {
@@ -94,19 +94,51 @@ fn each_side_has_its_own_offloads() {
 
 #[test]
 fn damage_is_found_without_a_voucher() {
-    let lab = Lab::with(fixed(1), fixed(2), [plain_link(1), offloading(2)]);
-    let (far, near) = lab.pair();
-    lab.decide(|passing| {
-        assert!(passing.from == 1 || checksum_holds(passing.bytes));
+    let opening: Rc<RefCell<Vec<u8>>> = Rc::default();
+    let is_due = Rc::new(Cell::new(false));
+    // Somebody repeats the opening of a connection, on a link that does not vouch for it.
+    let (repeated, due) = (opening.clone(), is_due.clone());
+    let neighbour: Neighbour = Box::new(move |_| due.take().then(|| repeated.borrow().clone()));
+    let links = [offloading(1), plain_link(2)];
+    let lab = Lab::build(fixed(1), fixed(2), links, Some(neighbour));
+    let _listener = lab.listen(7);
+    let kept = opening.clone();
+    lab.decide(move |passing| {
+        let seen = inspect(passing.bytes);
+        if let Seen::Tcp(Segment {
+            role: Role::Open, ..
+        }) = seen
+            && kept.borrow().is_empty()
+        {
+            *kept.borrow_mut() = passing.bytes.to_vec();
+        }
         None
     });
-    // A checksum that no link vouches for and that is wrong: the frame of a sender that left it to a link.
-    let mut damaged = Vec::new();
-    let place = Rc::new(Cell::new(Vec::new()));
-    let kept = place.clone();
+    lab.connect("10.0.0.1:7").unwrap().abort();
+    lab.pass(Duration::from_secs(1));
+    assert_eq!(lab.server.counters().frames_dropped, 0);
+    *opening.borrow_mut().last_mut().unwrap() ^= 0x10;
+    for dropped in [1, 1] {
+        is_due.set(true);
+        let accepted = lab.server.counters().accepted;
+        drop(lab.connect("10.0.0.1:7").unwrap());
+        lab.pass(Duration::from_secs(1));
+        assert_eq!(lab.server.counters().frames_dropped, dropped);
+        assert_eq!(lab.server.counters().accepted, accepted + 1);
+        // The second time it is whole.
+        *opening.borrow_mut().last_mut().unwrap() ^= 0x10;
+    }
+}
+
+#[test]
+fn every_byte_of_a_segment_is_under_its_checksum() {
+    let lab = Lab::new();
+    let (far, near) = lab.pair();
+    let segment: Rc<RefCell<Vec<u8>>> = Rc::default();
+    let kept = segment.clone();
     lab.decide(move |passing| {
-        if passing.from == 0 && passing.bytes.len() > 100 {
-            kept.set(passing.bytes.to_vec());
+        if passing.bytes.len() > 100 {
+            *kept.borrow_mut() = passing.bytes.to_vec();
         }
         None
     });
@@ -114,7 +146,7 @@ fn damage_is_found_without_a_voucher() {
         .unwrap();
     lab.run(async move { near.read_exact(&mut [0; 100]).await })
         .unwrap();
-    damaged.append(&mut place.take());
+    let mut damaged = segment.take();
     assert!(checksum_holds(&damaged));
     for at in 34..damaged.len() {
         damaged[at] ^= 0x10;
