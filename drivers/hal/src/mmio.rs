@@ -37,6 +37,12 @@ pub struct Mmio {
     physical: u64,
 }
 
+// SAFETY: (1) the mapping is the same for all cores and never ends; (2) every access is one volatile instruction, and
+// the order of accesses to a device is its driver's business, not a matter of memory safety.
+unsafe impl Send for Mmio {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Mmio {}
+
 impl Mmio {
     /// Maps `len` bytes of device memory at `physical`.
     ///
