@@ -8,11 +8,22 @@
 
 extern crate alloc;
 
+pub mod acpi;
+pub mod clock;
+pub mod cpu;
+pub mod crash;
 pub mod dma;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod heap;
+pub mod irq;
+pub mod log;
 pub mod mmio;
+mod pci_config;
+pub mod port;
+pub mod power;
 pub mod reg;
+pub mod serial;
 pub mod virtio;
 
 pub use mmio::{Mmio, set_mapper};

@@ -1,0 +1,92 @@
+//! The `log` back end: `[seconds.millis] LEVEL module: text` on the serial console, and the last lines kept in memory.
+
+mod ring;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+
+use ::log::{Level, LevelFilter, Log, Metadata, Record};
+use spin::Mutex;
+
+use crate::clock;
+use crate::serial::Console;
+use ring::Ring;
+
+/// Bytes of recent lines that are kept.
+const RECENT_BYTES: usize = 32 * 1024;
+
+static RECENT: Mutex<Ring<RECENT_BYTES>> = Mutex::new(Ring::new());
+
+struct Serial;
+
+impl Log for Serial {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= ::log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // A log call inside a log call (a failing allocation, say) goes to the console only.
+        let mut out = Both { recent: RECENT.try_lock() };
+        let now = clock::now_nanos() / 1_000_000;
+        let module = record.target().rsplit("::").next().unwrap_or_default();
+        // Nothing is left to do about a console that fails.
+        let _ = writeln!(
+            out,
+            "[{:5}.{:03}] {:<5} {module}: {}",
+            now / 1000,
+            now % 1000,
+            level(record.level()),
+            record.args()
+        );
+        if let Some(recent) = &mut out.recent {
+            recent.end_line();
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+struct Both<'a> {
+    recent: Option<spin::MutexGuard<'a, Ring<RECENT_BYTES>>>,
+}
+
+impl Write for Both<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if let Some(recent) = &mut self.recent {
+            recent.push(text.as_bytes());
+        }
+        Console.write_str(text)
+    }
+}
+
+/// Makes this the program's log, at level `info`. Later calls change nothing.
+pub fn init() {
+    if ::log::set_logger(&Serial).is_ok() {
+        set_level(LevelFilter::Info);
+    }
+}
+
+/// Sets the least important level that is still logged.
+pub fn set_level(level: LevelFilter) {
+    ::log::set_max_level(level);
+}
+
+/// The last `lines` lines, oldest first, as far as they are kept.
+#[must_use]
+pub fn tail(lines: usize) -> Vec<String> {
+    RECENT.lock().tail(lines)
+}
