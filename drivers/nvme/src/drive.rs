@@ -1,0 +1,311 @@
+//! Namespaces as drives: the last stop of a write, below `store`, and the first of its way back.
+
+use alloc::rc::Rc;
+use alloc::string::String;
+use core::cell::{Cell, RefCell};
+use core::ops;
+use core::time::Duration;
+
+use hal::{Mmio, Registers};
+use world::{BlockAddr, Buf, Disk, DiskError, DiskInfo, Geometry};
+
+use crate::command::Command;
+use crate::controller::Deadlines;
+use crate::engine::Engine;
+use crate::identify::{ControllerIdentity, NamespaceIdentity, SmartLog};
+use crate::request::Request;
+use crate::slots::{Outcome, Payload, RANGES_MAX, Range};
+use crate::{ADMIN, BLOCKS};
+
+/// Times a command is sent when the controller says that it was merely interrupted.
+const ATTEMPTS_MAX: u32 = 4;
+/// The most blocks of one range of a Deallocate: 1 GiB, so that no command takes a drive for long.
+const DEALLOCATE_BLOCKS_MAX: u64 = 1 << 18;
+/// The most blocks of one Write Zeroes: what 16 bits of blocks of 512 bytes can say.
+const ZERO_BLOCKS_MAX: u64 = 1 << 13;
+
+/// One namespace of a controller. Clones are the same drive.
+pub struct Drive<R: Registers = Mmio> {
+    engine: Rc<RefCell<Engine<R>>>,
+    namespace: Rc<Namespace>,
+}
+
+struct Namespace {
+    number: u32,
+    shape: NamespaceIdentity,
+    controller: Rc<ControllerIdentity>,
+    deadlines: Deadlines,
+    info: DiskInfo,
+    /// Commands that the controller refused.
+    refused: Cell<u64>,
+}
+
+impl<R: Registers> Clone for Drive<R> {
+    fn clone(&self) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            namespace: self.namespace.clone(),
+        }
+    }
+}
+
+/// Who the drive `id` is.
+pub(crate) fn info(id: String, identity: &ControllerIdentity, slot: &str) -> DiskInfo {
+    DiskInfo {
+        id,
+        model: identity.model.clone(),
+        serial: identity.serial.clone(),
+        slot: slot.into(),
+    }
+}
+
+impl<R: Registers> Drive<R> {
+    pub(crate) fn new(
+        engine: Rc<RefCell<Engine<R>>>,
+        controller: Rc<ControllerIdentity>,
+        deadlines: Deadlines,
+        number: u32,
+        shape: NamespaceIdentity,
+        info: DiskInfo,
+    ) -> Self {
+        let namespace = Namespace {
+            number,
+            shape,
+            controller,
+            deadlines,
+            info,
+            refused: Cell::new(0),
+        };
+        Self {
+            engine,
+            namespace: Rc::new(namespace),
+        }
+    }
+
+    /// What its controller says about itself.
+    #[must_use]
+    pub fn controller(&self) -> &ControllerIdentity {
+        &self.namespace.controller
+    }
+
+    /// As [`Disk::write`], but past the volatile cache: durable when it completes, if the drive keeps its word.
+    pub async fn write_through(&self, at: BlockAddr, from: Buf) -> (Buf, Result<(), DiskError>) {
+        self.transfer(at, from, |number, lba, count| {
+            Command::write(number, lba, count, true)
+        })
+        .await
+    }
+
+    /// Makes `blocks` blocks from `at` on read as zeros.
+    ///
+    /// # Errors
+    /// [`DiskError::Device`] with the status Invalid Command Opcode when the drive cannot
+    /// ([`ControllerIdentity::has_write_zeroes`]).
+    pub async fn write_zeroes(&self, at: BlockAddr, blocks: u64) -> Result<(), DiskError> {
+        self.check_range(at, blocks)?;
+        let limit = self.namespace.deadlines.flush;
+        let (mut at, end) = (at, at + blocks);
+        while at < end {
+            let count = (end - at).min(ZERO_BLOCKS_MAX);
+            let (lba, lbas) = self.lbas(at, count);
+            let command = Command::write_zeroes(self.namespace.number, lba, lbas);
+            self.run(BLOCKS, command, Payload::None, limit).await.1?;
+            at += count;
+        }
+        Ok(())
+    }
+
+    /// Tells the drive that the contents of all `ranges` are not needed, in as few commands as possible.
+    ///
+    /// # Errors
+    /// As every operation; some of the ranges may have been deallocated already.
+    pub async fn deallocate(
+        &self,
+        ranges: impl IntoIterator<Item = ops::Range<BlockAddr>>,
+    ) -> Result<(), DiskError> {
+        if !self.namespace.controller.has_deallocate {
+            return Ok(());
+        }
+        let (mut batch, mut count) = ([Range::default(); RANGES_MAX], 0);
+        for range in ranges {
+            let blocks = range.end.saturating_sub(range.start);
+            self.check_range(range.start, blocks)?;
+            let mut at = range.start;
+            while at < range.end {
+                if count == RANGES_MAX {
+                    self.deallocate_batch(batch, count).await?;
+                    count = 0;
+                }
+                let piece = (range.end - at).min(DEALLOCATE_BLOCKS_MAX);
+                let (lba, lbas) = self.lbas(at, piece);
+                batch[count] = Range { lba, count: lbas };
+                count += 1;
+                at += piece;
+            }
+        }
+        if count > 0 {
+            self.deallocate_batch(batch, count).await?;
+        }
+        Ok(())
+    }
+
+    async fn deallocate_batch(
+        &self,
+        ranges: [Range; RANGES_MAX],
+        count: usize,
+    ) -> Result<(), DiskError> {
+        let command = Command::deallocate(self.namespace.number, count);
+        let payload = Payload::Ranges(ranges, count);
+        let limit = self.namespace.deadlines.flush;
+        self.run(BLOCKS, command, payload, limit).await.1
+    }
+
+    /// Reads the health log of its controller.
+    ///
+    /// # Errors
+    /// As every operation.
+    pub async fn health(&self) -> Result<SmartLog, DiskError> {
+        let command = Command::log_page(SmartLog::PAGE, SmartLog::BYTES);
+        let payload = Payload::Pages(Buf::from_heap(1));
+        let limit = self.namespace.deadlines.admin;
+        let (page, result) = self.run(ADMIN, command, payload, limit).await;
+        result.map(|()| SmartLog::decode(page.block(0)))
+    }
+
+    /// Reads or writes all pages of `pages`.
+    async fn transfer(
+        &self,
+        at: BlockAddr,
+        mut pages: Buf,
+        command: impl Fn(u32, u64, u32) -> Command,
+    ) -> (Buf, Result<(), DiskError>) {
+        let blocks = pages.blocks();
+        assert!(
+            blocks <= self.geometry().transfer_blocks_max as usize,
+            "a transfer larger than the drive takes"
+        );
+        if let Err(error) = self.check_range(at, blocks as u64) {
+            return (pages, Err(error));
+        }
+        if blocks == 0 {
+            return (pages, Ok(()));
+        }
+        let (lba, count) = self.lbas(at, blocks as u64);
+        let command = command(self.namespace.number, lba, count);
+        let mut attempt = 1;
+        loop {
+            let limit = self.namespace.deadlines.transfer;
+            let (back, outcome) = self
+                .send(BLOCKS, command, Payload::Pages(pages), limit)
+                .await;
+            pages = back;
+            if attempt < ATTEMPTS_MAX && is_transient(&outcome) {
+                attempt += 1;
+                continue;
+            }
+            return (pages, self.judge(&command, outcome));
+        }
+    }
+
+    async fn run(
+        &self,
+        queue: usize,
+        command: Command,
+        payload: Payload,
+        limit: Duration,
+    ) -> (Buf, Result<(), DiskError>) {
+        let (pages, outcome) = self.send(queue, command, payload, limit).await;
+        (pages, self.judge(&command, outcome))
+    }
+
+    fn send(
+        &self,
+        queue: usize,
+        command: Command,
+        payload: Payload,
+        limit: Duration,
+    ) -> Request<'_, R> {
+        Request::new(&self.engine, queue, command, payload, limit)
+    }
+
+    fn judge(&self, command: &Command, outcome: Outcome) -> Result<(), DiskError> {
+        let status = outcome?.status;
+        if status.is_success() {
+            return Ok(());
+        }
+        // A dying drive must not fill the log: the 1st, 2nd, 4th, 8th … refusal is told.
+        let refused = self.namespace.refused.get() + 1;
+        self.namespace.refused.set(refused);
+        if refused.is_power_of_two() {
+            let id = &self.namespace.info.id;
+            log::warn!(
+                "{id}: command {:#04x} failed ({refused} so far): {status}",
+                command.opcode()
+            );
+        }
+        Err(status.to_error())
+    }
+
+    fn check_range(&self, at: BlockAddr, blocks: u64) -> Result<(), DiskError> {
+        let end = at.checked_add(blocks).ok_or(DiskError::OutOfRange)?;
+        if end > self.namespace.shape.blocks {
+            return Err(DiskError::OutOfRange);
+        }
+        Ok(())
+    }
+
+    /// The logical blocks of a range that lies on the drive.
+    fn lbas(&self, at: BlockAddr, blocks: u64) -> (u64, u32) {
+        let per_block = self.namespace.shape.lbas_per_block;
+        (at * u64::from(per_block), blocks as u32 * per_block)
+    }
+}
+
+fn is_transient(outcome: &Outcome) -> bool {
+    outcome.is_ok_and(|done| done.status.is_transient())
+}
+
+impl<R: Registers> Disk for Drive<R> {
+    fn geometry(&self) -> Geometry {
+        let Namespace {
+            shape, controller, ..
+        } = &*self.namespace;
+        Geometry {
+            blocks: shape.blocks,
+            sector_bytes: world::BLOCK_SIZE as u32 / shape.lbas_per_block,
+            transfer_blocks_max: controller.transfer_blocks_max,
+            can_discard: controller.has_deallocate,
+        }
+    }
+
+    fn info(&self) -> DiskInfo {
+        self.namespace.info.clone()
+    }
+
+    async fn read(&self, at: BlockAddr, into: Buf) -> (Buf, Result<(), DiskError>) {
+        self.transfer(at, into, Command::read).await
+    }
+
+    async fn write(&self, at: BlockAddr, from: Buf) -> (Buf, Result<(), DiskError>) {
+        self.transfer(at, from, |number, lba, count| {
+            Command::write(number, lba, count, false)
+        })
+        .await
+    }
+
+    async fn flush(&self) -> Result<(), DiskError> {
+        if !self.namespace.controller.has_volatile_cache {
+            // Completed writes are durable; only a controller that has failed cannot vouch for them.
+            let failure = self.engine.borrow().failure();
+            return failure.map_or(Ok(()), Err);
+        }
+        let command = Command::flush(self.namespace.number);
+        let limit = self.namespace.deadlines.flush;
+        self.run(BLOCKS, command, Payload::None, limit).await.1
+    }
+
+    async fn discard(&self, at: BlockAddr, blocks: u64) -> Result<(), DiskError> {
+        let end = at.checked_add(blocks).ok_or(DiskError::OutOfRange)?;
+        self.deallocate(core::iter::once(at..end)).await
+    }
+}

@@ -1,0 +1,313 @@
+//! Commands on their way: one slot each, so that nothing is allocated for a request.
+//!
+//! ```text
+//!         start                complete
+//!  Free ────────► Sent ────────────────────► Done ──── take ───► Free
+//!                  │ │ future dropped           ▲
+//!                  │ └──► Abandoned ── complete ─► Free
+//!                  └─ controller stopped ──► Lost (its memory: returned if proven idle, else kept for ever)
+//! ```
+//!
+//! A command's id is its slot's index and a generation that changes with each use, so a completion that comes twice or
+//! late is told from the right one.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::task::Waker;
+
+use hal::dma::{self, DmaBuf, PAGE_SIZE};
+use world::{Buf, DiskError, Instant};
+
+use crate::command::Completion;
+
+/// The most slots of a queue; an index takes this many bits of a command id.
+pub const SLOTS_MAX: u16 = 1 << INDEX_BITS;
+const INDEX_BITS: u32 = 8;
+/// Generations wrap here, which keeps the id 0xffff, reserved for error logs, from ever being used.
+const GENERATION_MASK: u16 = 0x7f;
+
+/// Bytes of a slot's list: one address for each page of a full buffer, or as many bytes of ranges.
+const LIST_BYTES: usize = Buf::PAGES_MAX * 8;
+/// The most ranges of one Deallocate, 16 bytes each.
+pub const RANGES_MAX: usize = LIST_BYTES / 16;
+// A list that does not cross a page needs no chaining, and a page holds a whole number of them.
+const _: () = assert!(PAGE_SIZE.is_multiple_of(LIST_BYTES));
+
+/// One range of a Deallocate, in logical blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// First logical block.
+    pub lba: u64,
+    /// Number of logical blocks.
+    pub count: u32,
+}
+
+/// What a command works on.
+#[derive(Default)]
+pub enum Payload {
+    /// Nothing.
+    #[default]
+    None,
+    /// Memory of the caller.
+    Pages(Buf),
+    /// Contiguous memory of the driver itself.
+    Queue(u64),
+    /// Ranges, at most [`RANGES_MAX`].
+    Ranges([Range; RANGES_MAX], usize),
+}
+
+/// How a command ended, short of a status.
+pub type Outcome = Result<Completion, DiskError>;
+
+enum State {
+    Free,
+    Sent,
+    Abandoned,
+    Done(Completion),
+    Lost(DiskError),
+}
+
+struct Slot {
+    state: State,
+    generation: u16,
+    pages: Buf,
+    deadline: Instant,
+    waker: Option<Waker>,
+}
+
+/// The slots of one queue, and who waits for one.
+pub struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u16>,
+    lists: DmaBuf,
+    waiters: VecDeque<(u64, Waker)>,
+    next_ticket: u64,
+}
+
+impl Slots {
+    /// `count` free slots.
+    pub fn new(count: u16) -> Self {
+        assert!(count <= SLOTS_MAX, "more slots than ids");
+        let slot = |_| Slot {
+            state: State::Free,
+            generation: 0,
+            pages: Buf::empty(),
+            deadline: Instant::ZERO,
+            waker: None,
+        };
+        Self {
+            slots: (0..count).map(slot).collect(),
+            free: (0..count).rev().collect(),
+            lists: DmaBuf::new((usize::from(count) * LIST_BYTES).div_ceil(PAGE_SIZE)),
+            waiters: VecDeque::with_capacity(usize::from(count)),
+            next_ticket: 0,
+        }
+    }
+
+    /// Whether every slot is free.
+    pub fn is_idle(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
+    /// Takes a free slot if it is this caller's turn: there is one, and nobody came earlier. `ticket` is the caller's
+    /// place in line, if it has one.
+    pub fn acquire(&mut self, ticket: &mut Option<u64>) -> Option<u16> {
+        let first = match (self.waiters.front(), *ticket) {
+            (None, _) => true,
+            (Some((front, _)), Some(mine)) => *front == mine,
+            (Some(_), None) => false,
+        };
+        if !first {
+            return None;
+        }
+        let index = self.free.pop()?;
+        if ticket.take().is_some() {
+            self.waiters.pop_front();
+        }
+        // What is left may be enough for the next in line.
+        self.wake_first();
+        Some(index)
+    }
+
+    /// Waits in line for a slot.
+    pub fn wait(&mut self, ticket: &mut Option<u64>, waker: &Waker) {
+        let mine = *ticket.get_or_insert_with(|| {
+            let mine = self.next_ticket;
+            self.next_ticket += 1;
+            self.waiters.push_back((mine, waker.clone()));
+            mine
+        });
+        if let Some(waiter) = self.waiters.iter_mut().find(|waiter| waiter.0 == mine) {
+            waiter.1.clone_from(waker);
+        }
+    }
+
+    /// Gives up a place in line.
+    pub fn leave(&mut self, ticket: u64) {
+        self.waiters.retain(|waiter| waiter.0 != ticket);
+        self.wake_first();
+    }
+
+    fn wake_first(&self) {
+        if !self.free.is_empty()
+            && let Some((_, waker)) = self.waiters.front()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Lends the command's memory to the controller. Returns the command's id and its two PRPs.
+    pub fn start(&mut self, index: u16, payload: Payload, deadline: Instant) -> (u16, [u64; 2]) {
+        let at = usize::from(index) * LIST_BYTES;
+        let slot = &mut self.slots[usize::from(index)];
+        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        slot.state = State::Sent;
+        slot.deadline = deadline;
+        let list = self.lists.device_address() + at as u64;
+        let prp = match payload {
+            Payload::None => [0; 2],
+            Payload::Queue(address) => [address, 0],
+            Payload::Pages(pages) => {
+                slot.pages = pages;
+                lend(&mut slot.pages, &self.lists, at)
+            }
+            Payload::Ranges(ranges, count) => {
+                for (index, range) in ranges[..count].iter().enumerate() {
+                    let at = at + index * 16;
+                    self.lists.write32(at, 0);
+                    self.lists.write32(at + 4, range.count);
+                    self.lists.write64(at + 8, range.lba);
+                }
+                [list, 0]
+            }
+        };
+        (slot.generation << INDEX_BITS | index, prp)
+    }
+
+    /// Records a completion. `Err` when no command of that id is on its way.
+    pub fn complete(&mut self, completion: Completion) -> Result<(), ()> {
+        let index = completion.id & (SLOTS_MAX - 1);
+        let generation = completion.id >> INDEX_BITS;
+        let slot = self.slots.get_mut(usize::from(index)).ok_or(())?;
+        if slot.generation != generation {
+            return Err(());
+        }
+        match slot.state {
+            State::Sent => {
+                reclaim(&mut slot.pages);
+                slot.state = State::Done(completion);
+                if let Some(waker) = slot.waker.take() {
+                    waker.wake();
+                }
+            }
+            State::Abandoned => {
+                reclaim(&mut slot.pages);
+                self.release(index);
+            }
+            State::Free | State::Done(_) | State::Lost(_) => return Err(()),
+        }
+        Ok(())
+    }
+
+    /// Takes the result of a command that has one, with its memory, and frees the slot.
+    pub fn take(&mut self, index: u16, waker: &Waker) -> Option<(Buf, Outcome)> {
+        let slot = &mut self.slots[usize::from(index)];
+        let outcome = match slot.state {
+            State::Done(completion) => Ok(completion),
+            State::Lost(error) => Err(error),
+            State::Free | State::Sent | State::Abandoned => {
+                match &mut slot.waker {
+                    Some(held) => held.clone_from(waker),
+                    none => *none = Some(waker.clone()),
+                }
+                return None;
+            }
+        };
+        let pages = core::mem::take(&mut slot.pages);
+        self.release(index);
+        Some((pages, outcome))
+    }
+
+    /// Nobody waits for this command any more; its memory is kept until the controller is done with it.
+    pub fn abandon(&mut self, index: u16) {
+        let slot = &mut self.slots[usize::from(index)];
+        match slot.state {
+            State::Sent => {
+                slot.state = State::Abandoned;
+                slot.waker = None;
+            }
+            State::Done(_) | State::Lost(_) => self.release(index),
+            State::Free | State::Abandoned => {}
+        }
+    }
+
+    fn release(&mut self, index: u16) {
+        let slot = &mut self.slots[usize::from(index)];
+        slot.state = State::Free;
+        slot.waker = None;
+        slot.pages = Buf::empty();
+        self.free.push(index);
+        self.wake_first();
+    }
+
+    /// Whether a command is beyond its deadline.
+    pub fn has_expired(&self, now: Instant) -> bool {
+        self.slots.iter().any(|slot| {
+            matches!(slot.state, State::Sent | State::Abandoned) && slot.deadline <= now
+        })
+    }
+
+    /// Ends all commands with `error` and wakes everyone.
+    ///
+    /// `idle` says whether the controller is known not to touch memory any more. If it is not, the memory of its
+    /// commands is given up for ever and their callers get empty buffers.
+    pub fn lose_all(&mut self, error: DiskError, idle: bool) {
+        for index in 0..self.slots.len() as u16 {
+            let slot = &mut self.slots[usize::from(index)];
+            let abandoned = match slot.state {
+                State::Sent => false,
+                State::Abandoned => true,
+                State::Free | State::Done(_) | State::Lost(_) => continue,
+            };
+            if idle {
+                reclaim(&mut slot.pages);
+            } else {
+                core::mem::forget(core::mem::take(&mut slot.pages));
+            }
+            slot.state = State::Lost(error);
+            if let Some(waker) = slot.waker.take() {
+                waker.wake();
+            }
+            if abandoned {
+                self.release(index);
+            }
+        }
+        for (_, waker) in &self.waiters {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Lends all pages and describes them: the first by PRP 1, the rest by PRP 2 or by the list at `at`.
+fn lend(pages: &mut Buf, lists: &DmaBuf, at: usize) -> [u64; 2] {
+    let count = pages.blocks();
+    let mut prp = [0; 2];
+    for (index, page) in pages.pages_mut().iter_mut().enumerate() {
+        let address = dma::lend(&mut page.bytes);
+        match (index, count) {
+            (0, _) => prp[0] = address,
+            (_, 2) => prp[1] = address,
+            _ => lists.write64(at + (index - 1) * 8, address),
+        }
+    }
+    if count > 2 {
+        prp[1] = lists.device_address() + at as u64;
+    }
+    prp
+}
+
+fn reclaim(pages: &mut Buf) {
+    for page in pages.pages_mut() {
+        dma::reclaim(&mut page.bytes);
+    }
+}
