@@ -22,7 +22,7 @@ use crate::slots::{Outcome, Payload, SLOTS_MAX};
 use crate::{ADMIN, BLOCKS, NvmeError};
 
 /// The most namespaces that are looked at.
-const NAMESPACES_MAX: usize = 1024;
+const NAMESPACES_MAX: usize = 2048;
 
 /// The steps from reset to drives (NVMe Base 2.0, 3.5.1). Each waits with a deadline.
 pub struct BringUp<'a, R: Registers> {
