@@ -13,6 +13,9 @@ use crate::qmp::Qmp;
 /// Pause between two looks at the serial log or the process.
 const POLL: Duration = Duration::from_millis(5);
 
+/// How long QEMU may take to build the machine.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
 /// `/proc` counts CPU time in hundredths of a second on every x86 Linux.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -40,21 +43,30 @@ impl Running {
             messages,
             started: Instant::now(),
         };
-        // QEMU creates the QMP socket before anything else; its absence means it refused the command line.
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + START_LIMIT;
         while !running.qmp.exists() {
-            if let Some(status) = running.try_wait()? {
-                bail!("QEMU ended at once ({status}): {}", running.messages());
-            }
-            if Instant::now() > deadline {
-                bail!(
-                    "QEMU made no QMP socket within 10 s: {}",
-                    running.messages()
-                );
-            }
+            running.check_started(deadline)?;
             thread::sleep(Duration::from_millis(2));
         }
+        // The socket comes before the machine, the greeting after it: a refused device shows here.
+        if let Err(error) = running.qmp() {
+            running.wait(START_LIMIT).context(error)?;
+            running.check_started(deadline)?;
+        }
         Ok(running)
+    }
+
+    fn check_started(&mut self, deadline: Instant) -> Result<()> {
+        if let Some(status) = self.try_wait()? {
+            bail!("QEMU ended at once ({status}): {}", self.messages());
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "QEMU does not start within {START_LIMIT:?}: {}",
+                self.messages()
+            );
+        }
+        Ok(())
     }
 
     /// When the process was started.

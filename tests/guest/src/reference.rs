@@ -1,0 +1,91 @@
+//! A server that nobody here wrote, to try clients and workloads on.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use qemu::probe;
+
+/// How long it may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// nbdkit with a disk in memory; ends with the value.
+#[derive(Debug)]
+pub struct Reference {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Reference {
+    /// Serves `bytes` zero bytes at a free port.
+    ///
+    /// # Errors
+    /// When nbdkit (Debian package nbdkit) is missing or does not listen.
+    pub fn start(bytes: u64) -> Result<Self> {
+        Self::with(&["memory", &bytes.to_string()])
+    }
+
+    /// Serves `bytes` zero bytes of which the 4096 at `damaged_at` cannot be read (EIO).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn damaged(bytes: u64, damaged_at: u64) -> Result<Self> {
+        let (size, end) = (format!("get_size=echo {bytes}"), damaged_at + 4096);
+        let read = format!(
+            "pread=if [ $4 -lt {end} ] && [ $(($3 + $4)) -gt {damaged_at} ]; then \
+             echo EIO damaged >&2; exit 1; fi; dd if=/dev/zero bs=$3 count=1 status=none"
+        );
+        Self::with(&["eval", &size, &read])
+    }
+
+    fn with(plugin: &[&str]) -> Result<Self> {
+        let address = probe::free_port()?;
+        let mut child = Command::new("nbdkit")
+            .args([
+                "--foreground",
+                "--exit-with-parent",
+                "--ipaddr",
+                "127.0.0.1",
+                "--port",
+            ])
+            .arg(address.port().to_string())
+            .args(plugin)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("nbdkit does not start (Debian package nbdkit)")?;
+        let deadline = Instant::now() + START_LIMIT;
+        while probe::nbd(address, Duration::from_secs(1)).is_err() {
+            if let Some(status) = child.try_wait()? {
+                bail!("nbdkit ended at once ({status})");
+            }
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                bail!("nbdkit does not listen at {address}");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Self { child, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URI of its only export.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        format!("nbd://{}/", self.address)
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
