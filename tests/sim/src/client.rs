@@ -6,12 +6,14 @@ use std::rc::Rc;
 
 use exec::Exec;
 use store::{Span, Store, StoreError, VolumeId};
+use volume::{VolumeError, Volumes};
 use world::{BLOCK_SIZE, Buf};
 
 use crate::clock::Trace;
 use crate::content::{self, SECTOR};
 use crate::disk::SimDisk;
 use crate::model::{Change, Model, RECORDS};
+use crate::network::{Answer, Clients};
 use crate::profile::Profile;
 use crate::random::{Random, mix};
 
@@ -23,6 +25,9 @@ pub struct Session {
     pub exec: Exec,
     pub trace: Rc<Trace>,
     pub store: Store<SimDisk>,
+    pub volumes: Volumes<SimDisk>,
+    /// The way of data requests: through the network, or straight to the store.
+    pub network: Option<Clients>,
     pub model: Rc<RefCell<Model>>,
     pub profile: Rc<Profile>,
     /// Requests that may still be sent.
@@ -37,15 +42,19 @@ pub struct Session {
     pub busy_records: Cell<u64>,
     /// A request was refused for lack of space a short while ago.
     pub full: Cell<bool>,
+    /// Ranges being changed through the network: volume, first and last block. The order in which such requests reach
+    /// the server is not known here, so they must not overlap.
+    pub changing: RefCell<Vec<(u64, u64, u64)>>,
 }
 
 type Checked = Result<(), String>;
 
 /// A volume that a request goes to, as it is now.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Aim {
     number: u64,
     id: VolumeId,
+    name: String,
     size_bytes: u64,
 }
 
@@ -102,14 +111,14 @@ impl Session {
             })
             .unwrap_or(0);
         match choice {
-            0 => self.write(aim, random).await,
-            1 => self.read(aim, random).await,
-            2 => self.discard(aim, random).await,
-            3 => self.flush().await,
+            0 => self.write(&aim, random).await,
+            1 => self.read(&aim, random).await,
+            2 => self.discard(&aim, random).await,
+            3 => self.flush(&aim).await,
             4 => self.record(random).await,
             5 => self.create(random).await,
-            6 => self.delete(aim).await,
-            7 => self.grow(aim, random).await,
+            6 => self.delete(&aim).await,
+            7 => self.grow(&aim, random).await,
             _ => {
                 let exponent = random.between(10, 34);
                 let nanos = random.below(1 << exponent);
@@ -130,12 +139,13 @@ impl Session {
         Some(Aim {
             number,
             id: volume.id?,
+            name: volume.name.clone(),
             size_bytes: volume.size_bytes,
         })
     }
 
     /// A range within the volume, in bytes.
-    fn range(&self, aim: Aim, random: &mut Random, sectors_max: u64) -> (u64, u64) {
+    fn range(&self, aim: &Aim, random: &mut Random, sectors_max: u64) -> (u64, u64) {
         let habits = &self.profile.habits;
         let sectors = aim.size_bytes / SECTOR as u64;
         let mut at = if random.per_million(habits.hot) {
@@ -164,19 +174,64 @@ impl Session {
         self.trace.note(self.exec.now(), what, facts);
     }
 
-    async fn write(&self, aim: Aim, random: &mut Random) -> Checked {
+    async fn write(&self, aim: &Aim, random: &mut Random) -> Checked {
         let (offset, len) = self.range(aim, random, self.profile.habits.sectors_max);
+        let Some(_claim) = self.claim(aim, offset, len) else {
+            return Ok(());
+        };
         let span = span(offset, len);
         let mut buf = Buf::from_heap(span.blocks());
         let change = (self.model.borrow_mut()).begin_change(aim.number, offset, len, true);
         self.fill(&change, span, &mut buf);
         self.note("> write", [change.write, offset, len]);
-        let result = self.store.write(aim.id, span, buf).await;
-        self.note("< write", [change.write, u64::from(result.is_ok()), 0]);
-        if result == Err(StoreError::NoSpace) {
-            self.full.set(true);
+        let fua = self.network.is_some() && random.one_in(8);
+        let answer = match &self.network {
+            None => Answer::Got(self.store.write(aim.id, span, buf).await),
+            Some(clients) => {
+                let write = clients.write(aim.number, &aim.name, span, &buf, fua);
+                write.await
+            }
+        };
+        self.note("< write", [change.write, answer.code(), 0]);
+        self.end_change(&change, answer, fua)
+    }
+
+    fn end_change(&self, change: &Change, answer: Answer<()>, durable: bool) -> Checked {
+        let mut model = self.model.borrow_mut();
+        match answer {
+            Answer::Lost => model.lose_change(change),
+            Answer::Got(Err(StoreError::NoSpace)) if self.network.is_some() => {
+                self.full.set(true);
+                model.doubt_change(change);
+            }
+            Answer::Got(result) if durable => return model.end_durable_change(change, result),
+            Answer::Got(result) => {
+                self.full
+                    .set(self.full.get() || result == Err(StoreError::NoSpace));
+                return model.end_change(change, result);
+            }
         }
-        self.model.borrow_mut().end_change(&change, result)
+        Ok(())
+    }
+
+    /// Takes a range for a change; `None` when it overlaps another one and the order would not be known.
+    fn claim(&self, aim: &Aim, offset: u64, len: u64) -> Option<Claim<'_>> {
+        let block = BLOCK_SIZE as u64;
+        let range = (aim.number, offset / block, (offset + len - 1) / block);
+        if self.network.is_some() {
+            let mut changing = self.changing.borrow_mut();
+            let overlaps = |other: &(u64, u64, u64)| {
+                other.0 == range.0 && other.1 <= range.2 && range.1 <= other.2
+            };
+            if changing.iter().any(overlaps) {
+                return None;
+            }
+            changing.push(range);
+        }
+        Some(Claim {
+            changing: &self.changing,
+            range,
+        })
     }
 
     fn fill(&self, change: &Change, span: Span, buf: &mut Buf) {
@@ -197,19 +252,30 @@ impl Session {
         }
     }
 
-    async fn read(&self, aim: Aim, random: &mut Random) -> Checked {
+    async fn read(&self, aim: &Aim, random: &mut Random) -> Checked {
         let (offset, len) = self.range(aim, random, 256);
         let span = span(offset, len);
-        let buf = Buf::from_heap(span.blocks());
         let reading = self.model.borrow_mut().begin_read(aim.number, offset, len);
         self.note("> read", [aim.number, offset, len]);
-        let (buf, result) = self.store.read(aim.id, span, buf).await;
-        self.note("< read", [aim.number, offset, u64::from(result.is_ok())]);
-        let bytes = bytes_of(&buf);
-        (self.model.borrow_mut()).end_read(&reading, result.map(|()| bytes.as_slice()))
+        let answer = match &self.network {
+            None => {
+                let buf = Buf::from_heap(span.blocks());
+                let (buf, result) = self.store.read(aim.id, span, buf).await;
+                Answer::Got(result.map(|()| buf))
+            }
+            Some(clients) => clients.read(aim.number, &aim.name, span).await,
+        };
+        self.note("< read", [aim.number, offset, answer.code()]);
+        let mut model = self.model.borrow_mut();
+        match answer {
+            Answer::Lost => model.lose_read(&reading),
+            Answer::Got(Err(error)) => return model.end_read(&reading, Err(error)),
+            Answer::Got(Ok(buf)) => return model.end_read(&reading, Ok(&bytes_of(&buf))),
+        }
+        Ok(())
     }
 
-    async fn discard(&self, aim: Aim, random: &mut Random) -> Checked {
+    async fn discard(&self, aim: &Aim, random: &mut Random) -> Checked {
         let (mut offset, mut len) = self.range(aim, random, 256);
         if random.one_in(10) {
             // Up to the whole volume.
@@ -218,24 +284,44 @@ impl Session {
             let high = random.between(low + 1, sectors);
             (offset, len) = (low * SECTOR as u64, (high - low) * SECTOR as u64);
         }
+        if self.network.is_some() {
+            // What one request can ask for.
+            len = len.min(u64::from(u32::MAX - 511));
+        }
+        let Some(_claim) = self.claim(aim, offset, len) else {
+            return Ok(());
+        };
         let change = (self.model.borrow_mut()).begin_change(aim.number, offset, len, false);
         self.note("> discard", [aim.number, offset, len]);
-        let result = self.store.discard(aim.id, offset, len).await;
-        self.note("< discard", [aim.number, offset, u64::from(result.is_ok())]);
+        let answer = match &self.network {
+            None => Answer::Got(self.store.discard(aim.id, offset, len).await),
+            Some(clients) => {
+                let len = u32::try_from(len).unwrap_or(u32::MAX);
+                clients.discard(aim.number, &aim.name, offset, len).await
+            }
+        };
+        self.note("< discard", [aim.number, offset, answer.code()]);
         let block = BLOCK_SIZE as u64;
         let whole = offset.is_multiple_of(block) && len.is_multiple_of(block);
-        if whole && result == Err(StoreError::NoSpace) {
+        if whole && matches!(answer, Answer::Got(Err(StoreError::NoSpace))) {
             return Err("a discard of whole blocks was refused for lack of space".to_string());
         }
-        self.model.borrow_mut().end_change(&change, result)
+        self.end_change(&change, answer, false)
     }
 
-    async fn flush(&self) -> Checked {
+    async fn flush(&self, aim: &Aim) -> Checked {
         let started = self.model.borrow_mut().begin_flush();
         self.note("> flush", [started, 0, 0]);
-        let result = self.store.flush().await;
-        self.note("< flush", [started, u64::from(result.is_ok()), 0]);
-        self.model.borrow_mut().end_flush(started, result)
+        let answer = match &self.network {
+            None => Answer::Got(self.store.flush().await),
+            Some(clients) => clients.flush(aim.number, &aim.name).await,
+        };
+        self.note("< flush", [started, answer.code(), 0]);
+        match answer {
+            // The volume went away, and with it the way of this flush.
+            Answer::Lost | Answer::Got(Err(StoreError::NoVolume)) => Ok(()),
+            Answer::Got(result) => self.model.borrow_mut().end_flush(started, result),
+        }
     }
 
     async fn record(&self, random: &mut Random) -> Checked {
@@ -270,7 +356,7 @@ impl Session {
             let name = record_key(key);
             let result = self.store.set_record(&name, value.as_deref()).await;
             self.note("< record", [key, change.write, u64::from(result.is_ok())]);
-            self.model.borrow_mut().end_record(&change, result)
+            self.model.borrow_mut().end_durable_change(&change, result)
         };
         self.busy_records.set(self.busy_records.get() & !(1 << key));
         outcome
@@ -288,26 +374,33 @@ impl Session {
         let name = format!("v{}", random.next());
         let number = self.model.borrow_mut().begin_create(&name, size);
         self.note("> create", [number, size, 0]);
-        let result = self.store.create_volume(&name, size).await;
+        let result = self.volumes.create(&name, size).await;
         self.note("< create", [number, u64::from(result.is_ok()), 0]);
         if let Ok(info) = &result
             && (info.name != name || info.size_bytes != size)
         {
             return Err(format!("created {name} of {size} bytes, got {info:?}"));
         }
-        let result = result.map(|info| info.id);
+        let result = result.map(|info| info.id).map_err(store_error);
         self.model.borrow_mut().end_create(number, result)
     }
 
-    async fn delete(&self, aim: Aim) -> Checked {
+    async fn delete(&self, aim: &Aim) -> Checked {
         self.model.borrow_mut().begin_delete(aim.number);
         self.note("> delete", [aim.number, 0, 0]);
-        let result = self.store.delete_volume(aim.id).await;
+        let result = self
+            .volumes
+            .delete(&aim.name, true)
+            .await
+            .map_err(store_error);
         self.note("< delete", [aim.number, u64::from(result.is_ok()), 0]);
+        if let (Some(clients), Ok(())) = (&self.network, result) {
+            clients.detach(aim.number);
+        }
         self.model.borrow_mut().end_delete(aim.number, result)
     }
 
-    async fn grow(&self, aim: Aim, random: &mut Random) -> Checked {
+    async fn grow(&self, aim: &Aim, random: &mut Random) -> Checked {
         let growing = |volume: &crate::model::Volume| volume.growing.is_some();
         if self.model.borrow().volume(aim.number).is_none_or(growing) {
             return Ok(());
@@ -317,9 +410,52 @@ impl Session {
         let size = (aim.size_bytes + more).min(128 << 40);
         self.model.borrow_mut().begin_grow(aim.number, size);
         self.note("> grow", [aim.number, size, 0]);
-        let result = self.store.grow_volume(aim.id, size).await;
+        let grown = self.volumes.grow(&aim.name, size).await;
+        let result = grown.map(|_| ()).map_err(store_error);
         self.note("< grow", [aim.number, u64::from(result.is_ok()), 0]);
         self.model.borrow_mut().end_grow(aim.number, result)
+    }
+}
+
+/// A range being changed.
+struct Claim<'a> {
+    changing: &'a RefCell<Vec<(u64, u64, u64)>>,
+    range: (u64, u64, u64),
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut changing = self.changing.borrow_mut();
+        if let Some(index) = changing.iter().position(|range| *range == self.range) {
+            changing.swap_remove(index);
+        }
+    }
+}
+
+impl<T> Answer<T> {
+    /// For the trace.
+    fn code(&self) -> u64 {
+        match self {
+            Self::Got(Err(_)) => 0,
+            Self::Got(Ok(_)) => 1,
+            Self::Lost => 2,
+        }
+    }
+}
+
+/// What the store said, as far as the model is concerned.
+fn store_error(error: VolumeError) -> StoreError {
+    match error {
+        VolumeError::NoVolume | VolumeError::Deleted => StoreError::NoVolume,
+        VolumeError::NameTaken => StoreError::NameTaken,
+        VolumeError::BadName => StoreError::BadName,
+        VolumeError::BadSize | VolumeError::Shrinks(_) => StoreError::BadSize,
+        VolumeError::ReadOnly => StoreError::ReadOnly,
+        VolumeError::Store(error) => error,
+        VolumeError::NoDefault
+        | VolumeError::Attached(_)
+        | VolumeError::OutOfRange
+        | VolumeError::Unaligned => StoreError::OutOfRange,
     }
 }
 

@@ -37,6 +37,7 @@ mod content;
 mod disk;
 mod machine;
 mod model;
+mod network;
 mod profile;
 mod random;
 mod runner;

@@ -1,10 +1,11 @@
 //! The loop of a simulated appliance: drives complete, tasks run, and when neither can, time jumps.
 
+use core::time::Duration;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use exec::Exec;
-use world::Instant;
+use world::{Clock, Instant};
 
 use crate::clock::VirtualClock;
 use crate::disk::SimDisk;
@@ -30,7 +31,15 @@ pub enum Stop {
     Deadlock,
     /// The awaited thing did not happen by the deadline.
     TooLate,
+    /// Something is always ready to run, and time stands still.
+    Livelock,
 }
+
+/// The time that a round of tasks takes.
+const ROUND: Duration = Duration::from_nanos(200);
+
+/// Rounds without a pause after which nobody is making progress.
+const ROUNDS_MAX: u64 = 5_000_000;
 
 /// Everything that one power-on of the simulated appliance runs on.
 pub struct Machine {
@@ -71,6 +80,7 @@ impl Machine {
 
     /// Runs until `done` says so, but not beyond `deadline`.
     pub fn run(&self, deadline: Instant, mut done: impl FnMut() -> bool) -> Stop {
+        let mut rounds = 0;
         loop {
             if self.cut_at.get().is_some_and(|at| self.points.get() >= at) {
                 return Stop::PowerCut;
@@ -78,7 +88,14 @@ impl Machine {
             if done() {
                 return Stop::Done;
             }
-            if self.exec.run_ready() || self.poll_edges() {
+            let ran = self.exec.run_ready();
+            if self.poll_edges() | ran {
+                rounds += 1;
+                if rounds > ROUNDS_MAX {
+                    return Stop::Livelock;
+                }
+                // Work takes time too: tasks that only yield do not stop the clock.
+                self.clock.advance_to(self.clock.now() + ROUND);
                 continue;
             }
             let edges = self.edges.borrow();
@@ -90,7 +107,18 @@ impl Machine {
             match next {
                 None => return Stop::Deadlock,
                 Some(next) if next > deadline => return Stop::TooLate,
-                Some(next) => self.clock.advance_to(next),
+                Some(next) if next > self.clock.now() => {
+                    rounds = 0;
+                    self.clock.advance_to(next);
+                }
+                // An edge that wants to be polled and then has nothing to do.
+                Some(_) => {
+                    rounds += 1;
+                    if rounds > ROUNDS_MAX {
+                        return Stop::Livelock;
+                    }
+                    self.clock.advance_to(self.clock.now() + ROUND);
+                }
             }
         }
     }

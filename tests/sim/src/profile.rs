@@ -4,6 +4,7 @@ use store::Config;
 
 use crate::disk::{Faults, Latency};
 use crate::model::Trust;
+use crate::network::Weather;
 use crate::random::Random;
 
 const MIB: u64 = 1 << 20;
@@ -68,6 +69,8 @@ pub struct Profile {
     pub cut_every: u64,
     /// Parts per million of recoveries that are cut themselves.
     pub nested: u32,
+    /// Requests go through the network, and this is what it is like.
+    pub weather: Option<Weather>,
 }
 
 impl Profile {
@@ -89,6 +92,12 @@ impl Profile {
         } else {
             (Trust::Full, Faults::default())
         };
+        let weather = (parts.network && random.one_in(5)).then(|| Weather {
+            lost: random.pick(&[0, 1000, 20_000]),
+            doubled: random.pick(&[0, 5000]),
+            delayed: random.pick(&[0, 10_000, 200_000]),
+            cut: random.pick(&[0, 0, 30]),
+        });
         let deltas_max = random.pick(&[256, 512, 1024, 4096, 16384]);
         Self {
             latency: draw_latency(random),
@@ -107,6 +116,7 @@ impl Profile {
             cut_every: random.pick(&[30, 200, 1000, 5000]),
             nested: random.pick(&[0, 200_000, 700_000]),
             drive_blocks,
+            weather,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use store::{Environment, FormatOptions, PoolState, Store, StoreError};
+use volume::Volumes;
 use world::{Clock, Instant, Pool};
 
 use crate::client::{RECORD_KEYS, Session};
@@ -12,6 +13,7 @@ use crate::clock::{Trace, VirtualClock};
 use crate::disk::{Faults, SimDisk};
 use crate::machine::{Machine, Stop};
 use crate::model::{Model, Trust};
+use crate::network::{Clients, Network};
 use crate::profile::{Parts, Profile};
 use crate::random::{Random, SeededEntropy};
 use crate::verify;
@@ -197,10 +199,15 @@ impl Scenario {
         self.set_faults(self.profile.faults);
         let left = self.operations - self.outcome.requests;
         let clients = self.profile.clients;
+        let volumes = Volumes::new(store.clone());
+        let network = self.lay_network(&machine, &volumes);
         let session = Rc::new(Session {
             exec: machine.exec.clone(),
             trace: self.trace.clone(),
             store: store.clone(),
+            volumes,
+            network,
+            changing: RefCell::default(),
             model: self.model.clone(),
             profile: self.profile.clone(),
             budget: Cell::new(self.random.between(1, left)),
@@ -236,6 +243,24 @@ impl Scenario {
                 session.working.get()
             ))),
         }
+    }
+
+    fn lay_network(&mut self, machine: &Machine, volumes: &Volumes<SimDisk>) -> Option<Clients> {
+        let weather = self.profile.weather?;
+        let network = Network::start(
+            &machine.exec,
+            self.clock.clone(),
+            volumes.clone(),
+            &SeededEntropy::new(self.random.fork(4)),
+            weather,
+            self.random.fork(5),
+        );
+        machine.edges.borrow_mut().push(network.clone());
+        Some(Clients::new(
+            machine.exec.clone(),
+            network,
+            self.random.fork(6),
+        ))
     }
 
     /// Clients are done: the appliance goes on, is closed, reset, or loses power.

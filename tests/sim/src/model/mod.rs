@@ -280,6 +280,30 @@ impl Model {
         }
     }
 
+    /// A write or discard that was cut into several requests was refused for lack of space: parts may have happened.
+    pub fn doubt_change(&mut self, change: &Change) {
+        self.end(change.operation, Outcome::Unclear);
+        if let Some(volume) = self.volumes.get_mut(&change.volume) {
+            for (block, ..) in &change.touched {
+                if let Some(history) = volume.blocks.get_mut(block) {
+                    history.certainty = history.certainty.max(Certainty::UntilWritten);
+                }
+            }
+        }
+    }
+
+    /// The connection that carried a read is gone.
+    pub fn lose_read(&mut self, reading: &Reading) {
+        let first = reading.offset / BLOCK_SIZE as u64;
+        if let Some(volume) = self.volumes.get_mut(&reading.volume) {
+            for block in (first..).take(reading.floors.len()) {
+                if let Some(history) = volume.blocks.get_mut(&block) {
+                    history.end_read(&self.operations);
+                }
+            }
+        }
+    }
+
     fn judge(&self, volume: u64, result: Result<(), StoreError>) -> Result<Outcome, String> {
         let gone = (self.volumes.get(&volume))
             .is_none_or(|volume| matches!(volume.existence, Existence::Going(_)));
@@ -564,11 +588,11 @@ impl Model {
         self.promise_up_to(started);
     }
 
-    /// The setting of a record was answered.
+    /// A change that is durable when answered (a record, a write with FUA) was answered.
     ///
     /// # Errors
     /// An unexcused refusal.
-    pub fn end_record(
+    pub fn end_durable_change(
         &mut self,
         change: &Change,
         result: Result<(), StoreError>,
@@ -576,9 +600,9 @@ impl Model {
         self.end_change(change, result)?;
         if result.is_ok() {
             self.promise_before(change.operation);
-            if let Some(records) = self.volumes.get_mut(&RECORDS) {
+            if let Some(volume) = self.volumes.get_mut(&change.volume) {
                 for (block, position, _) in &change.touched {
-                    if let Some(history) = records.blocks.get_mut(block) {
+                    if let Some(history) = volume.blocks.get_mut(block) {
                         history.promise(*position, &self.operations);
                     }
                 }
