@@ -77,6 +77,7 @@ struct Chip {
     interrupts: Cell<usize>,
     vanished: Cell<bool>,
     ignores_reset: Cell<bool>,
+    refuses_features: Cell<bool>,
     on_notify: RefCell<Option<NotifyHook>>,
 }
 
@@ -98,6 +99,21 @@ impl FakeDevice {
                 ..Chip::default()
             }),
         }
+    }
+
+    /// A device from before virtio 1.
+    pub fn legacy(queue_sizes: &[u16]) -> Self {
+        Self {
+            chip: Rc::new(Chip {
+                queue_sizes: queue_sizes.to_vec(),
+                ..Chip::default()
+            }),
+        }
+    }
+
+    /// Makes the device turn down whatever features the driver takes.
+    pub fn refuse_features(&self) {
+        self.chip.refuses_features.set(true);
     }
 
     /// Calls `hook` when a doorbell rings.
@@ -289,6 +305,10 @@ impl Transport for FakeDevice {
                 return;
             }
             self.chip.rings.borrow_mut().fill(None);
+        }
+        let mut status = status;
+        if self.chip.refuses_features.get() {
+            status.remove(DeviceStatus::FEATURES_OK);
         }
         self.chip.status.set(status.bits() as u8);
     }

@@ -9,7 +9,9 @@
 //! - whatever the device answers, `receive` gives out only bytes inside a frame's memory.
 
 use alloc::boxed::Box;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use hal::dma;
 use log::{info, warn};
@@ -73,13 +75,17 @@ impl Default for NetConfig {
     }
 }
 
-/// A network device.
+/// A network device. Clones are the same one, so that the main loop can arm interrupts of a link that a stack owns.
 pub struct NetLink<T: Transport> {
+    core: Rc<RefCell<Core<T>>>,
+}
+
+struct Core<T: Transport> {
     transport: T,
     info: LinkInfo,
     has_status: bool,
-    receive: Queue,
-    transmit: Queue,
+    receive_queue: Queue,
+    transmit_queue: Queue,
     /// Memory of frames with the device, by token.
     receiving: Vec<Option<Box<[u8]>>>,
     sending: Vec<Option<Box<[u8]>>>,
@@ -97,7 +103,69 @@ impl<T: Transport> NetLink<T> {
     ///
     /// # Errors
     /// When the device refuses, is gone or makes no sense; it is not running then.
-    pub fn open(mut transport: T, config: NetConfig) -> Result<Self, VirtioError> {
+    pub fn open(transport: T, config: NetConfig) -> Result<Self, VirtioError> {
+        let core = Core::open(transport, config)?;
+        Ok(Self {
+            core: Rc::new(RefCell::new(core)),
+        })
+    }
+
+    /// Asks for an interrupt when a frame arrives or, if somebody waits for one, when a frame to fill comes back.
+    /// Returns whether there is something to do already; then the caller must not sleep.
+    #[must_use]
+    pub fn enable_interrupts(&self) -> bool {
+        self.core.borrow_mut().enable_interrupts()
+    }
+
+    /// Whether the cable is plugged in, as far as the device can tell.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.core.borrow().is_up()
+    }
+
+    /// Whether the device was shut down because it broke the protocol. It receives and sends nothing any more.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.core.borrow().broken
+    }
+}
+
+impl<T: Transport> Clone for NetLink<T> {
+    fn clone(&self) -> Self {
+        Self {
+            core: self.core.clone(),
+        }
+    }
+}
+
+impl<T: Transport> Link for NetLink<T> {
+    fn info(&self) -> LinkInfo {
+        self.core.borrow().info
+    }
+
+    fn receive(&mut self) -> Option<Frame> {
+        self.core.borrow_mut().receive()
+    }
+
+    fn release(&mut self, frame: Frame) {
+        self.core.borrow_mut().give(frame.into_memory());
+    }
+
+    fn transmit_frame(&mut self) -> Option<Frame> {
+        self.core.borrow_mut().transmit_frame()
+    }
+
+    fn transmit(&mut self, frame: Frame) {
+        self.core.borrow_mut().transmit(frame);
+    }
+
+    fn kick(&mut self) {
+        self.core.borrow_mut().kick();
+    }
+}
+
+impl<T: Transport> Core<T> {
+    fn open(mut transport: T, config: NetConfig) -> Result<Self, VirtioError> {
         let features = transport::negotiate(&mut transport, wanted(config))?;
         let features = Features(features);
         if !features.has(feature::MAC) {
@@ -122,8 +190,8 @@ impl<T: Transport> NetLink<T> {
                 .collect(),
             transport,
             info,
-            receive,
-            transmit,
+            receive_queue: receive,
+            transmit_queue: transmit,
             transmit_bytes,
             starved: false,
             armed: false,
@@ -132,8 +200,8 @@ impl<T: Transport> NetLink<T> {
         for _ in 0..receive_frames {
             link.give(memory(receive_bytes));
         }
-        link.receive.disable_interrupts();
-        link.transmit.disable_interrupts();
+        link.receive_queue.disable_interrupts();
+        link.transmit_queue.disable_interrupts();
         transport::go(&mut link.transport)?;
         link.publish_receive();
         info!(
@@ -143,34 +211,23 @@ impl<T: Transport> NetLink<T> {
         Ok(link)
     }
 
-    /// Asks for an interrupt when a frame arrives or, if somebody waits for one, when a frame to fill comes back.
-    /// Returns whether there is something to do already; then the caller must not sleep.
-    #[must_use]
-    pub fn enable_interrupts(&mut self) -> bool {
+    fn enable_interrupts(&mut self) -> bool {
         if self.broken {
             return false;
         }
         self.kick();
         self.armed = true;
-        let mut work = self.receive.enable_interrupts();
+        let mut work = self.receive_queue.enable_interrupts();
         if self.starved {
-            let answered = self.transmit.enable_interrupts();
+            let answered = self.transmit_queue.enable_interrupts();
             self.collect();
             work |= answered || !self.idle.is_empty();
         }
         work
     }
 
-    /// Whether the cable is plugged in, as far as the device can tell.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
+    fn is_up(&self) -> bool {
         !self.broken && (!self.has_status || self.transport.config16(CONFIG_STATUS) & 1 != 0)
-    }
-
-    /// Whether the device was shut down because it broke the protocol. It receives and sends nothing any more.
-    #[must_use]
-    pub fn is_broken(&self) -> bool {
-        self.broken
     }
 
     /// Gives `memory` to the device to receive into.
@@ -179,7 +236,7 @@ impl<T: Transport> NetLink<T> {
             return;
         }
         let segment = lend(&mut memory[HEADER_START..], true);
-        if let Some(token) = self.receive.push(&[segment]) {
+        if let Some(token) = self.receive_queue.push(&[segment]) {
             self.receiving[token.index()] = Some(memory);
         } else {
             dma::reclaim(&mut memory[HEADER_START..]);
@@ -187,7 +244,7 @@ impl<T: Transport> NetLink<T> {
     }
 
     fn publish_receive(&mut self) {
-        if self.receive.publish() {
+        if self.receive_queue.publish() {
             self.transport.notify(RECEIVE_QUEUE);
         }
     }
@@ -196,7 +253,7 @@ impl<T: Transport> NetLink<T> {
     fn collect(&mut self) {
         // Bounded: nothing is pushed in between, so there are at most as many answers as slots.
         loop {
-            match self.transmit.pop() {
+            match self.transmit_queue.pop() {
                 Ok(Some(used)) => {
                     if let Some(mut memory) = self.sending[used.token.index()].take() {
                         dma::reclaim(&mut memory[HEADER_START..]);
@@ -235,27 +292,21 @@ impl<T: Transport> NetLink<T> {
             }
         }
         if !confirmed {
-            self.receive.quarantine();
-            self.transmit.quarantine();
+            self.receive_queue.quarantine();
+            self.transmit_queue.quarantine();
         }
-    }
-}
-
-impl<T: Transport> Link for NetLink<T> {
-    fn info(&self) -> LinkInfo {
-        self.info
     }
 
     fn receive(&mut self) -> Option<Frame> {
         if core::mem::take(&mut self.armed) {
-            self.receive.disable_interrupts();
-            self.transmit.disable_interrupts();
+            self.receive_queue.disable_interrupts();
+            self.transmit_queue.disable_interrupts();
         }
         for _ in 0..RUNTS_MAX {
             if self.broken {
                 return None;
             }
-            let Ok(popped) = self.receive.pop() else {
+            let Ok(popped) = self.receive_queue.pop() else {
                 self.fail();
                 return None;
             };
@@ -274,10 +325,6 @@ impl<T: Transport> Link for NetLink<T> {
         }
         self.publish_receive();
         None
-    }
-
-    fn release(&mut self, frame: Frame) {
-        self.give(frame.into_memory());
     }
 
     fn transmit_frame(&mut self) -> Option<Frame> {
@@ -304,7 +351,7 @@ impl<T: Transport> Link for NetLink<T> {
         }
         memory[HEADER_START..FRAME_START].copy_from_slice(&header);
         let segment = lend(&mut memory[HEADER_START..FRAME_START + len], false);
-        match self.transmit.push(&[segment]) {
+        match self.transmit_queue.push(&[segment]) {
             Some(token) => self.sending[token.index()] = Some(memory),
             None => {
                 dma::reclaim(&mut memory[HEADER_START..]);
@@ -317,14 +364,14 @@ impl<T: Transport> Link for NetLink<T> {
         if self.broken {
             return;
         }
-        if self.transmit.publish() {
+        if self.transmit_queue.publish() {
             self.transport.notify(TRANSMIT_QUEUE);
         }
         self.publish_receive();
     }
 }
 
-impl<T: Transport> Drop for NetLink<T> {
+impl<T: Transport> Drop for Core<T> {
     fn drop(&mut self) {
         if !self.broken {
             self.stop();

@@ -356,31 +356,68 @@ fn a_device_that_gives_up_or_lies_is_shut_down() {
 }
 
 #[test]
-fn a_command_is_not_late_before_its_deadline() {
+fn each_command_has_a_deadline_of_its_own() {
     let medium = Medium::new(ALL, 256);
     let disk = medium.open();
     medium.mode.set(Mode::Silent);
-    disk.poll(SECOND);
-    let mut first = pin!(disk.read(0, Buf::from_heap(1)));
-    assert!(poll(first.as_mut()).is_pending());
-    disk.poll(6 * SECOND);
-    let mut second = pin!(disk.read(1, Buf::from_heap(1)));
-    assert!(poll(second.as_mut()).is_pending());
+    let mut all = [0, 1].map(|at| alloc::boxed::Box::pin(disk.read(at, Buf::from_heap(1))));
+    for (request, now) in all.iter_mut().zip([SECOND, 6 * SECOND]) {
+        disk.poll(now);
+        assert!(poll(request.as_mut()).is_pending());
+    }
     assert!(!disk.poll(10 * SECOND));
-    medium.mode.set(Mode::Serve);
-    medium.serve();
-    assert!(disk.poll(10 * SECOND + 1));
-    assert!(poll(first.as_mut()).is_ready() && poll(second.as_mut()).is_ready());
-    medium.mode.set(Mode::Silent);
-    let mut third = pin!(disk.read(1, Buf::from_heap(1)));
-    assert!(poll(third.as_mut()).is_pending());
+    medium.execute(&medium.device.take(QUEUE).unwrap());
+    assert!(disk.poll(12 * SECOND));
+    assert!(poll(all[0].as_mut()).is_ready());
+    assert!(poll(all[1].as_mut()).is_pending());
     assert!(
-        !disk.poll(12 * SECOND),
+        !disk.poll(15 * SECOND),
         "the first deadline is of no account"
     );
     assert!(disk.failure().is_none());
-    assert!(disk.poll(21 * SECOND));
+    assert!(disk.poll(16 * SECOND));
     assert_eq!(disk.failure(), Some(DiskError::Timeout));
+}
+
+#[test]
+fn a_newcomer_does_not_overtake_the_line() {
+    let medium = Medium::new(ALL, 2);
+    let disk = medium.open();
+    medium.mode.set(Mode::Silent);
+    let mut all = [0, 1, 2, 3].map(|at| alloc::boxed::Box::pin(disk.read(at, Buf::from_heap(1))));
+    for request in &mut all[..3] {
+        assert!(poll(request.as_mut()).is_pending());
+    }
+    disk.poll(1);
+    medium.mode.set(Mode::Serve);
+    medium.serve();
+    disk.poll(2);
+    assert!(poll(all[0].as_mut()).is_ready());
+    for index in [3, 2] {
+        assert!(poll(all[index].as_mut()).is_pending());
+    }
+    disk.poll(3);
+    disk.poll(4);
+    assert!(poll(all[2].as_mut()).is_ready());
+}
+
+#[test]
+fn abandoned_commands_leave_no_trace() {
+    let medium = Medium::new(ALL, 4);
+    let disk = medium.open();
+    for _ in 0..10 {
+        let request = |at| alloc::boxed::Box::pin(disk.read(at, Buf::from_heap(1)));
+        let (mut before, mut after) = ([0, 1].map(request), [2, 3].map(request));
+        for request in before.iter_mut().chain(&mut after) {
+            assert!(poll(request.as_mut()).is_pending());
+        }
+        // Given up before the answer, and after it.
+        drop(before);
+        disk.poll(1);
+        disk.poll(2);
+        drop(after);
+    }
+    assert_eq!(finish(&disk, disk.flush()), Ok(()));
 }
 
 #[test]

@@ -135,6 +135,17 @@ fn the_device_can_finish_every_kind_of_checksum() {
 }
 
 #[test]
+fn a_sum_whose_carry_carries() {
+    let mut packet = Packet::ipv4(6, tcp(0), 0);
+    // With protocol 6 and 32 bytes of TCP the words of the pseudo-header add up to 0x2ffff.
+    packet.ip[12..20].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xdb, 0, 0]);
+    let mut frame = packet.frame();
+    let header = transmit_header(&mut frame, WANTED);
+    finish_checksum(&mut frame, &header);
+    assert_eq!(packet.verify(&frame, 6), 0);
+}
+
+#[test]
 fn padding_behind_the_packet_is_not_counted() {
     let packet = Packet::ipv4(17, udp(4), 0);
     let mut bare = packet.frame();

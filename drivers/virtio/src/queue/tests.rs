@@ -152,6 +152,15 @@ fn a_lying_device_breaks_the_queue_and_nothing_else() {
 }
 
 #[test]
+fn an_answer_to_the_middle_of_a_chain_breaks_the_queue() {
+    let memory = DmaBuf::new(1);
+    let (device, mut queue) = open(Feature::empty(), 8, 2);
+    let _ = queue.push(&segments(&memory, 2)).unwrap();
+    device.answer_raw(0, 1, 1);
+    assert_eq!(queue.pop(), Err(Broken));
+}
+
+#[test]
 fn an_answer_twice_breaks_the_queue() {
     let memory = DmaBuf::new(1);
     let (device, mut queue) = open(BOTH, 8, 2);
@@ -173,6 +182,13 @@ fn devices_that_do_not_fit_are_refused() {
     stuck.set_status(transport::DeviceStatus::DRIVER_OK);
     stuck.ignore_reset();
     assert_eq!(transport::negotiate(&mut stuck, 0), Err(VirtioError::Stuck));
+    let mut legacy = FakeDevice::legacy(&[8]);
+    let refused = transport::negotiate(&mut legacy, 0);
+    assert_eq!(refused, Err(VirtioError::Refused));
+    let mut picky = FakeDevice::new(0, &[8], &[]);
+    picky.refuse_features();
+    let refused = transport::negotiate(&mut picky, 0);
+    assert_eq!(refused, Err(VirtioError::Refused));
     let mut small = FakeDevice::new(0, &[2], &[]);
     let taken = transport::negotiate(&mut small, 0).unwrap();
     let refused = |queue, segments| {
