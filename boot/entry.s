@@ -76,6 +76,8 @@ entry32:
     retf
 
     .code64
+    .globl entry64
+    .type entry64, @function
 entry64:
     mov eax, 16
     mov ds, eax
@@ -111,6 +113,7 @@ entry64:
 4:  cli
     hlt
     jmp 4b
+    .size entry64, . - entry64
 
     .section .rodata.early, "a"
     .balign 8

@@ -6,6 +6,8 @@
     .section .text.mem, "ax"
 
     .globl memcpy, memmove
+    .type memcpy, @function
+    .type memmove, @function
     .balign 16
 memcpy:
 memmove:
@@ -106,8 +108,11 @@ memmove:
     mov [rdi + rdx - 2], r8w
 9:  mov [rdi], cl
 8:  ret
+    .size memcpy, . - memcpy
+    .size memmove, . - memmove
 
     .globl memset
+    .type memset, @function
     .balign 16
 memset:
     mov rax, rdi
@@ -149,8 +154,11 @@ memset:
     dec edx
     jnz 6b
 7:  ret
+    .size memset, . - memset
 
     .globl memcmp, bcmp
+    .type memcmp, @function
+    .type bcmp, @function
     .balign 16
 memcmp:
 bcmp:
@@ -181,8 +189,11 @@ bcmp:
     ret
 3:  xor eax, eax
     ret
+    .size memcmp, . - memcmp
+    .size bcmp, . - bcmp
 
     .globl strlen
+    .type strlen, @function
     .balign 16
 strlen:
     lea rax, [rdi - 1]
@@ -191,6 +202,7 @@ strlen:
     jne 1b
     sub rax, rdi
     ret
+    .size strlen, . - strlen
 
 # Named by prebuilt code; never reached, because panics abort.
     .globl rust_eh_personality, _Unwind_Resume

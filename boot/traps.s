@@ -18,6 +18,7 @@ exception_stubs:
     .endr
 
     .balign 16
+    .type exception_entry, @function
 exception_entry:
     push rax
     push rbx
@@ -39,6 +40,7 @@ exception_entry:
     cld
     call {exception}
     ud2
+    .size exception_entry, . - exception_entry
 
 # An interrupt is counted and acknowledged, nothing else: whoever waits looks at the counts after `hlt`.
     .balign 16

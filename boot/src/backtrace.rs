@@ -1,9 +1,11 @@
 //! Who called whom, from the stack alone.
 //!
 //! The prebuilt `core` keeps no frame pointers and the image carries no unwind tables, so the stack is searched for
-//! what a call leaves behind: a word that points right behind a call instruction. A frame is *sure* when that call goes
-//! to the function of the frame before it; others are printed with a question mark, because they may be left over from
-//! earlier calls or made through a pointer.
+//! what a call leaves behind: a word that points right behind a call instruction. Frames are marked by how far to trust them:
+//!
+//! - nothing: the call goes to the function of the last such frame;
+//! - `~`: the call goes to the function of the frame printed before it;
+//! - `?`: a call through a pointer, or what an earlier call left behind.
 
 use core::fmt::{self, Write};
 
@@ -20,29 +22,44 @@ pub fn print(out: &mut dyn Write, address: u64, stack_pointer: u64) -> fmt::Resu
     let table = image::symbol_table();
     let function = |address| table.and_then(|table| table.find(address)).map(|symbol| symbol.start);
     print_frame(out, address, ' ')?;
-    let Some(stack) = image::stacks()
-        .into_iter()
-        .find(|stack| (stack.span.start..stack.span.end).contains(&stack_pointer))
-    else {
+    // A stack that overflowed is searched from its end, right above the guard that was hit.
+    let Some((stack, first)) = image::stacks().into_iter().find_map(|stack| {
+        let inside = (stack.guard().start..stack.span.end).contains(&stack_pointer);
+        inside.then(|| (stack, stack_pointer.max(stack.span.start).next_multiple_of(8)))
+    }) else {
         return writeln!(out, "  (the stack pointer {stack_pointer:#x} is in no stack)");
     };
-    // The function of the last sure frame and of the last frame at all: a call to either is believed.
     let (mut sure_function, mut last_function) = (function(address), function(address));
-    let first = stack_pointer.next_multiple_of(8);
-    let mut frames = 1;
+    let (mut frames, mut last_word, mut repeats) = (1, 0, 0);
     for at in (first..stack.span.end).step_by(8).take(WORDS_MAX) {
         // SAFETY: `at` is an aligned address inside a stack, which is mapped.
         let word = unsafe { (at as *const u64).read_volatile() };
         let Some(call) = call_before(word) else { continue };
-        let sure = match call {
-            Call::To(target) => [sure_function, last_function].contains(&Some(target)),
+        if word == last_word {
+            repeats += 1; // a recursion
+            continue;
+        }
+        if repeats > 0 {
+            writeln!(out, "    the same {repeats} times more")?;
+        }
+        (last_word, repeats) = (word, 0);
+        let goes_to = |function: Option<u64>| match call {
+            Call::To(target) => function == Some(target),
             Call::Indirect => false,
         };
+        let mark = match (goes_to(sure_function), goes_to(last_function)) {
+            (true, _) => ' ',
+            (false, true) => '~',
+            (false, false) => '?',
+        };
         // The address of the call, not of what follows it: that may belong to the next function.
-        print_frame(out, word - 1, if sure { ' ' } else { '?' })?;
+        print_frame(out, word - 1, mark)?;
         last_function = function(word - 1);
-        if sure {
+        if mark == ' ' {
             sure_function = last_function;
+            if last_function == Some(image::entry()) {
+                return Ok(());
+            }
         }
         frames += 1;
         if frames == FRAMES_MAX {

@@ -11,6 +11,7 @@ core::arch::global_asm!(include_str!("../entry.s"));
 core::arch::global_asm!(include_str!("../mem.s"));
 
 unsafe extern "C" {
+    static entry64: u8;
     static __text_start: u8;
     static __text_end: u8;
     static __rodata_end: u8;
@@ -64,6 +65,11 @@ pub fn stacks() -> [Stack; 6] {
         stack("double fault", address!(stack_double_fault_guard), address!(stack_double_fault_top)),
         stack("machine check", address!(stack_machine_check_guard), address!(stack_machine_check_top)),
     ]
+}
+
+/// Where the first frame of every backtrace ends: the code that called `boot_start`.
+pub fn entry() -> u64 {
+    address!(entry64)
 }
 
 /// Executable memory.

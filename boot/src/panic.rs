@@ -32,9 +32,9 @@ pub fn crash(report: impl FnOnce(&mut dyn Write) -> fmt::Result) -> ! {
     unsafe { core::arch::asm!("cli", options(nomem, nostack)) };
     match DEPTH.fetch_add(1, Ordering::SeqCst) {
         0 => {
-            let mut out = Both { record: Record::begin() };
             // Nothing is left to do about a console that fails.
-            let _ = out.write_str("\n*** CRASH: ");
+            let _ = Console.write_str("\n*** CRASH: ");
+            let mut out = Both { record: Record::begin() };
             let _ = report(&mut out);
             if let Some(record) = out.record {
                 record.finish(power::crash_hook());

@@ -165,12 +165,12 @@ fn dsdt(fadt: &[u8]) -> Option<u64> {
 
 /// Finds `Name (_S5_, Package () {a, b, …})` (7.4.2, 20.2): how to switch off.
 fn soft_off(dsdt: &[u8]) -> Option<[u8; 2]> {
+    const NAME: u8 = 0x08;
     const PACKAGE: u8 = 0x12;
     let named = dsdt.windows(4).enumerate().filter(|(_, name)| *name == b"_S5_");
     named.into_iter().find_map(|(at, _)| {
         // A name operator comes before it, with or without a root sign.
-        let before = [at.checked_sub(1)?, at.checked_sub(2)?].map(|at| dsdt[at]);
-        if before[0] != 8 && before != [b'\\', 8] {
+        if !dsdt[..at].ends_with(&[NAME]) && !dsdt[..at].ends_with(&[NAME, b'\\']) {
             return None;
         }
         let rest = dsdt.get(at + 4..)?;
@@ -325,7 +325,8 @@ mod tests {
 
     #[test]
     fn states_with_other_forms_of_numbers() {
-        assert_eq!(soft_off(b"\x08\\_S5_\x12\x06\x04\x01\x01\x00"), None, "a root sign comes after the operator");
+        assert_eq!(soft_off(b"\x08\\_S5_\x12\x06\x04\x01\x01\x00"), Some([1, 1]));
+        assert_eq!(soft_off(b"\x10_S5_\x12\x06\x04\x01\x01\x00"), None, "not a name");
         assert_eq!(soft_off(b"\x08_S5_\x12\x40\x06\x04\x0b\x07\x00\x0a\x06"), Some([7, 6]));
         assert_eq!(soft_off(b"\x08_S5_\x12"), None);
         assert_eq!(soft_off(b"_S5_"), None);

@@ -15,6 +15,7 @@ pub mod crash;
 pub mod dma;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod fw_cfg;
 pub mod heap;
 pub mod irq;
 pub mod log;
@@ -25,6 +26,7 @@ pub mod power;
 pub mod reg;
 pub mod serial;
 pub mod virtio;
+pub mod watchdog;
 
 pub use mmio::{Mmio, set_mapper};
 pub use reg::{ReadOnly, ReadWrite, Readable, Reg, Registers, Value, Writable, WriteOnly};

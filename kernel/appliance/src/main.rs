@@ -12,9 +12,16 @@ fn main(info: &'static boot::BootInfo) -> ! {
         info.heap_bytes >> 20,
         hal::clock::now_nanos() / 1000
     );
+    if let Some(report) = hal::crash::take_previous() {
+        log::warn!("the last run ended in a crash: {report}");
+    }
     hal::power::init();
+    if let Some(kind) = hal::watchdog::start(10) {
+        log::info!("watchdog: {kind:?}");
+    }
     boot::test_fault(info);
     loop {
+        hal::watchdog::kick();
         if hal::power::power_button_pressed() {
             hal::power::shutdown();
         }

@@ -106,7 +106,7 @@ fn objects_never_overlap_and_everything_comes_back() {
 
 #[test]
 fn running_out_is_none_and_nothing_breaks() {
-    let mut memory = memory(20);
+    let mut memory = memory(40);
     assert!(memory.allocate(layout(1 << 20, 8)).is_none());
     let mut objects = Vec::new();
     while let Some(object) = memory.allocate(layout(3000, 8)) {
