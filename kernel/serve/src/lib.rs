@@ -1,6 +1,7 @@
 //! One module per listening port.
 //!
-//! - [`nbd`]: volumes for clients.
+//! - [`nbd`]: volumes for clients;
+//! - [`api`]: HTTP for people and scripts.
 //!
 //! Servers know streams (`net`), bytes (`wire`) and volumes (`volume`); nothing of drives, frames or the machine.
 
@@ -9,5 +10,6 @@
 
 extern crate alloc;
 
+pub mod api;
 pub mod nbd;
 mod quota;

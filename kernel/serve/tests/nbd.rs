@@ -2,7 +2,6 @@
 
 #[path = "nbd/client.rs"]
 mod client;
-mod pipe;
 #[path = "../../volume/tests/ram/mod.rs"]
 mod ram;
 
@@ -14,7 +13,7 @@ mod hostile;
 mod requests;
 
 use client::Client;
-use pipe::Port;
+use net::pipe::{PipeDialer, pipe_port};
 use ram::{Bench, RamDisk};
 use serve::nbd::{Limits, Server};
 use volume::Volumes;
@@ -26,7 +25,7 @@ const SIZE: u64 = 64 << 20;
 /// A server with the volume `demo`.
 struct Rig {
     bench: Bench,
-    port: Port,
+    port: PipeDialer,
     pool: Pool,
     volumes: Volumes<RamDisk>,
 }
@@ -40,10 +39,11 @@ impl Rig {
     fn with_pool(pages: usize) -> Self {
         let bench = Bench::new();
         let volumes = Volumes::new(bench.store());
-        let (port, pool) = (Port::new(), Pool::new(pages));
+        let (listener, port) = pipe_port(64 << 10);
+        let pool = Pool::new(pages);
         let exec = bench.exec.clone();
         let server = Server::new(exec, volumes.clone(), pool.clone(), Limits::default());
-        bench.exec.spawn(server.serve(port.clone()));
+        bench.exec.spawn(server.serve(listener));
         let demo = volumes.clone();
         bench.run(async move {
             demo.create("demo", SIZE).await.expect("create");
@@ -57,7 +57,7 @@ impl Rig {
     }
 
     /// Runs the story of one client, given a way to connect.
-    fn story<F: Future<Output = ()> + 'static>(&self, story: impl FnOnce(Port) -> F) {
+    fn story<F: Future<Output = ()> + 'static>(&self, story: impl FnOnce(PipeDialer) -> F) {
         self.bench.run(story(self.port.clone()));
         self.settle();
     }
@@ -93,7 +93,7 @@ impl Random {
     }
 }
 
-async fn attached(port: &Port, structured: bool) -> Client {
+async fn attached(port: &PipeDialer, structured: bool) -> Client {
     let mut client = Client::connect(port).await;
     if structured {
         client.structured().await;

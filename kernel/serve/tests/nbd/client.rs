@@ -1,12 +1,11 @@
 //! A client that checks every byte it gets.
 
 use net::Stream;
+use net::pipe::{Pipe, PipeDialer};
 use wire::nbd::*;
 
-use crate::pipe::{End, Port};
-
 pub struct Client {
-    pub stream: End,
+    pub stream: Pipe,
     structured: bool,
     next_cookie: u64,
 }
@@ -24,15 +23,15 @@ pub type OptionReply = (u32, Vec<u8>);
 
 impl Client {
     /// Connects and exchanges flags.
-    pub async fn connect(port: &Port) -> Self {
+    pub async fn connect(port: &PipeDialer) -> Self {
         let client = Self::raw(port).await;
         client.stream.write_all(&[0, 0, 0, 3]).await.unwrap();
         client
     }
 
     /// Connects and reads the greeting.
-    pub async fn raw(port: &Port) -> Self {
-        let stream = port.dial();
+    pub async fn raw(port: &PipeDialer) -> Self {
+        let stream = port.connect().expect("a connection");
         let client = Self {
             stream,
             structured: false,
@@ -70,8 +69,8 @@ impl Client {
     }
 
     /// Whether the server reset the connection.
-    pub fn is_cut_off(&self) -> bool {
-        self.stream.is_aborted()
+    pub async fn is_cut_off(&self) -> bool {
+        self.stream.read(&mut [0]).await.is_err()
     }
 
     pub async fn send_option(&self, option: u32, data: &[u8]) {

@@ -71,10 +71,10 @@ fn connections_beyond_the_limit_are_reset_and_room_comes_back() {
         for _ in 0..64 {
             all.push(attached(&port, true).await);
         }
-        assert!(port.dial().read(&mut [0]).await.is_err());
+        assert!(port.connect().unwrap().read(&mut [0]).await.is_err());
         all.pop().unwrap().bye().await;
         // The server's side ends a moment later than the client's.
-        while port.dial().read(&mut [0; 18]).await != Ok(18) {}
+        while port.connect().unwrap().read(&mut [0; 18]).await != Ok(18) {}
         for client in all {
             client.bye().await;
         }
@@ -109,7 +109,10 @@ fn a_client_that_stops_reading_is_cut_off_when_memory_is_short() {
         assert_eq!(other.read(0, 4 << 20).await, Answer::Data(data));
         let waited = exec.now().as_nanos() / 1_000_000_000;
         assert!((4..=6).contains(&waited), "served after {waited} s");
-        assert!(stuck.is_cut_off(), "the one that stood longest in the way");
+        assert!(
+            stuck.is_cut_off().await,
+            "the one that stood longest in the way"
+        );
         half.stream.abort();
         other.bye().await;
     });
@@ -144,7 +147,7 @@ fn noise_hurts_nobody_else() {
             for _ in 0..=random.below(3) {
                 mutate(&mut bytes, &mut random);
             }
-            let stream = port.dial();
+            let stream = port.connect().unwrap();
             let reader = stream.clone();
             exec.spawn(async move {
                 let mut sink = [0; 4096];

@@ -1,0 +1,242 @@
+//! From a method and a path to a handler.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::pin::Pin;
+
+use serde::Serialize;
+use wire::http::percent_decode;
+
+use super::Backend;
+use super::problem::Problem;
+
+/// What is done with a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Post,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// Methods that RFC 9110 and RFC 5789 define: known to exist, so not allowing one is a 405, not a 501.
+const STANDARD_METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT",
+];
+
+/// What a handler gets.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    /// What stood in place of the `{…}` of the pattern, in order, decoded.
+    pub captures: Vec<String>,
+    query: Vec<(String, String)>,
+    /// The body; JSON if there is any.
+    pub body: Vec<u8>,
+}
+
+impl Call {
+    /// A query parameter that is `true` or `false`, by default `false`.
+    pub fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.query(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => {
+                let detail = format!("the query parameter `{name}` must be `true` or `false`");
+                Err(Problem::of_field(400, name, detail))
+            }
+        }
+    }
+
+    /// A query parameter that is a number from `least` to `most`.
+    pub fn number(
+        &self,
+        name: &str,
+        least: usize,
+        most: usize,
+        default: usize,
+    ) -> Result<usize, Problem> {
+        let Some(text) = self.query(name) else {
+            return Ok(default);
+        };
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text
+            .parse()
+            .ok()
+            .filter(|number| is_number && (least..=most).contains(number));
+        number.ok_or_else(|| {
+            let detail =
+                format!("the query parameter `{name}` must be a number from {least} to {most}");
+            Problem::of_field(400, name, detail)
+        })
+    }
+
+    fn query(&self, name: &str) -> Option<&str> {
+        let pair = self.query.iter().find(|(key, _)| key == name)?;
+        Some(&pair.1)
+    }
+}
+
+/// What a handler gives.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub content_type: Option<&'static str>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// No body.
+    pub fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            content_type: None,
+            body: Vec::new(),
+        }
+    }
+
+    /// A JSON body.
+    pub fn json(status: u16, value: &impl Serialize) -> Self {
+        let mut body = serde_json::to_vec(value).expect("our own types become JSON");
+        body.push(b'\n');
+        Self {
+            body,
+            content_type: Some("application/json"),
+            ..Self::empty(status)
+        }
+    }
+}
+
+/// What a handler is: it may wait for the store.
+pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>>>>;
+
+/// One thing that can be called.
+pub(super) struct Route<D> {
+    pub method: Method,
+    /// The path; a segment `{name}` stands for any one segment.
+    pub path: &'static str,
+    /// Query parameters it knows.
+    pub query: &'static [&'static str],
+    /// Whether the token is needed.
+    pub needs_token: bool,
+    pub handler: fn(Rc<Backend<D>>, Call) -> Answer,
+}
+
+/// Finds the route for a request.
+pub(super) fn find<'a, D>(
+    routes: &'a [Route<D>],
+    method: &str,
+    path: &str,
+) -> Result<(&'a Route<D>, Vec<String>), Problem> {
+    if !STANDARD_METHODS.contains(&method) {
+        return Err(Problem::new(501, "this method is not known here"));
+    }
+    // A HEAD is a GET whose body is not sent.
+    let wanted = if method == "HEAD" { "GET" } else { method };
+    let mut allowed: Vec<&str> = Vec::new();
+    for route in routes {
+        let Some(captures) = capture(route.path, path) else {
+            continue;
+        };
+        if route.method.name() == wanted {
+            return Ok((route, captures));
+        }
+        if route.method == Method::Get {
+            allowed.push("HEAD");
+        }
+        allowed.push(route.method.name());
+    }
+    if allowed.is_empty() {
+        return Err(Problem::new(404, "there is nothing at this path"));
+    }
+    let allowed = allowed.join(", ");
+    let detail = format!("only {allowed} can be done here");
+    Err(Problem::new(405, detail).with_header("Allow", allowed))
+}
+
+/// Matches `path` with `pattern`, segment by segment.
+fn capture(pattern: &str, path: &str) -> Option<Vec<String>> {
+    let mut captures = Vec::new();
+    let mut segments = path.split('/');
+    for expected in pattern.split('/') {
+        let segment = segments.next()?;
+        if expected.starts_with('{') {
+            let value = percent_decode(segment, false)?;
+            if value.is_empty() {
+                return None;
+            }
+            captures.push(value);
+        } else if percent_decode(segment, false)? != expected {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(captures)
+}
+
+/// Reads the query of a request for `route`.
+pub(super) fn call<D>(
+    route: &Route<D>,
+    captures: Vec<String>,
+    query: &str,
+) -> Result<Call, Problem> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = percent_decode(name, true).zip(percent_decode(value, true));
+        let (name, value) =
+            decoded.ok_or_else(|| Problem::new(400, "the query is not well percent-encoded"))?;
+        if !route.query.contains(&name.as_str()) {
+            let detail = format!("there is no query parameter `{name}` here");
+            return Err(Problem::of_field(400, &name, detail));
+        }
+        if pairs.iter().any(|(known, _)| *known == name) {
+            let detail = format!("the query parameter `{name}` is there twice");
+            return Err(Problem::of_field(400, &name, detail));
+        }
+        pairs.push((name, value));
+    }
+    Ok(Call {
+        captures,
+        query: pairs,
+        body: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_capture_whole_segments() {
+        let pattern = "/v1/volumes/{v}";
+        let capture_one = |path| capture(pattern, path).map(|mut all| all.remove(0));
+        assert_eq!(capture_one("/v1/volumes/a%2Fb").as_deref(), Some("a/b"));
+        for path in [
+            "/v1/volumes",
+            "/v1/volumes/",
+            "/v1/volumes/a/",
+            "/v1/volumes/a/b",
+            "/v1/volumes/%",
+            "/v2/volumes/a",
+            "*",
+        ] {
+            assert_eq!(capture_one(path), None, "{path}");
+        }
+        assert_eq!(capture("/healthz", "/%68ealthz"), Some(Vec::new()));
+    }
+}

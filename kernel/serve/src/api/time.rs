@@ -1,0 +1,70 @@
+//! Points in time as RFC 3339 text.
+
+use alloc::format;
+use alloc::string::String;
+
+/// `nanos` since 1970 as `YYYY-MM-DDThh:mm:ss.mmmZ`.
+pub(super) fn rfc3339(nanos: u64) -> String {
+    let (seconds, millis) = (nanos / 1_000_000_000, nanos / 1_000_000 % 1000);
+    let (days, second) = (seconds / 86400, seconds % 86400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// Year, month and day of the day `days` after 1970-01-01.
+///
+/// Years are counted from 1 March, so that the leap day is the last of its year, and in eras of 400 years, which all
+/// have 146,097 days.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const ERA: u64 = 146_097;
+    // 0000-03-01 is 719,468 days before 1970-01-01.
+    let days = days + 719_468;
+    let (era, day) = (days / ERA, days % ERA);
+    let year = (day - day / 1460 + day / 36524 - day / (ERA - 1)) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // From March on, months of 31 and 30 days alternate in groups of five with 153 days.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_moments() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (951_868_800, "2000-03-01T00:00:00.000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(seconds * 1_000_000_000), text);
+        }
+        assert_eq!(rfc3339(1_500_000), "1970-01-01T00:00:00.001Z");
+    }
+
+    #[test]
+    fn days_follow_each_other() {
+        let mut before = civil(0);
+        for day in 1..200_000 {
+            let now = civil(day);
+            let next_day = (before.0, before.1, before.2 + 1);
+            let next_month = (before.0, before.1 + 1, 1);
+            let next_year = (before.0 + 1, 1, 1);
+            assert!(
+                now == next_day
+                    || (now == next_month && before.2 >= 28)
+                    || (now == next_year && (before.1, before.2) == (12, 31)),
+                "{before:?} {now:?}"
+            );
+            before = now;
+        }
+    }
+}
