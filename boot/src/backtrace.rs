@@ -13,28 +13,40 @@ use crate::image;
 
 /// Frames that are printed.
 const FRAMES_MAX: usize = 40;
-/// Words of the stack that are searched.
-const WORDS_MAX: usize = 8192;
 
 /// Prints the frames of the stack that `stack_pointer` points into, beginning with the instruction at `address`.
 pub fn print(out: &mut dyn Write, address: u64, stack_pointer: u64) -> fmt::Result {
     writeln!(out, "backtrace:")?;
     let table = image::symbol_table();
-    let function = |address| table.and_then(|table| table.find(address)).map(|symbol| symbol.start);
+    let function = |address| {
+        table
+            .and_then(|table| table.find(address))
+            .map(|symbol| symbol.start)
+    };
     print_frame(out, address, ' ')?;
     // A stack that overflowed is searched from its end, right above the guard that was hit.
     let Some((stack, first)) = image::stacks().into_iter().find_map(|stack| {
         let inside = (stack.guard().start..stack.span.end).contains(&stack_pointer);
-        inside.then(|| (stack, stack_pointer.max(stack.span.start).next_multiple_of(8)))
+        inside.then(|| {
+            (
+                stack,
+                stack_pointer.max(stack.span.start).next_multiple_of(8),
+            )
+        })
     }) else {
-        return writeln!(out, "  (the stack pointer {stack_pointer:#x} is in no stack)");
+        return writeln!(
+            out,
+            "  (the stack pointer {stack_pointer:#x} is in no stack)"
+        );
     };
     let (mut sure_function, mut last_function) = (function(address), function(address));
     let (mut frames, mut last_word, mut repeats) = (1, 0, 0);
-    for at in (first..stack.span.end).step_by(8).take(WORDS_MAX) {
+    for at in (first..stack.span.end).step_by(8) {
         // SAFETY: `at` is an aligned address inside a stack, which is mapped.
         let word = unsafe { (at as *const u64).read_volatile() };
-        let Some(call) = call_before(word) else { continue };
+        let Some(call) = call_before(word) else {
+            continue;
+        };
         if word == last_word {
             repeats += 1; // a recursion
             continue;
@@ -118,7 +130,11 @@ fn decode(code: &[u8; 7], address: u64) -> Option<Call> {
 fn print_frame(out: &mut dyn Write, address: u64, mark: char) -> fmt::Result {
     match image::symbol_table().and_then(|table| table.find(address)) {
         Some(symbol) => {
-            writeln!(out, "  {mark} {address:#012x} {}+{:#x}", symbol.name, symbol.offset)
+            writeln!(
+                out,
+                "  {mark} {address:#012x} {}+{:#x}",
+                symbol.name, symbol.offset
+            )
         }
         None => writeln!(out, "  {mark} {address:#012x}"),
     }

@@ -95,7 +95,9 @@ pub fn rsdp_at(memory: &impl Physical, address: u64) -> Option<[u8; 36]> {
 
 /// Looks for the ACPI root pointer where a BIOS leaves it (ACPI 6.5, 5.2.5.1).
 pub fn find_rsdp(memory: &impl Physical) -> Option<[u8; 36]> {
-    (0xe_0000..0x10_0000).step_by(16).find_map(|address| rsdp_at(memory, address))
+    (0xe_0000..0x10_0000)
+        .step_by(16)
+        .find_map(|address| rsdp_at(memory, address))
 }
 
 #[cfg(test)]
@@ -135,13 +137,18 @@ mod tests {
         bytes[..8].copy_from_slice(b"RSD PTR ");
         bytes[15] = revision;
         bytes[30] = 7;
-        bytes[8] = bytes[..20].iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+        bytes[8] = bytes[..20]
+            .iter()
+            .fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
         bytes
     }
 
     #[test]
     fn the_root_pointer_is_found_on_a_16_byte_border() {
-        let mut memory = Memory { base: 0xe_0000, bytes: vec![0; 0x2_0000] };
+        let mut memory = Memory {
+            base: 0xe_0000,
+            bytes: vec![0; 0x2_0000],
+        };
         assert_eq!(find_rsdp(&memory), None);
         memory.put(0xf_1230, &pointer(2));
         assert_eq!(find_rsdp(&memory), Some(pointer(2)));
@@ -149,7 +156,10 @@ mod tests {
 
     #[test]
     fn a_wrong_checksum_is_no_root_pointer() {
-        let mut memory = Memory { base: 0, bytes: vec![0; 64] };
+        let mut memory = Memory {
+            base: 0,
+            bytes: vec![0; 64],
+        };
         let mut bytes = pointer(0);
         bytes[16] ^= 1;
         memory.put(0, &bytes);
@@ -158,16 +168,28 @@ mod tests {
 
     #[test]
     fn an_old_root_pointer_is_padded() {
-        let mut memory = Memory { base: 0, bytes: vec![0xff; 36] };
+        let mut memory = Memory {
+            base: 0,
+            bytes: vec![0xff; 36],
+        };
         memory.put(0, &pointer(0)[..20]);
         assert_eq!(rsdp_at(&memory, 0).unwrap()[20..], [0; 16]);
     }
 
     #[test]
     fn text_ends_at_its_zero_byte() {
-        let mut memory = Memory { base: 0x100, bytes: vec![0; 16] };
+        let mut memory = Memory {
+            base: 0x100,
+            bytes: vec![0; 16],
+        };
         memory.put(0x104, b"a=b");
-        assert_eq!(memory.text(0x104), Span { start: 0x104, end: 0x107 });
+        assert_eq!(
+            memory.text(0x104),
+            Span {
+                start: 0x104,
+                end: 0x107
+            }
+        );
         assert_eq!(memory.text(0), Span::default());
     }
 }

@@ -50,20 +50,41 @@ pub struct Stack {
 impl Stack {
     /// The page below it, which is never mapped.
     pub const fn guard(&self) -> Span {
-        Span { start: self.span.start - PAGE, end: self.span.start }
+        Span {
+            start: self.span.start - PAGE,
+            end: self.span.start,
+        }
     }
 }
 
 /// All stacks, the main one first, the others in the order of the interrupt stack table.
 pub fn stacks() -> [Stack; 6] {
-    let stack = |name, guard: u64, top| Stack { name, span: Span { start: guard + PAGE, end: top } };
+    let stack = |name, guard: u64, top| Stack {
+        name,
+        span: Span {
+            start: guard + PAGE,
+            end: top,
+        },
+    };
     [
         stack("main", address!(stack_main_guard), address!(stack_main_top)),
         stack("trap", address!(stack_trap_guard), address!(stack_trap_top)),
-        stack("interrupt", address!(stack_interrupt_guard), address!(stack_interrupt_top)),
+        stack(
+            "interrupt",
+            address!(stack_interrupt_guard),
+            address!(stack_interrupt_top),
+        ),
         stack("nmi", address!(stack_nmi_guard), address!(stack_nmi_top)),
-        stack("double fault", address!(stack_double_fault_guard), address!(stack_double_fault_top)),
-        stack("machine check", address!(stack_machine_check_guard), address!(stack_machine_check_top)),
+        stack(
+            "double fault",
+            address!(stack_double_fault_guard),
+            address!(stack_double_fault_top),
+        ),
+        stack(
+            "machine check",
+            address!(stack_machine_check_guard),
+            address!(stack_machine_check_top),
+        ),
     ]
 }
 
@@ -74,29 +95,44 @@ pub fn entry() -> u64 {
 
 /// Executable memory.
 pub fn text() -> Span {
-    Span { start: address!(__text_start), end: address!(__text_end) }
+    Span {
+        start: address!(__text_start),
+        end: address!(__text_end),
+    }
 }
 
 /// Constants.
 pub fn rodata() -> Span {
-    Span { start: address!(__text_end), end: address!(__rodata_end) }
+    Span {
+        start: address!(__text_end),
+        end: address!(__rodata_end),
+    }
 }
 
 /// Variables and stacks, guards included.
 pub fn data() -> Span {
-    Span { start: address!(__rodata_end), end: address!(__data_end) }
+    Span {
+        start: address!(__rodata_end),
+        end: address!(__data_end),
+    }
 }
 
 /// The table of symbols, as whole pages.
 pub fn symbols_span() -> Span {
     let start = address!(__symbols);
     let end = start + symbol_bytes().len().max(1) as u64;
-    Span { start: start / PAGE * PAGE, end: end.next_multiple_of(PAGE) }
+    Span {
+        start: start / PAGE * PAGE,
+        end: end.next_multiple_of(PAGE),
+    }
 }
 
 /// Everything, from the first byte that is loaded to the last.
 pub fn whole() -> Span {
-    Span { start: text().start, end: symbols_span().end }
+    Span {
+        start: text().start,
+        end: symbols_span().end,
+    }
 }
 
 /// The table of symbols, or `None` in an image that was not packed.

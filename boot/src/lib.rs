@@ -16,6 +16,13 @@
 //! through isa-debug-exit instead of rebooting.
 
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    test,
+    expect(
+        dead_code,
+        reason = "tests leave out the code that runs on the machine"
+    )
+)]
 
 extern crate alloc;
 

@@ -16,15 +16,31 @@ pub type Spans = ArrayVec<Span, RANGES_MAX>;
 /// Firmware may describe a page twice; then the less usable description counts.
 pub fn carve(ranges: &[MemoryRange], taken: &[Span], bounds: Span) -> Spans {
     let mut free = Spans::new();
-    for range in ranges.iter().filter(|range| range.kind == MemoryKind::Usable) {
-        let start = range.start.max(bounds.start).div_ceil(PAGE).saturating_mul(PAGE);
+    for range in ranges
+        .iter()
+        .filter(|range| range.kind == MemoryKind::Usable)
+    {
+        let start = range
+            .start
+            .max(bounds.start)
+            .div_ceil(PAGE)
+            .saturating_mul(PAGE);
         let end = range.end.min(bounds.end) / PAGE * PAGE;
         if start < end {
             add(&mut free, Span { start, end });
         }
     }
-    for range in ranges.iter().filter(|range| range.kind != MemoryKind::Usable) {
-        remove(&mut free, Span { start: range.start, end: range.end });
+    for range in ranges
+        .iter()
+        .filter(|range| range.kind != MemoryKind::Usable)
+    {
+        remove(
+            &mut free,
+            Span {
+                start: range.start,
+                end: range.end,
+            },
+        );
     }
     for span in taken {
         remove(&mut free, *span);
@@ -37,7 +53,10 @@ fn add(free: &mut Spans, mut span: Span) {
     free.retain(|other| {
         let touches = other.start <= span.end && span.start <= other.end;
         if touches {
-            span = Span { start: span.start.min(other.start), end: span.end.max(other.end) };
+            span = Span {
+                start: span.start.min(other.start),
+                end: span.end.max(other.end),
+            };
         }
         !touches
     });
@@ -50,11 +69,20 @@ fn remove(free: &mut Spans, taken: Span) {
     if taken.start >= taken.end {
         return;
     }
-    let (start, end) = (taken.start / PAGE * PAGE, taken.end.div_ceil(PAGE).saturating_mul(PAGE));
+    let (start, end) = (
+        taken.start / PAGE * PAGE,
+        taken.end.div_ceil(PAGE).saturating_mul(PAGE),
+    );
     let mut left = Spans::new();
     for span in free.iter() {
-        let below = Span { start: span.start, end: span.end.min(start) };
-        let above = Span { start: span.start.max(end), end: span.end };
+        let below = Span {
+            start: span.start,
+            end: span.end.min(start),
+        };
+        let above = Span {
+            start: span.start.max(end),
+            end: span.end,
+        };
         for part in [below, above] {
             if part.start < part.end {
                 let _ = left.try_push(part);
@@ -68,18 +96,31 @@ fn remove(free: &mut Spans, taken: Span) {
 mod tests {
     use super::*;
 
-    const ALL: Span = Span { start: 0, end: u64::MAX };
+    const ALL: Span = Span {
+        start: 0,
+        end: u64::MAX,
+    };
 
     fn usable(start: u64, end: u64) -> MemoryRange {
-        MemoryRange { start, end, kind: MemoryKind::Usable }
+        MemoryRange {
+            start,
+            end,
+            kind: MemoryKind::Usable,
+        }
     }
 
     fn reserved(start: u64, end: u64) -> MemoryRange {
-        MemoryRange { start, end, kind: MemoryKind::Reserved }
+        MemoryRange {
+            start,
+            end,
+            kind: MemoryKind::Reserved,
+        }
     }
 
     fn spans(list: &[(u64, u64)]) -> Vec<Span> {
-        list.iter().map(|&(start, end)| Span { start, end }).collect()
+        list.iter()
+            .map(|&(start, end)| Span { start, end })
+            .collect()
     }
 
     #[test]
@@ -91,16 +132,34 @@ mod tests {
 
     #[test]
     fn neighbours_join_and_order_does_not_matter() {
-        let free = carve(&[usable(0x5000, 0x6000), usable(0x1000, 0x3000), usable(0x3000, 0x5000)], &[], ALL);
+        let free = carve(
+            &[
+                usable(0x5000, 0x6000),
+                usable(0x1000, 0x3000),
+                usable(0x3000, 0x5000),
+            ],
+            &[],
+            ALL,
+        );
         assert_eq!(free[..], spans(&[(0x1000, 0x6000)]));
     }
 
     #[test]
     fn a_hole_and_the_image_split_a_range() {
-        let map = [usable(0x10_0000, 0x100_0000), reserved(0x80_6000, 0x80_7000)];
-        let image = Span { start: 0x20_0000, end: 0x30_0001 };
+        let map = [
+            usable(0x10_0000, 0x100_0000),
+            reserved(0x80_6000, 0x80_7000),
+        ];
+        let image = Span {
+            start: 0x20_0000,
+            end: 0x30_0001,
+        };
         let free = carve(&map, &[image], ALL);
-        let expected = [(0x10_0000, 0x20_0000), (0x30_1000, 0x80_6000), (0x80_7000, 0x100_0000)];
+        let expected = [
+            (0x10_0000, 0x20_0000),
+            (0x30_1000, 0x80_6000),
+            (0x80_7000, 0x100_0000),
+        ];
         assert_eq!(free[..], spans(&expected));
     }
 
@@ -112,8 +171,18 @@ mod tests {
 
     #[test]
     fn bounds_and_empty_spans() {
-        let bounds = Span { start: 0x1000, end: 0x3000 };
-        let free = carve(&[usable(0, u64::MAX)], &[Span { start: 0x2000, end: 0x2000 }], bounds);
+        let bounds = Span {
+            start: 0x1000,
+            end: 0x3000,
+        };
+        let free = carve(
+            &[usable(0, u64::MAX)],
+            &[Span {
+                start: 0x2000,
+                end: 0x2000,
+            }],
+            bounds,
+        );
         assert_eq!(free[..], spans(&[(0x1000, 0x3000)]));
     }
 }

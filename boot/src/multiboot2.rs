@@ -41,7 +41,10 @@ pub fn read(memory: &impl Physical, info: u64) -> Option<Handover> {
             TAG_COMMAND_LINE => told.line = memory.text(at + 8),
             TAG_MODULE => {
                 let (start, end) = (memory.u32(at + 8)?, memory.u32(at + 12)?);
-                let span = Span { start: start.into(), end: end.max(start).into() };
+                let span = Span {
+                    start: start.into(),
+                    end: end.max(start).into(),
+                };
                 let _ = told.modules.try_push((span, memory.text(at + 16)));
             }
             TAG_MEMORY_MAP => read_map(memory, Span::at(at, size), &mut told)?,
@@ -61,7 +64,11 @@ fn read_map(memory: &impl Physical, tag: Span, told: &mut Handover) -> Option<()
     while entry + entry_size <= tag.end {
         let span = Span::at(memory.u64(entry)?, memory.u64(entry + 8)?);
         let kind = kind(memory.u32(entry + 16)?);
-        let _ = told.ranges.try_push(MemoryRange { start: span.start, end: span.end, kind });
+        let _ = told.ranges.try_push(MemoryRange {
+            start: span.start,
+            end: span.end,
+            kind,
+        });
         entry += entry_size;
     }
     Some(())
@@ -84,7 +91,10 @@ mod tests {
         bytes.extend_from_slice(&[0, 0, 0, 0, 8, 0, 0, 0]);
         let len = (bytes.len() as u32).to_le_bytes();
         bytes[..4].copy_from_slice(&len);
-        Memory { base: 0x8000, bytes }
+        Memory {
+            base: 0x8000,
+            bytes,
+        }
     }
 
     fn words(words: &[u32]) -> Vec<u8> {
@@ -99,11 +109,25 @@ mod tests {
             (TAG_MODULE, module),
             (TAG_COMMAND_LINE, b"a=1 b\0".to_vec()),
             (99, vec![1, 2, 3]),
-            (TAG_MEMORY_MAP, words(&[24, 0, 0x10_0000, 0, 0x70_0000, 0, 1, 0, 0x80_6000, 0, 0x1000, 0, 4, 0])),
+            (
+                TAG_MEMORY_MAP,
+                words(&[
+                    24, 0, 0x10_0000, 0, 0x70_0000, 0, 1, 0, 0x80_6000, 0, 0x1000, 0, 4, 0,
+                ]),
+            ),
         ]);
         let told = read(&memory, 0x8000).unwrap();
-        assert_eq!(memory.bytes(told.line.start, told.line.len()).unwrap(), b"a=1 b");
-        assert_eq!(told.modules[0].0, Span { start: 0x60_0000, end: 0x60_0010 });
+        assert_eq!(
+            memory.bytes(told.line.start, told.line.len()).unwrap(),
+            b"a=1 b"
+        );
+        assert_eq!(
+            told.modules[0].0,
+            Span {
+                start: 0x60_0000,
+                end: 0x60_0010
+            }
+        );
         assert_eq!(told.ranges.len(), 2);
         assert_eq!(told.ranges[1].kind, MemoryKind::Reserved);
         assert_eq!(told.block.end, 0x8000 + memory.bytes.len() as u64);
@@ -116,7 +140,10 @@ mod tests {
 
     #[test]
     fn a_tag_without_size_ends_the_list() {
-        let mut memory = block(&[(TAG_MEMORY_MAP, words(&[24, 0, 0, 0, 1, 0, 1, 0])), (99, vec![0; 8])]);
+        let mut memory = block(&[
+            (TAG_MEMORY_MAP, words(&[24, 0, 0, 0, 1, 0, 1, 0])),
+            (99, vec![0; 8]),
+        ]);
         let at = memory.base + 8 + 40;
         memory.put(at + 4, &[0; 4]);
         assert!(read(&memory, 0x8000).is_some());

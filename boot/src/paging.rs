@@ -73,7 +73,11 @@ impl<M: TableMemory> PageTables<M> {
     /// An empty tree; `giant_pages` says whether the processor has pages of 1 GiB.
     pub fn new(mut memory: M, giant_pages: bool) -> Result<Self, MapError> {
         let root = memory.allocate().ok_or(MapError::NoMemory)?;
-        Ok(Self { root, giant_pages, memory })
+        Ok(Self {
+            root,
+            giant_pages,
+            memory,
+        })
     }
 
     /// Address of the top table, for CR3.
@@ -89,7 +93,10 @@ impl<M: TableMemory> PageTables<M> {
     /// Maps the pages of `span` (whole pages) with the largest pages that fit. What is mapped with the same access
     /// already stays as it is.
     pub fn map(&mut self, span: Span, access: Access) -> Result<(), MapError> {
-        assert!(span.start.is_multiple_of(4096) && span.end.is_multiple_of(4096), "whole pages");
+        assert!(
+            span.start.is_multiple_of(4096) && span.end.is_multiple_of(4096),
+            "whole pages"
+        );
         if span.end > TOP {
             return Err(MapError::TooHigh);
         }
@@ -111,7 +118,11 @@ impl<M: TableMemory> PageTables<M> {
             let leaf = entry & PRESENT != 0 && (level == 0 || entry & LARGE != 0);
             if leaf {
                 let same = entry & ACCESS == access.bits();
-                return if same { Ok(size - at % size) } else { Err(MapError::Taken) };
+                return if same {
+                    Ok(size - at % size)
+                } else {
+                    Err(MapError::Taken)
+                };
             }
             let fits = level <= 1 || (level == 2 && self.giant_pages);
             if entry == 0 && fits && at.is_multiple_of(size) && end - at >= size {
@@ -142,8 +153,15 @@ impl<M: TableMemory> PageTables<M> {
                 return None;
             }
             if level == 0 || entry & LARGE != 0 {
-                let all = [Access::ReadExecute, Access::Read, Access::ReadWrite, Access::Device];
-                return all.into_iter().find(|access| access.bits() == entry & ACCESS);
+                let all = [
+                    Access::ReadExecute,
+                    Access::Read,
+                    Access::ReadWrite,
+                    Access::Device,
+                ];
+                return all
+                    .into_iter()
+                    .find(|access| access.bits() == entry & ACCESS);
             }
             table = entry & ADDRESS;
         }
@@ -174,14 +192,26 @@ mod tests {
     }
 
     fn tables(giant_pages: bool, limit: usize) -> PageTables<Fake> {
-        PageTables::new(Fake { tables: Vec::new(), limit }, giant_pages).unwrap()
+        PageTables::new(
+            Fake {
+                tables: Vec::new(),
+                limit,
+            },
+            giant_pages,
+        )
+        .unwrap()
     }
 
     const GIB: u64 = 1 << 30;
 
     #[test]
     fn nothing_is_writable_and_executable() {
-        for access in [Access::ReadExecute, Access::Read, Access::ReadWrite, Access::Device] {
+        for access in [
+            Access::ReadExecute,
+            Access::Read,
+            Access::ReadWrite,
+            Access::Device,
+        ] {
             assert!(access.bits() & WRITE == 0 || access.bits() & NO_EXECUTE != 0);
         }
     }
@@ -189,8 +219,24 @@ mod tests {
     #[test]
     fn only_what_was_asked_for_is_mapped() {
         let mut tables = tables(false, 100);
-        tables.map(Span { start: 0x1000, end: 0x40_3000 }, Access::ReadWrite).unwrap();
-        tables.map(Span { start: 0x40_3000, end: 0x40_4000 }, Access::ReadExecute).unwrap();
+        tables
+            .map(
+                Span {
+                    start: 0x1000,
+                    end: 0x40_3000,
+                },
+                Access::ReadWrite,
+            )
+            .unwrap();
+        tables
+            .map(
+                Span {
+                    start: 0x40_3000,
+                    end: 0x40_4000,
+                },
+                Access::ReadExecute,
+            )
+            .unwrap();
         for (address, access) in [
             (0, None),
             (0xfff, None),
@@ -209,10 +255,26 @@ mod tests {
     #[test]
     fn large_pages_save_tables() {
         let mut small = tables(false, 100);
-        small.map(Span { start: 0, end: 16 * GIB }, Access::ReadWrite).unwrap();
+        small
+            .map(
+                Span {
+                    start: 0,
+                    end: 16 * GIB,
+                },
+                Access::ReadWrite,
+            )
+            .unwrap();
         assert_eq!(small.memory.tables.len(), 2 + 16);
         let mut giant = tables(true, 100);
-        giant.map(Span { start: 0, end: 16 * GIB }, Access::ReadWrite).unwrap();
+        giant
+            .map(
+                Span {
+                    start: 0,
+                    end: 16 * GIB,
+                },
+                Access::ReadWrite,
+            )
+            .unwrap();
         assert_eq!(giant.memory.tables.len(), 2);
         assert_eq!(giant.access(5 * GIB + 12345), Some(Access::ReadWrite));
     }
@@ -220,9 +282,15 @@ mod tests {
     #[test]
     fn mapping_twice_is_fine_with_the_same_access_only() {
         let mut tables = tables(false, 100);
-        let span = Span { start: 0x20_0000, end: 0x60_0000 };
+        let span = Span {
+            start: 0x20_0000,
+            end: 0x60_0000,
+        };
         tables.map(span, Access::Device).unwrap();
-        let part = Span { start: 0x30_1000, end: 0x61_0000 };
+        let part = Span {
+            start: 0x30_1000,
+            end: 0x61_0000,
+        };
         assert_eq!(tables.map(part, Access::Device), Ok(()));
         assert_eq!(tables.access(0x60_f000), Some(Access::Device));
         assert_eq!(tables.map(part, Access::ReadWrite), Err(MapError::Taken));
@@ -231,9 +299,15 @@ mod tests {
     #[test]
     fn limits_are_errors() {
         let mut tables = tables(true, 2);
-        let low = Span { start: 0, end: 0x1000 };
+        let low = Span {
+            start: 0,
+            end: 0x1000,
+        };
         assert_eq!(tables.map(low, Access::Read), Err(MapError::NoMemory));
-        let high = Span { start: TOP - 4096, end: TOP + 4096 };
+        let high = Span {
+            start: TOP - 4096,
+            end: TOP + 4096,
+        };
         assert_eq!(tables.map(high, Access::Read), Err(MapError::TooHigh));
     }
 }

@@ -34,7 +34,9 @@ pub fn crash(report: impl FnOnce(&mut dyn Write) -> fmt::Result) -> ! {
         0 => {
             // Nothing is left to do about a console that fails.
             let _ = Console.write_str("\n*** CRASH: ");
-            let mut out = Both { record: Record::begin() };
+            let mut out = Both {
+                record: Record::begin(),
+            };
             let _ = report(&mut out);
             if let Some(record) = out.record {
                 record.finish(power::crash_hook());

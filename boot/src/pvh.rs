@@ -25,7 +25,11 @@ pub fn read(memory: &impl Physical, info: u64) -> Option<Handover> {
             let entry = map + index * 24;
             let span = Span::at(memory.u64(entry)?, memory.u64(entry + 8)?);
             let kind = kind(memory.u32(entry + 16)?);
-            Some(MemoryRange { start: span.start, end: span.end, kind })
+            Some(MemoryRange {
+                start: span.start,
+                end: span.end,
+                kind,
+            })
         })
         .take(RANGES_MAX)
         .collect();
@@ -68,7 +72,10 @@ mod tests {
 
     #[test]
     fn map_line_and_modules_are_read() {
-        let mut memory = Memory { base: 0x1000, bytes: vec![0; 0x400] };
+        let mut memory = Memory {
+            base: 0x1000,
+            bytes: vec![0; 0x400],
+        };
         memory.put(0x1000, &MAGIC.to_le_bytes());
         memory.put(0x1004, &1_u32.to_le_bytes());
         memory.put(0x100c, &1_u32.to_le_bytes());
@@ -88,16 +95,29 @@ mod tests {
         let told = read(&memory, 0x1000).unwrap();
         assert_eq!(
             told.ranges[0],
-            MemoryRange { start: 0x10_0000, end: 0x310_0000, kind: MemoryKind::Usable }
+            MemoryRange {
+                start: 0x10_0000,
+                end: 0x310_0000,
+                kind: MemoryKind::Usable
+            }
         );
         assert_eq!(told.ranges[1].end, u64::MAX);
         assert_eq!(told.modules[0].0, Span::at(0x50_0000, 77));
-        assert_eq!(told.line, Span { start: 0x1300, end: 0x1303 });
+        assert_eq!(
+            told.line,
+            Span {
+                start: 0x1300,
+                end: 0x1303
+            }
+        );
     }
 
     #[test]
     fn other_magic_is_refused() {
-        let memory = Memory { base: 0, bytes: vec![0; 64] };
+        let memory = Memory {
+            base: 0,
+            bytes: vec![0; 64],
+        };
         assert!(read(&memory, 0).is_none());
     }
 }

@@ -48,9 +48,19 @@ extern "C" fn boot_start(magic: u32, info: u32) -> ! {
     info!("started by {:?}", told.loader);
 
     let taken = taken(&told);
-    let every = Span { start: PAGE, end: u64::MAX };
+    let every = Span {
+        start: PAGE,
+        end: u64::MAX,
+    };
     let ram = carve(&told.ranges, &[image::whole()], every);
-    let mut free = carve(&told.ranges, &taken, Span { start: LOW_MEMORY_END, end: u64::MAX });
+    let mut free = carve(
+        &told.ranges,
+        &taken,
+        Span {
+            start: LOW_MEMORY_END,
+            end: u64::MAX,
+        },
+    );
     take_crash_record(&mut free);
     map_memory(&ram, &mut free);
     for span in &free {
@@ -84,11 +94,19 @@ fn take_crash_record(free: &mut Spans) {
         let start = span.start.max(CRASH_RECORD_START);
         (start + PAGE <= span.end).then_some(start)
     };
-    let Some(page) = free.iter().find_map(wanted) else { return };
+    let Some(page) = free.iter().find_map(wanted) else {
+        return;
+    };
     let taken = Span::at(page, PAGE);
     let parts = free.iter().flat_map(|span| {
-        let below = Span { start: span.start, end: span.end.min(taken.start).max(span.start) };
-        let above = Span { start: span.start.max(taken.end).min(span.end), end: span.end };
+        let below = Span {
+            start: span.start,
+            end: span.end.min(taken.start).max(span.start),
+        };
+        let above = Span {
+            start: span.start.max(taken.end).min(span.end),
+            end: span.end,
+        };
         [below, above]
     });
     let left: Spans = parts.filter(|part| part.len() > 0).collect();
@@ -104,8 +122,14 @@ fn map_memory(ram: &Spans, free: &mut Spans) {
         .iter_mut()
         .max_by_key(|span| span.end.min(EARLY_MAP_END).saturating_sub(span.start))
         .expect("no usable memory below 4 GiB");
-    let frames = Frames { early: Some(Span { start: supply.start, end: supply.end.min(EARLY_MAP_END) }) };
-    let mut tables = PageTables::new(frames, cpu::has(cpu::Feature::GiantPages)).expect("no memory for page tables");
+    let frames = Frames {
+        early: Some(Span {
+            start: supply.start,
+            end: supply.end.min(EARLY_MAP_END),
+        }),
+    };
+    let mut tables = PageTables::new(frames, cpu::has(cpu::Feature::GiantPages))
+        .expect("no memory for page tables");
     let mut map = |span, access| tables.map(span, access).expect("memory is described twice");
     for span in ram {
         map(*span, Access::ReadWrite);
@@ -115,12 +139,20 @@ fn map_memory(ram: &Spans, free: &mut Spans) {
     map(image::symbols_span(), Access::Read);
     let mut data = image::data();
     for stack in image::stacks() {
-        map(Span { start: data.start, end: stack.guard().start }, Access::ReadWrite);
+        map(
+            Span {
+                start: data.start,
+                end: stack.guard().start,
+            },
+            Access::ReadWrite,
+        );
         data.start = stack.guard().end;
     }
     map(data, Access::ReadWrite);
     // SAFETY: the tables map all memory that is in use, where it is.
-    unsafe { core::arch::asm!("mov cr3, {}", in(reg) tables.root(), options(nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov cr3, {}", in(reg) tables.root(), options(nostack, preserves_flags))
+    };
     if let Some(rest) = tables.memory_mut().early.take() {
         supply.start = rest.start;
     }
@@ -171,12 +203,21 @@ fn copy_physical(physical: u64, len: usize) -> Option<Vec<u8>> {
 }
 
 fn map_pages(physical: u64, len: usize, access: Access) -> bool {
-    let Some(end) = physical.checked_add(len as u64).and_then(|end| end.checked_next_multiple_of(PAGE)) else {
+    let Some(end) = physical
+        .checked_add(len as u64)
+        .and_then(|end| end.checked_next_multiple_of(PAGE))
+    else {
         return false;
     };
-    let span = Span { start: physical / PAGE * PAGE, end };
+    let span = Span {
+        start: physical / PAGE * PAGE,
+        end,
+    };
     span.start != 0
-        && TABLES.lock().as_mut().is_some_and(|tables| tables.map(span, access).is_ok())
+        && TABLES
+            .lock()
+            .as_mut()
+            .is_some_and(|tables| tables.map(span, access).is_ok())
 }
 
 /// Memory for page tables: the early span while there is no heap, the heap afterwards.

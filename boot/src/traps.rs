@@ -60,7 +60,10 @@ impl Gate {
             | (stack << 32)
             | (0x8e << 40)
             | ((target >> 16 & 0xffff) << 48);
-        Self { low, high: target >> 32 }
+        Self {
+            low,
+            high: target >> 32,
+        }
     }
 }
 
@@ -98,7 +101,10 @@ pub fn install() {
         for vector in 0..VECTORS {
             (*gates)[vector] = Gate::new(stub(vector), code.0, stack_of(vector));
         }
-        let pointer = TablePointer { limit: (VECTORS * 16 - 1) as u16, base: gates as u64 };
+        let pointer = TablePointer {
+            limit: (VECTORS * 16 - 1) as u16,
+            base: gates as u64,
+        };
         core::arch::asm!("lidt [{}]", in(reg) &pointer, options(readonly, nostack, preserves_flags));
     }
 }
@@ -137,7 +143,8 @@ struct Frame {
 }
 
 const REGISTER_NAMES: [&str; 15] = [
-    "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rbp", "rdi", "rsi", "rdx", "rcx", "rbx", "rax",
+    "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rbp", "rdi", "rsi", "rdx", "rcx", "rbx",
+    "rax",
 ];
 
 extern "C" fn exception(frame: &Frame) -> ! {
@@ -149,9 +156,10 @@ fn report(out: &mut dyn Write, frame: &Frame) -> fmt::Result {
     write!(out, "exception {} ({})", frame.vector, name(frame.vector))?;
     if frame.vector == PAGE_FAULT {
         write!(out, ": {} {address:#x}", page_fault(frame.code))?;
-        if let Some(stack) = image::stacks().iter().find(|stack| {
-            (stack.guard().start..stack.guard().end).contains(&address)
-        }) {
+        if let Some(stack) = image::stacks()
+            .iter()
+            .find(|stack| (stack.guard().start..stack.guard().end).contains(&address))
+        {
             write!(out, ": the {} stack overflowed", stack.name)?;
         }
     } else if frame.vector == DOUBLE_FAULT as u64 {
@@ -162,7 +170,12 @@ fn report(out: &mut dyn Write, frame: &Frame) -> fmt::Result {
     writeln!(
         out,
         "rip {:#018x}  rsp {:#018x}  flags {:#x}  cs {:#x}  ss {:#x}  cr2 {address:#x}  cr3 {:#x}",
-        frame.rip, frame.rsp, frame.flags, frame.cs, frame.ss, table.start_address()
+        frame.rip,
+        frame.rsp,
+        frame.flags,
+        frame.cs,
+        frame.ss,
+        table.start_address()
     )?;
     for (index, (name, value)) in REGISTER_NAMES.iter().zip(frame.registers).rev().enumerate() {
         let end = if index % 4 == 3 { '\n' } else { ' ' };

@@ -25,7 +25,11 @@ impl<'a> Table<'a> {
     /// Bytes that the table says it has, from its first [`HEADER_BYTES`] bytes; `None` where there is no table.
     #[must_use]
     pub fn len_of(header: &[u8]) -> Option<usize> {
-        (header.len() >= HEADER_BYTES && header[..8] == MAGIC).then(|| u32_at(header, 8) as usize)
+        if header.len() < HEADER_BYTES || header[..8] != MAGIC {
+            return None;
+        }
+        let len = u32_at(header, 8) as usize;
+        (len >= HEADER_BYTES).then_some(len)
     }
 
     /// The table in `bytes`, or `None` when its header makes no sense.
@@ -35,7 +39,11 @@ impl<'a> Table<'a> {
         let count = u32_at(bytes, 12) as usize;
         let entries = bytes.get(HEADER_BYTES..)?.as_chunks().0.get(..count)?;
         let base = u64::from_le_bytes(*bytes[16..].first_chunk()?);
-        Some(Self { bytes, base, entries })
+        Some(Self {
+            bytes,
+            base,
+            entries,
+        })
     }
 
     /// Number of functions.
@@ -48,7 +56,9 @@ impl<'a> Table<'a> {
     #[must_use]
     pub fn find(&self, address: u64) -> Option<Symbol<'a>> {
         let wanted = u32::try_from(address.checked_sub(self.base)?).ok()?;
-        let after = self.entries.partition_point(|entry| u32_at(entry, 0) <= wanted);
+        let after = self
+            .entries
+            .partition_point(|entry| u32_at(entry, 0) <= wanted);
         let entry = self.entries.get(after.checked_sub(1)?)?;
         let (start, size) = (u32_at(entry, 0), u32_at(entry, 4));
         if wanted - start >= size {
@@ -66,5 +76,7 @@ impl<'a> Table<'a> {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
+    bytes[at..]
+        .first_chunk()
+        .map_or(0, |word| u32::from_le_bytes(*word))
 }

@@ -91,7 +91,9 @@ pub fn facts() -> Facts {
 fn parse(rsdp: &[u8; 36], read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Facts {
     let mut facts = Facts::default();
     for address in root(rsdp, read) {
-        let Some(table) = table(address, read) else { continue };
+        let Some(table) = table(address, read) else {
+            continue;
+        };
         match &table[..4] {
             b"FACP" => {
                 facts.fixed = fixed(&table);
@@ -110,15 +112,24 @@ fn parse(rsdp: &[u8; 36], read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Facts
 
 /// Addresses of all tables, from the XSDT or else the RSDT (5.2.7, 5.2.8).
 fn root(rsdp: &[u8; 36], read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Vec<u64> {
-    if let Some(table) = u64_at(rsdp, 24).filter(|at| *at != 0).and_then(|at| table(at, read)) {
+    if let Some(table) = u64_at(rsdp, 24)
+        .filter(|at| *at != 0)
+        .and_then(|at| table(at, read))
+    {
         let entries = table[36..].as_chunks().0.iter();
-        return entries.map(|entry| u64::from_le_bytes(*entry)).take(TABLES_MAX).collect();
+        return entries
+            .map(|entry| u64::from_le_bytes(*entry))
+            .take(TABLES_MAX)
+            .collect();
     }
     let Some(table) = u32_at(rsdp, 16).and_then(|at| table(at.into(), read)) else {
         return Vec::new();
     };
     let entries = table[36..].as_chunks().0.iter();
-    entries.map(|entry| u32::from_le_bytes(*entry).into()).take(TABLES_MAX).collect()
+    entries
+        .map(|entry| u32::from_le_bytes(*entry).into())
+        .take(TABLES_MAX)
+        .collect()
 }
 
 /// The table at `address`, if its length and checksum are right. It has at least a header of 36 bytes.
@@ -135,7 +146,9 @@ fn fixed(fadt: &[u8]) -> Option<Fixed> {
     let port = |at| u32_at(fadt, at).and_then(|port| u16::try_from(port).ok());
     let byte = |at: usize| fadt.get(at).copied().unwrap_or(0);
     let flags = u32_at(fadt, 112)?;
-    let reset = (flags & 1 << 10 != 0).then(|| place(fadt.get(116..128)?)).flatten();
+    let reset = (flags & 1 << 10 != 0)
+        .then(|| place(fadt.get(116..128)?))
+        .flatten();
     Some(Fixed {
         enable: (port(48)?, byte(52)),
         event: [port(56)?, port(60)?],
@@ -153,7 +166,11 @@ fn place(address: &[u8]) -> Option<Place> {
     match address[0] {
         0 => Some(Place::Memory(value)),
         1 => u16::try_from(value).ok().map(Place::Port),
-        2 => Some(Place::Config((value >> 32) as u8 & 31, (value >> 16) as u8 & 7, value as u8)),
+        2 => Some(Place::Config(
+            (value >> 32) as u8 & 31,
+            (value >> 16) as u8 & 7,
+            value as u8,
+        )),
         _ => None,
     }
 }
@@ -167,7 +184,10 @@ fn dsdt(fadt: &[u8]) -> Option<u64> {
 fn soft_off(dsdt: &[u8]) -> Option<[u8; 2]> {
     const NAME: u8 = 0x08;
     const PACKAGE: u8 = 0x12;
-    let named = dsdt.windows(4).enumerate().filter(|(_, name)| *name == b"_S5_");
+    let named = dsdt
+        .windows(4)
+        .enumerate()
+        .filter(|(_, name)| *name == b"_S5_");
     named.into_iter().find_map(|(at, _)| {
         // A name operator comes before it, with or without a root sign.
         if !dsdt[..at].ends_with(&[NAME]) && !dsdt[..at].ends_with(&[NAME, b'\\']) {
@@ -221,11 +241,17 @@ fn ecam(mcfg: &[u8]) -> Vec<Ecam> {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|word| u32::from_le_bytes(*word))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|word| u64::from_le_bytes(*word))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|word| u64::from_le_bytes(*word))
 }
 
 #[cfg(test)]
@@ -242,10 +268,13 @@ mod tests {
         fn add(&mut self, signature: &[u8; 4], body: &[u8]) -> u64 {
             let at = self.0.len();
             self.0.extend_from_slice(signature);
-            self.0.extend_from_slice(&(36 + body.len() as u32).to_le_bytes());
+            self.0
+                .extend_from_slice(&(36 + body.len() as u32).to_le_bytes());
             self.0.extend_from_slice(&[0; 28]);
             self.0.extend_from_slice(body);
-            let sum = self.0[at..].iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+            let sum = self.0[at..]
+                .iter()
+                .fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
             self.0[at + 9] = 0_u8.wrapping_sub(sum);
             BASE + at as u64
         }
@@ -260,7 +289,8 @@ mod tests {
 
     fn fadt(dsdt: u64) -> Vec<u8> {
         let mut body = alloc::vec![0; 244 - 36];
-        let mut put = |at: usize, bytes: &[u8]| body[at - 36..at - 36 + bytes.len()].copy_from_slice(bytes);
+        let mut put =
+            |at: usize, bytes: &[u8]| body[at - 36..at - 36 + bytes.len()].copy_from_slice(bytes);
         put(40, &(dsdt as u32).to_le_bytes());
         put(48, &0xb2_u32.to_le_bytes());
         put(52, &[2]);
@@ -285,7 +315,10 @@ mod tests {
         let mut mcfg = [0; 24];
         mcfg[8..16].copy_from_slice(&0xb000_0000_u64.to_le_bytes());
         mcfg[19] = 0xff;
-        let madt = [0, 0, 0xe0, 0xfe, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0];
+        let madt = [
+            0, 0, 0xe0, 0xfe, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0,
+            0, 0, 0,
+        ];
         let tables = [
             image.add(b"FACP", &fadt(dsdt)),
             image.add(b"HPET", &hpet),
@@ -293,18 +326,32 @@ mod tests {
             image.add(b"MCFG", &mcfg),
             BASE + 0x10_0000, // leads nowhere
         ];
-        let list: Vec<u8> = tables.iter().flat_map(|address| address.to_le_bytes()).collect();
+        let list: Vec<u8> = tables
+            .iter()
+            .flat_map(|address| address.to_le_bytes())
+            .collect();
         let mut rsdp = [0; 36];
         rsdp[24..32].copy_from_slice(&image.add(b"XSDT", &list).to_le_bytes());
         let facts = image.parse(&rsdp);
         assert_eq!(facts.soft_off, Some([5, 0]));
         assert_eq!(facts.hpet, Some(0xfed0_0000));
         assert_eq!(facts.io_apics, [0xfec0_0000]);
-        let window = Ecam { base: 0xb000_0000, segment: 0, bus_first: 0, bus_last: 255 };
+        let window = Ecam {
+            base: 0xb000_0000,
+            segment: 0,
+            bus_first: 0,
+            bus_last: 255,
+        };
         assert_eq!(facts.ecam, [window]);
         let fixed = facts.fixed.unwrap();
-        assert_eq!((fixed.enable, fixed.event[0], fixed.control[0]), ((0xb2, 2), 0x600, 0x604));
-        assert_eq!((fixed.timer, fixed.timer_32_bits, fixed.century), (0x608, true, 0x32));
+        assert_eq!(
+            (fixed.enable, fixed.event[0], fixed.control[0]),
+            ((0xb2, 2), 0x600, 0x604)
+        );
+        assert_eq!(
+            (fixed.timer, fixed.timer_32_bits, fixed.century),
+            (0x608, true, 0x32)
+        );
         assert_eq!(fixed.reset, Some((Place::Port(0xcf9), 0xf)));
     }
 
@@ -314,7 +361,10 @@ mod tests {
         let good = image.add(b"HPET", &[7; 20]);
         let bad = image.add(b"MCFG", &[0; 24]);
         image.0[(bad - BASE) as usize + 40] ^= 1;
-        let list: Vec<u8> = [good, bad].iter().flat_map(|at| (*at as u32).to_le_bytes()).collect();
+        let list: Vec<u8> = [good, bad]
+            .iter()
+            .flat_map(|at| (*at as u32).to_le_bytes())
+            .collect();
         let root = image.add(b"RSDT", &list) as u32;
         let mut rsdp = [0; 36];
         rsdp[16..20].copy_from_slice(&root.to_le_bytes());
@@ -325,9 +375,19 @@ mod tests {
 
     #[test]
     fn states_with_other_forms_of_numbers() {
-        assert_eq!(soft_off(b"\x08\\_S5_\x12\x06\x04\x01\x01\x00"), Some([1, 1]));
-        assert_eq!(soft_off(b"\x10_S5_\x12\x06\x04\x01\x01\x00"), None, "not a name");
-        assert_eq!(soft_off(b"\x08_S5_\x12\x40\x06\x04\x0b\x07\x00\x0a\x06"), Some([7, 6]));
+        assert_eq!(
+            soft_off(b"\x08\\_S5_\x12\x06\x04\x01\x01\x00"),
+            Some([1, 1])
+        );
+        assert_eq!(
+            soft_off(b"\x10_S5_\x12\x06\x04\x01\x01\x00"),
+            None,
+            "not a name"
+        );
+        assert_eq!(
+            soft_off(b"\x08_S5_\x12\x40\x06\x04\x0b\x07\x00\x0a\x06"),
+            Some([7, 6])
+        );
         assert_eq!(soft_off(b"\x08_S5_\x12"), None);
         assert_eq!(soft_off(b"_S5_"), None);
     }

@@ -9,7 +9,12 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     let range = leaf & 0xf000_0000;
     let last = __cpuid_count(range, 0).eax;
     if (leaf > last || last & 0xf000_0000 != range) && leaf != range {
-        return CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+        return CpuidResult {
+            eax: 0,
+            ebx: 0,
+            ecx: 0,
+            edx: 0,
+        };
     }
     __cpuid_count(leaf, subleaf)
 }
@@ -74,7 +79,9 @@ pub fn random() -> Option<u64> {
         for _ in 0..TRIES_MAX {
             let (value, ok): (u64, u8);
             // SAFETY: `has` found the instruction; it touches registers only.
-            unsafe { asm!("rdseed {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) };
+            unsafe {
+                asm!("rdseed {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack))
+            };
             if ok != 0 {
                 return Some(value);
             }
@@ -84,7 +91,9 @@ pub fn random() -> Option<u64> {
         for _ in 0..TRIES_MAX {
             let (value, ok): (u64, u8);
             // SAFETY: `has` found the instruction; it touches registers only.
-            unsafe { asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) };
+            unsafe {
+                asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack))
+            };
             if ok != 0 {
                 return Some(value);
             }
@@ -109,7 +118,9 @@ pub fn halt_forever() -> ! {
 pub(crate) fn read_msr(register: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: reading changes nothing that this program relies on; callers checked that the register exists.
-    unsafe { asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    };
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -120,7 +131,9 @@ pub(crate) fn read_msr(register: u32) -> u64 {
 pub(crate) unsafe fn write_msr(register: u32, value: u64) {
     let (low, high) = (value as u32, (value >> 32) as u32);
     // SAFETY: the caller vouches for register and value. Not `nomem`: a write may start a device that reads memory.
-    unsafe { asm!("wrmsr", in("ecx") register, in("eax") low, in("edx") high, options(nostack, preserves_flags)) }
+    unsafe {
+        asm!("wrmsr", in("ecx") register, in("eax") low, in("edx") high, options(nostack, preserves_flags))
+    }
 }
 
 #[cfg(test)]

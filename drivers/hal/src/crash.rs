@@ -27,7 +27,11 @@ pub unsafe fn set_page(page: *mut u8) {
 fn page() -> Option<&'static mut [u8; PAGE_BYTES]> {
     // SAFETY: (1) `set_page` was told that the page is mapped and ours; (2) it is lent out by `take_previous` while nothing
     // else runs and by `Record::begin` once, at the end of everything.
-    unsafe { PAGE.load(Ordering::Acquire).cast::<[u8; PAGE_BYTES]>().as_mut() }
+    unsafe {
+        PAGE.load(Ordering::Acquire)
+            .cast::<[u8; PAGE_BYTES]>()
+            .as_mut()
+    }
 }
 
 /// Takes the report of the crash that ended the previous run, if there was one.
@@ -81,13 +85,19 @@ fn seal(page: &mut [u8; PAGE_BYTES], len: usize) {
 }
 
 fn decode(page: &[u8; PAGE_BYTES]) -> Option<&str> {
-    let word = |at: usize| page[at..].first_chunk().map(|word| u32::from_le_bytes(*word));
+    let word = |at: usize| {
+        page[at..]
+            .first_chunk()
+            .map(|word| u32::from_le_bytes(*word))
+    };
     let text = page[HEADER_BYTES..].get(..word(8)? as usize)?;
     (page[..8] == MAGIC && word(12)? == checksum(text)).then(|| core::str::from_utf8(text).ok())?
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    bytes.iter().fold(0x811c_9dc5, |sum, byte| {
+        (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]

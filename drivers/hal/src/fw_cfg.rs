@@ -45,9 +45,16 @@ fn bytes<const N: usize>() -> [u8; N] {
 /// Size and selector of `entry`, if it is called `name`.
 fn matching(entry: &[u8; ENTRY_BYTES], name: &str) -> Option<(u32, u16)> {
     let [s0, s1, s2, s3, k0, k1, _, _, text @ ..] = entry;
-    let len = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-    (&text[..len] == name.as_bytes())
-        .then(|| (u32::from_be_bytes([*s0, *s1, *s2, *s3]), u16::from_be_bytes([*k0, *k1])))
+    let len = text
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(text.len());
+    (&text[..len] == name.as_bytes()).then(|| {
+        (
+            u32::from_be_bytes([*s0, *s1, *s2, *s3]),
+            u16::from_be_bytes([*k0, *k1]),
+        )
+    })
 }
 
 #[cfg(test)]

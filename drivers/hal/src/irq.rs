@@ -76,7 +76,9 @@ impl LocalApic {
         match self {
             Self::Memory(registers) => registers.write32(register, value),
             // SAFETY: a register of the local APIC in x2APIC mode; none of them touches memory.
-            Self::Msr => unsafe { cpu::write_msr(X2APIC_FIRST + (register >> 4) as u32, value.into()) },
+            Self::Msr => unsafe {
+                cpu::write_msr(X2APIC_FIRST + (register >> 4) as u32, value.into())
+            },
         }
     }
 }
@@ -93,7 +95,10 @@ pub fn init() {
         // SAFETY: as above, for the plain mode.
         unsafe { cpu::write_msr(APIC_BASE, base | 0x800) };
         let registers = Mmio::map(base & 0x000f_ffff_ffff_f000, 4096);
-        END_OF_INTERRUPT.store((registers.physical() + END as u64) as *mut u32, Ordering::Relaxed);
+        END_OF_INTERRUPT.store(
+            (registers.physical() + END as u64) as *mut u32,
+            Ordering::Relaxed,
+        );
         LocalApic::Memory(registers)
     };
     for pin in LOCAL_PINS {
@@ -102,7 +107,14 @@ pub fn init() {
     apic.write(TASK_PRIORITY, 0);
     apic.write(SPURIOUS, SOFTWARE_ENABLE | u32::from(VECTOR_SPURIOUS));
     let id = apic.read(ID);
-    APIC_ID.store(if matches!(apic, LocalApic::Msr) { id } else { id >> 24 }, Ordering::Relaxed);
+    APIC_ID.store(
+        if matches!(apic, LocalApic::Msr) {
+            id
+        } else {
+            id >> 24
+        },
+        Ordering::Relaxed,
+    );
     init_timer(&apic);
     *APIC.lock() = Some(apic);
 }
@@ -115,14 +127,17 @@ fn init_timer(apic: &LocalApic) {
     }
     apic.write(DIVIDE, DIVIDE_BY_1);
     apic.write(LOCAL_TIMER, MASKED | u32::from(VECTOR_TIMER));
-    let start = clock::now_nanos();
     apic.write(INITIAL_COUNT, u32::MAX);
+    let (start, first) = (clock::now_nanos(), apic.read(CURRENT_COUNT));
     clock::spin_nanos(CALIBRATION_NANOS);
-    let counts = u64::from(u32::MAX - apic.read(CURRENT_COUNT));
-    let passed = clock::now_nanos() - start;
+    let (end, last) = (clock::now_nanos(), apic.read(CURRENT_COUNT));
+    let (passed, counts) = (end - start, u64::from(first - last));
     apic.write(INITIAL_COUNT, 0);
     let khz = (counts * 1_000_000).checked_div(passed).unwrap_or(0);
-    TIMER_KHZ.store(u32::try_from(khz).unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
+    TIMER_KHZ.store(
+        u32::try_from(khz).unwrap_or(u32::MAX).max(1),
+        Ordering::Relaxed,
+    );
     apic.write(LOCAL_TIMER, u32::from(VECTOR_TIMER));
     log::debug!("local timer at {khz} kHz");
 }
@@ -138,7 +153,9 @@ fn mask_old_controllers() {
     }
     for address in acpi::facts().io_apics {
         // Index and data register; entries of two words from index 0x10 on (82093AA data sheet, 3.2).
-        let Some(registers) = Mmio::try_map(address, 0x20) else { continue };
+        let Some(registers) = Mmio::try_map(address, 0x20) else {
+            continue;
+        };
         registers.write32(0, 1);
         let last = registers.read32(0x10) >> 16 & 0xff;
         for entry in 0..=last {
@@ -159,7 +176,9 @@ impl Vector {
     #[must_use]
     pub fn allocate() -> Option<Self> {
         let next = |number| (number < VECTOR_END).then(|| number + 1);
-        let number = NEXT_VECTOR.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
+        let number = NEXT_VECTOR
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .ok()?;
         Some(Self { number })
     }
 

@@ -29,8 +29,10 @@ pub fn write16(device: u8, function: u8, offset: u8, value: u16) {
 
 /// Device and function of the first function on bus 0 that `wanted` accepts by vendor and device id.
 pub fn find(wanted: impl Fn(u16, u16) -> bool) -> Option<(u8, u8)> {
-    (0..32).flat_map(|device| (0..8).map(move |function| (device, function))).find(|&(device, function)| {
-        let id = read32(device, function, 0);
-        wanted(id as u16, (id >> 16) as u16)
-    })
+    (0..32)
+        .flat_map(|device| (0..8).map(move |function| (device, function)))
+        .find(|&(device, function)| {
+            let id = read32(device, function, 0);
+            wanted(id as u16, (id >> 16) as u16)
+        })
 }

@@ -25,7 +25,9 @@ static UNDER_TEST: AtomicBool = AtomicBool::new(false);
 
 /// Makes the power button an event that [`power_button_pressed`] sees. Without ACPI it does nothing.
 pub fn init() {
-    let Some(fixed) = acpi::facts().fixed else { return };
+    let Some(fixed) = acpi::facts().fixed else {
+        return;
+    };
     let (port, value) = fixed.enable;
     if port != 0 && value != 0 && port::read16(fixed.control[0]) & ACPI_MODE == 0 {
         port::write8(port, value);
@@ -50,7 +52,9 @@ fn events(fixed: &Fixed) -> impl Iterator<Item = u16> {
 /// Whether the power button was pressed since the last call. Cheap enough to ask some times per second.
 #[must_use]
 pub fn power_button_pressed() -> bool {
-    let Some(fixed) = acpi::facts().fixed else { return false };
+    let Some(fixed) = acpi::facts().fixed else {
+        return false;
+    };
     let mut pressed = false;
     for status in events(&fixed) {
         if port::read16(status) & POWER_BUTTON != 0 {

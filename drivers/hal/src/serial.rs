@@ -63,8 +63,8 @@ pub fn write(bytes: &[u8]) {
 /// Takes a received byte, if there is one.
 #[must_use]
 pub fn read() -> Option<u8> {
-    let received = PRESENT.load(Ordering::Relaxed)
-        && port::read8(COM1 + LINE_STATUS) & STATUS_RECEIVED != 0;
+    let received =
+        PRESENT.load(Ordering::Relaxed) && port::read8(COM1 + LINE_STATUS) & STATUS_RECEIVED != 0;
     received.then(|| port::read8(COM1 + DATA))
 }
 
@@ -79,7 +79,11 @@ fn send(byte: u8, room: usize) -> usize {
 }
 
 fn wait_for_room() -> usize {
-    let spins = if STUCK.load(Ordering::Relaxed) { 1 } else { SPINS_MAX };
+    let spins = if STUCK.load(Ordering::Relaxed) {
+        1
+    } else {
+        SPINS_MAX
+    };
     for _ in 0..spins {
         if port::read8(COM1 + LINE_STATUS) & STATUS_TRANSMIT_EMPTY != 0 {
             STUCK.store(false, Ordering::Relaxed);

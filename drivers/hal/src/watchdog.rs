@@ -59,7 +59,10 @@ pub fn stop() {
             }
         }
         Some(Watchdog::Tco(base)) => {
-            port::write16(base + TCO_CONTROL, port::read16(base + TCO_CONTROL) | TCO_HALT);
+            port::write16(
+                base + TCO_CONTROL,
+                port::read16(base + TCO_CONTROL) | TCO_HALT,
+            );
         }
         None => {}
     }
@@ -148,7 +151,10 @@ fn start_tco(seconds: u32) -> Option<u16> {
     if control.read32(0) & NO_REBOOT != 0 {
         return None; // the board forbids it
     }
-    port::write32(power + SMI_ENABLE, port::read32(power + SMI_ENABLE) & !SMI_TCO);
+    port::write32(
+        power + SMI_ENABLE,
+        port::read32(power + SMI_ENABLE) & !SMI_TCO,
+    );
     let base = power + 0x60;
     let halted = port::read16(base + TCO_CONTROL) | TCO_HALT;
     port::write16(base + TCO_CONTROL, halted);

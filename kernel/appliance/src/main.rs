@@ -12,6 +12,18 @@ fn main(info: &'static boot::BootInfo) -> ! {
         info.heap_bytes >> 20,
         hal::clock::now_nanos() / 1000
     );
+    log::debug!("command line {:?}", info.command_line);
+    for module in &info.modules {
+        log::debug!("module {:?} of {} bytes", module.name, module.bytes.len());
+    }
+    if let Some(config) = hal::fw_cfg::read("opt/ferrite/config") {
+        log::debug!("configuration of {} bytes by fw_cfg", config.len());
+    }
+    log::debug!(
+        "wall time {:?}, random {:?}",
+        hal::clock::wall_nanos(),
+        hal::cpu::random()
+    );
     if let Some(report) = hal::crash::take_previous() {
         log::warn!("the last run ended in a crash: {report}");
     }

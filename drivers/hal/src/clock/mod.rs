@@ -108,7 +108,9 @@ pub fn spin_nanos(nanos: u64) {
 /// Measures the counter's rate over all the time since boot. Worth calling once or twice, some seconds after boot and
 /// less than four seconds after where the clock is the ACPI timer (it wraps around).
 pub fn refine() {
-    let Some((reference, first)) = &*REFERENCE.lock() else { return };
+    let Some((reference, first)) = &*REFERENCE.lock() else {
+        return;
+    };
     let last = reference.sample();
     let passed = reference.nanos(reference.elapsed(first.reference, last.reference));
     let wraps = reference.wraps_after_nanos();
@@ -128,11 +130,13 @@ pub fn refine() {
 pub(crate) fn ticks_at(nanos: u64) -> u64 {
     let after = u128::from(nanos.saturating_sub(BASE_NANOS.load(Ordering::Relaxed)));
     let ticks = (after << 32) / u128::from(SCALE.load(Ordering::Relaxed).max(1));
-    BASE_TICKS.load(Ordering::Relaxed).saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX))
+    BASE_TICKS
+        .load(Ordering::Relaxed)
+        .saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX))
 }
 
 fn scaled(ticks: u64, scale: u64) -> u64 {
-    (u128::from(ticks) * u128::from(scale) >> 32) as u64
+    ((u128::from(ticks) * u128::from(scale)) >> 32) as u64
 }
 
 fn scale(hz: u64) -> u64 {
@@ -155,12 +159,22 @@ impl Reference {
             if (1..=100_000_000).contains(&period_fs) {
                 // Bit 0 of the configuration lets the counter run.
                 registers.write32(0x10, registers.read32(0x10) | 1);
-                return Some(Self::Hpet { registers, period_fs });
+                return Some(Self::Hpet {
+                    registers,
+                    period_fs,
+                });
             }
         }
         let fixed = facts.fixed.filter(|fixed| fixed.timer != 0)?;
-        let mask = if fixed.timer_32_bits { 0xffff_ffff } else { 0xff_ffff };
-        Some(Self::AcpiTimer { port: fixed.timer, mask })
+        let mask = if fixed.timer_32_bits {
+            0xffff_ffff
+        } else {
+            0xff_ffff
+        };
+        Some(Self::AcpiTimer {
+            port: fixed.timer,
+            mask,
+        })
     }
 
     const fn name(&self) -> &'static str {
@@ -191,8 +205,12 @@ impl Reference {
 
     const fn nanos(&self, counts: u64) -> u64 {
         match self {
-            Self::Hpet { period_fs, .. } => (counts as u128 * *period_fs as u128 / 1_000_000) as u64,
-            Self::AcpiTimer { .. } => (counts as u128 * 1_000_000_000 / ACPI_TIMER_HZ as u128) as u64,
+            Self::Hpet { period_fs, .. } => {
+                (counts as u128 * *period_fs as u128 / 1_000_000) as u64
+            }
+            Self::AcpiTimer { .. } => {
+                (counts as u128 * 1_000_000_000 / ACPI_TIMER_HZ as u128) as u64
+            }
         }
     }
 
@@ -202,13 +220,25 @@ impl Reference {
 
     /// Reads both clocks as close together as they ever come in a few tries.
     fn sample(&self) -> Sample {
-        let mut best = (u64::MAX, Sample { ticks: 0, reference: 0 });
+        let mut best = (
+            u64::MAX,
+            Sample {
+                ticks: 0,
+                reference: 0,
+            },
+        );
         for _ in 0..SAMPLES {
             let before = cpu::tsc();
             let reference = self.read();
             let width = cpu::tsc() - before;
             if width < best.0 {
-                best = (width, Sample { ticks: before + width / 2, reference });
+                best = (
+                    width,
+                    Sample {
+                        ticks: before + width / 2,
+                        reference,
+                    },
+                );
             }
         }
         best.1
@@ -268,7 +298,11 @@ fn kvm_hz(factor: u32, shift: i8) -> Option<u64> {
         return None;
     }
     let hz = (1_000_000_000_u128 << 32) / u128::from(factor);
-    Some(if shift >= 0 { hz >> shift } else { hz << -shift } as u64)
+    Some(if shift >= 0 {
+        hz >> shift
+    } else {
+        hz << -shift
+    } as u64)
 }
 
 /// What the processor says about itself, or 1 GHz.
@@ -293,21 +327,33 @@ mod tests {
         let year = 365 * 24 * 3600_u64;
         let nanos = scaled(2_893_202_000 * year, scale);
         let off = nanos.abs_diff(year * 1_000_000_000);
-        assert!(off < year * 1000, "{off} ns off in a year: more than one in a million");
+        assert!(
+            off < year * 1000,
+            "{off} ns off in a year: more than one in a million"
+        );
     }
 
     #[test]
     fn rates_come_out_of_measurements() {
         assert_eq!(rate(2_000_000, 1_000_000), 2_000_000_000);
         // Of a 2.4 GHz machine: 2^32 / 2.4 at shift 0 is 1789569706.
-        assert_eq!(kvm_hz(1_789_569_706, 0).map(|hz| hz / 1_000_000), Some(2400));
-        assert_eq!(kvm_hz(3_579_139_413, -1).map(|hz| hz / 1_000_000), Some(2400));
+        assert_eq!(
+            kvm_hz(1_789_569_706, 0).map(|hz| hz / 1_000_000),
+            Some(2400)
+        );
+        assert_eq!(
+            kvm_hz(3_579_139_413, -1).map(|hz| hz / 1_000_000),
+            Some(2400)
+        );
         assert_eq!(kvm_hz(0, 0), None);
     }
 
     #[test]
     fn a_clock_may_wrap_between_two_readings() {
-        let timer = Reference::AcpiTimer { port: 0, mask: 0xff_ffff };
+        let timer = Reference::AcpiTimer {
+            port: 0,
+            mask: 0xff_ffff,
+        };
         assert_eq!(timer.elapsed(0xff_fff0, 0x10), 0x20);
         assert_eq!(timer.nanos(3_579_545), 1_000_000_000);
         assert_eq!(timer.wraps_after_nanos() / 1_000_000, 4686);

@@ -80,11 +80,19 @@ fn decode(reading: &Reading) -> Option<u64> {
     let hours = if reading.status_b & HOURS_24 != 0 {
         number(reading.hours)?
     } else {
-        let noon = if reading.hours & AFTERNOON != 0 { 12 } else { 0 };
+        let noon = if reading.hours & AFTERNOON != 0 {
+            12
+        } else {
+            0
+        };
         number(reading.hours & !AFTERNOON)? % 12 + noon
     };
     let year = number(reading.year)?;
-    let year = match reading.century.and_then(number).filter(|century| (19..=29).contains(century)) {
+    let year = match reading
+        .century
+        .and_then(number)
+        .filter(|century| (19..=29).contains(century))
+    {
         Some(century) => century * 100 + year,
         None if year < 70 => 2000 + year,
         None => 1900 + year,
@@ -103,7 +111,11 @@ fn decode(reading: &Reading) -> Option<u64> {
 /// Days from 1970-01-01 to a date of the Gregorian calendar.
 const fn days(year: u64, month: u64, day: u64) -> u64 {
     // Years that begin in March, so that the leap day is the last one.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let day_of_year = (153 * month + 2) / 5 + day - 1;
     let leap_days = year / 4 - year / 100 + year / 400;
     year * 365 + leap_days + day_of_year - 719_468
@@ -142,22 +154,59 @@ mod tests {
 
     #[test]
     fn twelve_hour_clocks() {
-        let at = |hours| decode(&Reading { hours, status_b: 0, ..DECIMAL }).unwrap() % 86_400 / 3600;
+        let at = |hours| {
+            decode(&Reading {
+                hours,
+                status_b: 0,
+                ..DECIMAL
+            })
+            .unwrap()
+                % 86_400
+                / 3600
+        };
         assert_eq!([at(0x12), at(0x01), at(0x92), at(0x91)], [0, 1, 12, 23]);
     }
 
     #[test]
     fn without_a_century_the_year_decides() {
-        let of = |year| decode(&Reading { year, century: None, day: 1, month: 1, ..DECIMAL }).unwrap() / 86_400;
+        let of = |year| {
+            decode(&Reading {
+                year,
+                century: None,
+                day: 1,
+                month: 1,
+                ..DECIMAL
+            })
+            .unwrap()
+                / 86_400
+        };
         assert_eq!(of(0x70), 0);
         assert_eq!(of(0x69), days(2069, 1, 1));
     }
 
     #[test]
     fn nonsense_is_refused() {
-        assert_eq!(decode(&Reading { month: 0x13, ..DECIMAL }), None);
-        assert_eq!(decode(&Reading { minutes: 0x5f, ..DECIMAL }), None);
-        assert_eq!(decode(&Reading { hours: 0x24, ..DECIMAL }), None);
+        assert_eq!(
+            decode(&Reading {
+                month: 0x13,
+                ..DECIMAL
+            }),
+            None
+        );
+        assert_eq!(
+            decode(&Reading {
+                minutes: 0x5f,
+                ..DECIMAL
+            }),
+            None
+        );
+        assert_eq!(
+            decode(&Reading {
+                hours: 0x24,
+                ..DECIMAL
+            }),
+            None
+        );
     }
 
     #[test]

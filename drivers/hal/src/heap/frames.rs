@@ -42,7 +42,11 @@ pub struct Frames {
 impl Frames {
     pub const fn new() -> Self {
         Self {
-            regions: [Region { first: 0, end: 0, map: 0 }; REGIONS_MAX],
+            regions: [Region {
+                first: 0,
+                end: 0,
+                map: 0,
+            }; REGIONS_MAX],
             region_count: 0,
             heads: [0; ORDERS],
             total: 0,
@@ -88,7 +92,10 @@ impl Frames {
 
     /// Takes `count` frames in a row that begin at a multiple of `align` frames (a power of two).
     pub fn take(&mut self, count: usize, align: usize) -> Option<NonNull<u8>> {
-        let order = count.max(align).checked_next_power_of_two()?.trailing_zeros() as usize;
+        let order = count
+            .max(align)
+            .checked_next_power_of_two()?
+            .trailing_zeros() as usize;
         let found = (order..ORDERS).find(|order| self.heads[*order] != 0)?;
         let frame = self.heads[found];
         self.unlink(frame, found);
@@ -123,7 +130,10 @@ impl Frames {
         debug_assert_eq!(Self::mark(region, frame), 0, "freed twice");
         while order + 1 < ORDERS {
             let other = frame ^ (1 << order);
-            if other < region.first || other >= region.end || Self::mark(region, other) != order as u8 + 1 {
+            if other < region.first
+                || other >= region.end
+                || Self::mark(region, other) != order as u8 + 1
+            {
                 break;
             }
             self.unlink(other, order);
@@ -134,7 +144,10 @@ impl Frames {
         if head != 0 {
             Self::links(head).previous = frame;
         }
-        *Self::links(frame) = Links { next: head, previous: 0 };
+        *Self::links(frame) = Links {
+            next: head,
+            previous: 0,
+        };
         self.heads[order] = frame;
         Self::set_mark(region, frame, order as u8 + 1);
     }

@@ -151,12 +151,15 @@ impl Memory {
     /// # Safety
     /// `object` came from `allocate(layout)` and nobody uses it any more.
     unsafe fn release(&mut self, object: NonNull<u8>, layout: Layout) {
-        // SAFETY, for all arms: the caller's promise; `tier` depends on the layout alone, so it names where it came from.
+        // `tier` depends on the layout alone, so it names where the object came from.
         match tier(layout) {
-            Tier::Frames { count, .. } => unsafe { self.frames.give(object.as_ptr() as usize, count) },
+            Tier::Frames { count, .. } => {
+                // SAFETY: the caller's promise.
+                unsafe { self.frames.give(object.as_ptr() as usize, count) }
+            }
             Tier::Slab { class } => {
                 self.small_bytes -= slab::SIZES[class];
-                // SAFETY: as above.
+                // SAFETY: the caller's promise.
                 unsafe { self.slabs.give(object, &mut self.frames) }
             }
             Tier::FirstFit => {
@@ -165,7 +168,7 @@ impl Memory {
                     .iter_mut()
                     .find(|chunk| (chunk.bottom()..chunk.top()).contains(&object.as_ptr()));
                 let home = home.expect("an object that is in no chunk");
-                // SAFETY: as above.
+                // SAFETY: the caller's promise.
                 unsafe { home.deallocate(object, layout) }
             }
         }
@@ -174,14 +177,20 @@ impl Memory {
     fn first_fit(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         let chunks = &mut self.chunks[..self.chunk_count];
         // The youngest chunk is the largest.
-        if let Some(object) = chunks.iter_mut().rev().find_map(|c| c.allocate_first_fit(layout).ok()) {
+        if let Some(object) = chunks
+            .iter_mut()
+            .rev()
+            .find_map(|c| c.allocate_first_fit(layout).ok())
+        {
             return Some(object);
         }
         if self.chunk_count == CHUNKS_MAX {
             return None;
         }
         let needed = (layout.size() + layout.align()).div_ceil(FRAME_BYTES);
-        let wanted = (self.chunk_bytes / 4 / FRAME_BYTES).max(CHUNK_FRAMES_MIN).max(needed);
+        let wanted = (self.chunk_bytes / 4 / FRAME_BYTES)
+            .max(CHUNK_FRAMES_MIN)
+            .max(needed);
         let (memory, count) = [wanted, needed]
             .into_iter()
             .find_map(|count| Some((self.frames.take(count, 1)?, count)))?;

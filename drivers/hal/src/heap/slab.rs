@@ -53,7 +53,10 @@ const fn capacity(class: usize) -> u16 {
 
 impl Slabs {
     pub const fn new() -> Self {
-        Self { roomy: [null_mut(); SIZES.len()], frames: 0 }
+        Self {
+            roomy: [null_mut(); SIZES.len()],
+            frames: 0,
+        }
     }
 
     /// Frames in use.
@@ -105,7 +108,9 @@ impl Slabs {
     /// It came from `take`, and nobody uses it any more.
     pub unsafe fn give(&mut self, object: NonNull<u8>, frames: &mut Frames) {
         let object = object.as_ptr();
-        let header = object.map_addr(|address| address & !(FRAME_BYTES - 1)).cast::<Header>();
+        let header = object
+            .map_addr(|address| address & !(FRAME_BYTES - 1))
+            .cast::<Header>();
         // SAFETY: (1) every object lies in a frame that begins with its header; (2) the object's bytes are ours again.
         unsafe {
             let class = usize::from((*header).class);

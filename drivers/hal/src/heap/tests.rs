@@ -13,7 +13,11 @@ fn memory(frames: usize) -> Memory {
     let start = unsafe { alloc::alloc::alloc(layout) };
     let mut memory = Memory::new();
     // SAFETY: the memory is leaked, so nobody else ever uses it.
-    unsafe { memory.frames.add(start as usize + 100, (frames + 1) * FRAME_BYTES) };
+    unsafe {
+        memory
+            .frames
+            .add(start as usize + 100, (frames + 1) * FRAME_BYTES)
+    };
     memory
 }
 
@@ -26,7 +30,10 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % limit
     }
 }
@@ -50,7 +57,10 @@ fn pages_are_aligned_and_all_of_memory_can_be_had() {
         unsafe { memory.release(page, layout(4096, 4096)) };
     }
     assert_eq!(memory.frames.free(), total);
-    assert!(memory.allocate(layout(32 * 4096, 4096)).is_some(), "pages joined again");
+    assert!(
+        memory.allocate(layout(32 * 4096, 4096)).is_some(),
+        "pages joined again"
+    );
 }
 
 #[test]
@@ -89,7 +99,10 @@ fn objects_never_overlap_and_everything_comes_back() {
             let (object, layout, fill) = live.swap_remove(dice.below(live.len()));
             // SAFETY: the object is as long as its layout and still ours.
             let bytes = unsafe { core::slice::from_raw_parts(object.as_ptr(), layout.size()) };
-            assert!(bytes.iter().all(|byte| *byte == fill), "an object was overwritten");
+            assert!(
+                bytes.iter().all(|byte| *byte == fill),
+                "an object was overwritten"
+            );
             // SAFETY: it came from `allocate` with this layout.
             unsafe { memory.release(object, layout) };
         }
@@ -100,8 +113,14 @@ fn objects_never_overlap_and_everything_comes_back() {
     }
     let stats = memory.stats();
     assert_eq!(stats.object_bytes, 0);
-    assert!(memory.slabs.frames() <= slab::SIZES.len(), "empty frames went back");
-    assert_eq!(stats.total_bytes - stats.free_frames * FRAME_BYTES, stats.object_frames_bytes);
+    assert!(
+        memory.slabs.frames() <= slab::SIZES.len(),
+        "empty frames went back"
+    );
+    assert_eq!(
+        stats.total_bytes - stats.free_frames * FRAME_BYTES,
+        stats.object_frames_bytes
+    );
 }
 
 #[test]

@@ -30,7 +30,9 @@ impl Log for Serial {
             return;
         }
         // A log call inside a log call (a failing allocation, say) goes to the console only.
-        let mut out = Both { recent: RECENT.try_lock() };
+        let mut out = Both {
+            recent: RECENT.try_lock(),
+        };
         let now = clock::now_nanos() / 1_000_000;
         let module = record.target().rsplit("::").next().unwrap_or_default();
         // Nothing is left to do about a console that fails.

@@ -14,7 +14,11 @@ pub struct Ring<const N: usize> {
 
 impl<const N: usize> Ring<N> {
     pub const fn new() -> Self {
-        Self { bytes: [0; N], written: 0, complete: 0 }
+        Self {
+            bytes: [0; N],
+            written: 0,
+            complete: 0,
+        }
     }
 
     /// Adds a part of a line.
@@ -33,17 +37,25 @@ impl<const N: usize> Ring<N> {
     /// The last `count` complete lines, oldest first. A line that is partly overwritten is not among them.
     pub fn tail(&self, count: usize) -> Vec<String> {
         let oldest = self.written.saturating_sub(N);
-        let bytes: Vec<u8> = (oldest..self.complete).map(|at| self.bytes[at % N]).collect();
+        let bytes: Vec<u8> = (oldest..self.complete)
+            .map(|at| self.bytes[at % N])
+            .collect();
         // What was cut at the front is not a line, unless nothing was cut.
         let first = if oldest == 0 {
             0
         } else {
-            bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1)
+            bytes
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(bytes.len(), |at| at + 1)
         };
         let text = String::from_utf8_lossy(&bytes[first..]);
         let lines: Vec<&str> = text.lines().collect();
         let skipped = lines.len().saturating_sub(count);
-        lines[skipped..].iter().map(|line| String::from(*line)).collect()
+        lines[skipped..]
+            .iter()
+            .map(|line| String::from(*line))
+            .collect()
     }
 }
 
