@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr};
 use core::str::FromStr;
 use core::time::Duration;
 
@@ -16,7 +16,7 @@ pub const ADDRESSES_MAX: usize = 4;
 pub struct NetConfig {
     /// Fixed addresses, at most [`ADDRESSES_MAX`]; the link-local IPv6 address comes on top.
     pub addresses: Vec<Cidr>,
-    /// Default gateways, at most one per address family.
+    /// Default gateways, at most one per address family (the last one counts).
     pub gateways: Vec<IpAddr>,
     /// Asks for an IPv4 address by DHCP (RFC 2131).
     pub dhcp: bool,
@@ -68,11 +68,8 @@ impl Cidr {
     /// An address in a network of `prefix_bits`; `None` when that is too long or the address cannot be a host's.
     #[must_use]
     pub fn new(address: IpAddr, prefix_bits: u8) -> Option<Self> {
-        let (bits, is_host) = match address {
-            IpAddr::V4(v4) => (32, is_host_v4(v4)),
-            IpAddr::V6(v6) => (128, is_host_v6(v6)),
-        };
-        (is_host && prefix_bits <= bits).then_some(Self {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        (is_host(address) && prefix_bits <= bits).then_some(Self {
             address,
             prefix_bits,
         })
@@ -102,12 +99,10 @@ impl Cidr {
     }
 }
 
-fn is_host_v4(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified() || address.is_multicast() || address.is_broadcast())
-}
-
-fn is_host_v6(address: Ipv6Addr) -> bool {
-    !(address.is_unspecified() || address.is_multicast())
+/// Whether one host can have this address.
+pub(crate) fn is_host(address: IpAddr) -> bool {
+    let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_unspecified() || address.is_multicast() || is_broadcast)
 }
 
 impl fmt::Display for Cidr {

@@ -36,6 +36,8 @@ pub struct Connection {
     pub is_aborted: Cell<bool>,
     /// We said that no more bytes follow.
     pub is_finished: Cell<bool>,
+    /// The reader has seen the peer's end.
+    pub is_ended: Cell<bool>,
 }
 
 /// Where a connection is in its life.
@@ -63,6 +65,7 @@ impl Connection {
             is_reset: Cell::new(false),
             is_aborted: Cell::new(false),
             is_finished: Cell::new(false),
+            is_ended: Cell::new(false),
         }
     }
 }
@@ -70,7 +73,7 @@ impl Connection {
 /// What an open port allows and how large its connections' buffers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Bytes that a peer can send ahead of the reader.
+    /// Bytes that a peer can send ahead of the reader; from 64 KiB on, one less than a power of two is used.
     pub receive_bytes: usize,
     /// Bytes that a writer can queue ahead of the peer's acknowledgements.
     pub transmit_bytes: usize,
@@ -143,13 +146,26 @@ impl Port {
 /// A closed socket with buffers of its own.
 pub fn new_socket(options: &ListenOptions) -> tcp::Socket<'static> {
     let mut socket = tcp::Socket::new(
-        tcp::SocketBuffer::new(vec![0; options.receive_bytes]),
+        tcp::SocketBuffer::new(vec![0; window_bytes(options.receive_bytes)]),
         tcp::SocketBuffer::new(vec![0; options.transmit_bytes]),
     );
     // Requests and replies are small and wait for each other: neither may be held back.
     socket.set_nagle_enabled(false);
     socket.set_ack_delay(None);
     socket
+}
+
+/// The largest receive buffer of at most `limit` bytes whose window can be said exactly.
+///
+/// The window in a SYN is not scaled (RFC 7323 section 2.2), but smoltcp 0.14 later takes it as if it were. In a buffer
+/// of one less than a power of two that is the same; in others a peer could send past the end of the buffer.
+fn window_bytes(limit: usize) -> usize {
+    let unscaled = usize::from(u16::MAX);
+    if limit <= unscaled {
+        limit
+    } else {
+        (1 << (limit + 1).ilog2()) - 1
+    }
 }
 
 /// Adds one to a count.
@@ -161,4 +177,25 @@ pub fn increment(count: &Cell<usize>) {
 pub fn decrement(count: &Cell<usize>) {
     let now = count.get().checked_sub(1);
     count.set(now.expect("counted when it came"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_of_a_syn_fits_the_buffer() {
+        let cases = [
+            (1000, 1000),
+            (65535, 65535),
+            (65536, 65535),
+            (100_000, 65535),
+            (131_071, 131_071),
+            (131_072, 131_071),
+            (1 << 20, (1 << 20) - 1),
+        ];
+        for (limit, bytes) in cases {
+            assert_eq!(window_bytes(limit), bytes, "{limit}");
+        }
+    }
 }

@@ -22,6 +22,11 @@ const TCP_BYTES: usize = 20;
 const HOP_BY_HOP: u8 = 0;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+const DHCP_CLIENT: u16 = 68;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const PREFIX_INFORMATION: u8 = 3;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -33,9 +38,10 @@ const ACK: u8 = 0x10;
 pub enum Seen {
     /// A TCP segment.
     Tcp(Segment),
-    /// A part of an IPv4 packet. Parts are not put together here, and later ones have no TCP header, so that anything
-    /// could be read into them.
-    Fragment,
+    /// A frame that smoltcp 0.14 must not see:
+    /// - a part of an IPv4 packet: parts are not put together, and anything could be read into one without its header;
+    /// - an advertisement of a prefix that cannot be one, or a DHCP reply from no address: they would end in a panic.
+    Unfit,
     /// Anything else, malformed frames among it.
     Other,
 }
@@ -66,7 +72,7 @@ pub enum Role {
 #[must_use]
 pub fn inspect(frame: &[u8]) -> Seen {
     match Packet::parse(frame) {
-        Some(packet) if packet.is_fragment => Seen::Fragment,
+        Some(packet) if packet.is_unfit() => Seen::Unfit,
         Some(packet) => packet.segment().map_or(Seen::Other, Seen::Tcp),
         None => Seen::Other,
     }
@@ -170,6 +176,17 @@ impl<'a> Packet<'a> {
         })
     }
 
+    fn is_unfit(&self) -> bool {
+        match self.protocol {
+            _ if self.is_fragment => true,
+            UDP => self.source.is_unspecified() && word(self.payload, 2) == Some(DHCP_CLIENT),
+            ICMPV6 if self.payload.first() == Some(&ROUTER_ADVERTISEMENT) => {
+                has_impossible_prefix(self.payload.get(16..).unwrap_or(&[]))
+            }
+            _ => false,
+        }
+    }
+
     fn segment(&self) -> Option<Segment> {
         if self.protocol != TCP || self.payload.len() < TCP_BYTES {
             return None;
@@ -188,6 +205,23 @@ impl<'a> Packet<'a> {
             role,
         })
     }
+}
+
+/// Whether one of these options (RFC 4861 section 4.6) names a prefix that is too long or multicast.
+fn has_impossible_prefix(mut options: &[u8]) -> bool {
+    while let [kind, words, third, ..] = *options {
+        let bytes = usize::from(words) * 8;
+        let is_multicast = options.get(16) == Some(&0xff);
+        if kind == PREFIX_INFORMATION && (third > 128 || is_multicast) {
+            return true;
+        }
+        // A length of zero is malformed, and so is one beyond the end.
+        match options.get(bytes..) {
+            Some(rest) if bytes > 0 => options = rest,
+            _ => return false,
+        }
+    }
+    false
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
@@ -271,8 +305,8 @@ mod tests {
 
     #[test]
     fn fragments_are_not_segments() {
-        assert_eq!(inspect(&v4(SYN, 0x2000)), Seen::Fragment);
-        assert_eq!(inspect(&v4(SYN, 5)), Seen::Fragment);
+        assert_eq!(inspect(&v4(SYN, 0x2000)), Seen::Unfit);
+        assert_eq!(inspect(&v4(SYN, 5)), Seen::Unfit);
     }
 
     fn try_all(bytes: &[u8]) {

@@ -7,6 +7,8 @@ use smoltcp::socket::dhcpv4::{self, Event, RetryConfig};
 use smoltcp::time::Duration;
 use smoltcp::wire::{DhcpPacket, DhcpRepr, IpAddress, IpCidr, Ipv4Address, Ipv4Cidr};
 
+use crate::config::is_host;
+
 /// Room for one message of the server: it is told not to send more than fits an Ethernet frame.
 const MESSAGE_BYTES: usize = 1500;
 
@@ -58,7 +60,9 @@ impl Lease {
                     let (address, server) = (config.address, config.server.address);
                     log::info!("net: address {address}, lease {seconds} s from {server}");
                 }
-                self.replace(interface, Some(config.address), config.router);
+                // smoltcp would take any address for a router's, and panic on its first use.
+                let router = config.router.filter(|router| is_host((*router).into()));
+                self.replace(interface, Some(config.address), router);
             }
         }
         old.filter(|old| self.address.map(|new| new.address()) != Some(old.address()))

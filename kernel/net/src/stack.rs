@@ -18,7 +18,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv6Add
 use world::{Entropy, FrameMeta, Instant, Link};
 
 use crate::NetError;
-use crate::config::{ADDRESSES_MAX, Cidr, NetConfig};
+use crate::config::{ADDRESSES_MAX, Cidr, NetConfig, is_host};
 use crate::connection::{Connection, Ends, ListenOptions, Port, new_socket};
 use crate::device::Device;
 use crate::discovery::{self, FinalAdvertisement};
@@ -269,7 +269,7 @@ impl<L: Link> Core<L> {
             (is_sound, inspect(bytes))
         };
         match self.device.look(look) {
-            Some((false, _) | (_, Seen::Fragment)) => self.device.discard(),
+            Some((false, _) | (_, Seen::Unfit)) => self.device.discard(),
             Some((_, Seen::Tcp(segment))) => self.take_segment(segment, now),
             Some((_, Seen::Other)) | None => self.feed(now),
         }
@@ -361,10 +361,10 @@ impl<L: Link> Core<L> {
     }
 
     fn connect(&mut self, remote: SocketAddr) -> Result<Rc<Connection>, NetError> {
-        let wire_remote = IpAddress::from(remote.ip());
-        if wire_remote.is_unspecified() {
+        if !is_host(remote.ip()) {
             return Err(NetError::Unreachable);
         }
+        let wire_remote = IpAddress::from(remote.ip());
         let source = self.interface.get_source_address(&wire_remote);
         let source: IpAddr = source.ok_or(NetError::Unreachable)?.into();
         let local = self
@@ -412,7 +412,7 @@ fn configure(interface: &mut Interface, config: &NetConfig, link_local: Ipv6Addr
     for cidr in taken {
         log::info!("net: address {cidr}");
     }
-    for gateway in &config.gateways {
+    for gateway in config.gateways.iter().filter(|gateway| is_host(**gateway)) {
         let routes = interface.routes_mut();
         let added = match gateway {
             IpAddr::V4(v4) => routes.add_default_ipv4_route(*v4),

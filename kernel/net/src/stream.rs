@@ -74,7 +74,12 @@ impl<L: Link> TcpStream<L> {
                 shared.received_bytes.set(total + count as u64);
                 Poll::Ready(Ok(count))
             }
-            Err(RecvError::Finished) => Poll::Ready(Ok(0)),
+            Err(RecvError::Finished) => {
+                connection.is_ended.set(true);
+                Poll::Ready(Ok(0))
+            }
+            // The socket forgets it in the end.
+            Err(RecvError::InvalidState) if connection.is_ended.get() => Poll::Ready(Ok(0)),
             Err(RecvError::InvalidState) => Poll::Ready(Err(failure(connection, socket.state()))),
         }
     }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use net::inspect::{Seen, inspect};
 use net::{Cidr, Listener, NetConfig, NetError, Stream};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -14,7 +15,7 @@ use smoltcp::wire::{
     NdiscRouterFlags, UdpPacket, UdpRepr,
 };
 
-use crate::lab::{Lab, Neighbour};
+use crate::lab::{Dice, Lab, Neighbour};
 
 const SERVER_MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0, 0, 0x99]);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
@@ -25,6 +26,8 @@ const LINK_LOCAL: &str = "fe80::5054:ff:fe00:1/64";
 struct DhcpServer {
     is_silent: Cell<bool>,
     address: Cell<Ipv4Addr>,
+    source: Cell<Ipv4Addr>,
+    router: Cell<Ipv4Addr>,
     heard: RefCell<Vec<DhcpMessageType>>,
 }
 
@@ -33,6 +36,8 @@ impl DhcpServer {
         Rc::new(Self {
             is_silent: Cell::new(false),
             address: Cell::new(Ipv4Addr::new(10, 0, 0, 50)),
+            source: Cell::new(SERVER),
+            router: Cell::new(SERVER),
             heard: RefCell::default(),
         })
     }
@@ -73,13 +78,13 @@ impl DhcpServer {
             DhcpMessageType::Request => DhcpMessageType::Ack,
             other => panic!("not expected from a client: {other:?}"),
         };
-        Some(dhcp_frame(&DhcpRepr {
+        let answer = DhcpRepr {
             message_type,
             your_ip: self.address.get(),
             server_ip: SERVER,
             client_ip: Ipv4Addr::UNSPECIFIED,
             subnet_mask: Some(Ipv4Addr::new(255, 255, 255, 0)),
-            router: Some(SERVER),
+            router: Some(self.router.get()),
             server_identifier: Some(SERVER),
             lease_duration: Some(LEASE.as_secs() as u32),
             requested_ip: None,
@@ -87,7 +92,8 @@ impl DhcpServer {
             parameter_request_list: None,
             max_size: None,
             ..asked
-        }))
+        };
+        Some(dhcp_frame(self.source.get(), &answer))
     }
 }
 
@@ -101,14 +107,14 @@ fn ethernet(to: EthernetAddress, kind: EthernetProtocol, payload: &[u8]) -> Vec<
     bytes
 }
 
-fn dhcp_frame(dhcp: &DhcpRepr) -> Vec<u8> {
+fn dhcp_frame(source: Ipv4Addr, dhcp: &DhcpRepr) -> Vec<u8> {
     let checksums = ChecksumCapabilities::default();
     let udp = UdpRepr {
         src_port: 67,
         dst_port: 68,
     };
     let ip = Ipv4Repr {
-        src_addr: SERVER,
+        src_addr: source,
         dst_addr: Ipv4Addr::BROADCAST,
         next_header: IpProtocol::Udp,
         payload_len: 8 + dhcp.buffer_len(),
@@ -227,6 +233,46 @@ fn dhcp_asks_until_it_is_heard() {
     assert_eq!(addresses(&lab), [LINK_LOCAL, "10.0.0.50/24"]);
 }
 
+#[test]
+fn dhcp_servers_without_an_address_are_not_heard() {
+    let (dhcp, lab) = dhcp_lab();
+    dhcp.source.set(Ipv4Addr::UNSPECIFIED);
+    lab.pass(LEASE);
+    assert_eq!(addresses(&lab), [LINK_LOCAL]);
+    assert!(lab.server.counters().frames_dropped > 0);
+}
+
+#[test]
+fn routers_that_cannot_be_are_not_used() {
+    for router in [
+        Ipv4Addr::BROADCAST,
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::new(224, 0, 0, 1),
+    ] {
+        let (dhcp, lab) = dhcp_lab();
+        dhcp.router.set(router);
+        lab.pass(Duration::from_secs(1));
+        assert_eq!(addresses(&lab), [LINK_LOCAL, "10.0.0.50/24"]);
+        let server = lab.server.clone();
+        let attempt = async move { server.connect("192.0.2.1:7".parse().unwrap()).await };
+        assert_eq!(lab.run(attempt).err(), Some(NetError::Unreachable));
+    }
+}
+
+#[test]
+fn only_hosts_are_connected_to() {
+    let lab = Lab::new();
+    for to in [
+        "255.255.255.255:7",
+        "224.0.0.1:7",
+        "0.0.0.0:7",
+        "[ff02::1]:7",
+        "10.0.0.1:0",
+    ] {
+        assert_eq!(lab.connect(to).err(), Some(NetError::Unreachable), "{to}");
+    }
+}
+
 /// A router that answers solicitations with the prefix `fd00:1::/64`.
 fn router() -> Neighbour {
     Box::new(|bytes| {
@@ -257,17 +303,22 @@ fn advertisement(lifetime: Duration) -> Vec<u8> {
             prefix: "fd00:1::".parse().unwrap(),
         }),
     });
+    icmp_frame(&advertisement)
+}
+
+/// A message to all nodes.
+fn icmp_frame(message: &Icmpv6Repr) -> Vec<u8> {
     let ip = Ipv6Repr {
         src_addr: "fe80::99".parse().unwrap(),
         dst_addr: Ipv6Address::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
         next_header: IpProtocol::Icmpv6,
-        payload_len: advertisement.buffer_len(),
+        payload_len: message.buffer_len(),
         hop_limit: 255,
     };
     let mut bytes = vec![0; 40 + ip.payload_len];
     let mut packet = Ipv6Packet::new_unchecked(&mut bytes);
     ip.emit(&mut packet);
-    advertisement.emit(
+    message.emit(
         &ip.src_addr,
         &ip.dst_addr,
         &mut Icmpv6Packet::new_unchecked(packet.payload_mut()),
@@ -340,4 +391,125 @@ fn addresses_beyond_the_limit_are_left_out() {
     let config = NetConfig::fixed(&many, &gateways);
     let lab = Lab::with_neighbour(config, Box::new(|_| None));
     assert_eq!(lab.server.addresses().len(), net::ADDRESSES_MAX + 1);
+}
+
+/// Frames of neighbours, some bytes changed and the checksum right where it is looked at.
+fn forgery(dice: &Dice, originals: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = originals[dice.roll(originals.len() as u64) as usize].clone();
+    for _ in 0..=dice.roll(4) {
+        let at = 14 + dice.roll(bytes.len() as u64 - 14) as usize;
+        bytes[at] = match dice.roll(3) {
+            0 => 0,
+            1 => 255,
+            _ => dice.roll(256) as u8,
+        };
+    }
+    let kind = [bytes[12], bytes[13]];
+    match kind {
+        [0x08, 0x00] => {
+            let mut packet = Ipv4Packet::new_unchecked(&mut bytes[14..]);
+            if (20..=60).contains(&packet.header_len()) {
+                packet.fill_checksum();
+            }
+            // UDP without a checksum.
+            bytes[40..42].fill(0);
+        }
+        [0x86, 0xdd] => {
+            let ends = [22, 38].map(|at| {
+                let octets: [u8; 16] = bytes[at..at + 16].try_into().unwrap();
+                Ipv6Address::from(octets)
+            });
+            Icmpv6Packet::new_unchecked(&mut bytes[54..]).fill_checksum(&ends[0], &ends[1]);
+        }
+        _ => {}
+    }
+    bytes
+}
+
+/// Frames that neighbours send to the server of the lab.
+fn neighbour_frames(dhcp: &DhcpServer, discover: &[u8]) -> Vec<Vec<u8>> {
+    let solicitation = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
+        target_addr: "fe80::5054:ff:fe00:1".parse().unwrap(),
+        lladdr: Some(SERVER_MAC.into()),
+    });
+    let arp = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: SERVER_MAC,
+        source_protocol_addr: SERVER,
+        target_hardware_addr: EthernetAddress::BROADCAST,
+        target_protocol_addr: Ipv4Addr::new(10, 0, 0, 50),
+    };
+    let mut arp_bytes = vec![0; arp.buffer_len()];
+    arp.emit(&mut ArpPacket::new_unchecked(&mut arp_bytes));
+    let mut frames = vec![
+        advertisement(Duration::from_secs(1800)),
+        icmp_frame(&solicitation),
+        ethernet(
+            EthernetAddress::BROADCAST,
+            EthernetProtocol::Arp,
+            &arp_bytes,
+        ),
+    ];
+    frames.extend(dhcp.answer(discover));
+    frames
+}
+
+/// A server on a network of forgers.
+fn live_among_forgers(seed: u64) -> u64 {
+    let dhcp = DhcpServer::new();
+    let answering = dhcp.clone();
+    let (dice, mut frames) = (Dice::new(seed), Vec::new());
+    let neighbour: Neighbour = Box::new(move |bytes| {
+        let answer = answering.answer(bytes);
+        let is_dhcp = bytes.len() > 280 && answer.is_some();
+        if frames.is_empty() && is_dhcp {
+            frames = neighbour_frames(&answering, bytes);
+        } else if is_dhcp {
+            // The one with the transaction of now.
+            frames[3] = answer.clone().unwrap();
+        }
+        if frames.is_empty() || (is_dhcp && dice.roll(2) == 0) {
+            answer
+        } else {
+            Some(forgery(&dice, &frames))
+        }
+    });
+    let lab = Lab::with_neighbour(NetConfig::default(), neighbour);
+    // Whatever addresses and routers it believes in, it uses them.
+    for _ in 0..50 {
+        let (server, exec) = (lab.server.clone(), lab.exec.clone());
+        lab.exec.spawn(async move {
+            for to in [
+                "10.0.0.2:7",
+                "192.0.2.1:7",
+                "[fd00::2]:7",
+                "[2001:db8::1]:7",
+            ] {
+                let attempt = server.connect(to.parse().unwrap());
+                let _ = exec.timeout(Duration::from_secs(3), attempt).await;
+            }
+        });
+        lab.pass(LEASE / 3);
+    }
+    lab.server.counters().frames_received
+}
+
+#[test]
+fn no_neighbour_brings_the_stack_down() {
+    let received: u64 = (0..30).map(live_among_forgers).sum();
+    assert!(received > 1000, "only {received} frames");
+}
+
+#[test]
+fn impossible_prefixes_and_replies_from_nobody_are_not_shown() {
+    let good = advertisement(Duration::from_secs(1800));
+    assert_eq!(inspect(&good), Seen::Other);
+    // The prefix option follows 16 bytes of advertisement and 8 of link-layer address.
+    let option = good.windows(2).position(|two| two == [3, 4]).unwrap();
+    let mut long = good.clone();
+    long[option + 2] = 129;
+    assert_eq!(inspect(&long), Seen::Unfit);
+    let mut multicast = good;
+    multicast[option + 16] = 0xff;
+    assert_eq!(inspect(&multicast), Seen::Unfit);
 }

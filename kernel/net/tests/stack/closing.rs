@@ -139,9 +139,34 @@ fn a_dropped_listener_closes_its_port() {
 fn connections_reset_before_they_are_accepted_are_skipped() {
     let lab = Lab::new();
     let listener = lab.listen(7);
-    lab.connect("10.0.0.1:7").unwrap().abort();
+    let first = lab.connect("10.0.0.1:7").unwrap();
+    lab.pass(Duration::from_secs(1));
+    assert_eq!(listener.connections(), 1);
+    first.abort();
     lab.pass(Duration::from_secs(1));
     let second = lab.connect("10.0.0.1:7").unwrap();
     let accepted = lab.run(async move { listener.accept().await });
     assert_eq!(accepted.peer(), second.local());
+}
+
+#[test]
+fn an_ended_connection_stays_ended() {
+    let lab = Lab::new();
+    let (far, near) = lab.pair();
+    near.finish();
+    let (reader, closer) = (far.clone(), far.clone());
+    assert_eq!(lab.run(async move { reader.read(&mut [0]).await }), Ok(0));
+    closer.finish();
+    let reader = near.clone();
+    assert_eq!(lab.run(async move { reader.read(&mut [0]).await }), Ok(0));
+    // Long after the sockets have forgotten everything.
+    lab.pass(Duration::from_secs(100));
+    for stream in [near, far] {
+        let reader = stream.clone();
+        assert_eq!(lab.run(async move { reader.read(&mut [0]).await }), Ok(0));
+        assert_eq!(
+            lab.run(async move { stream.write(b"x").await }),
+            Err(NetError::Closed)
+        );
+    }
 }

@@ -1,18 +1,18 @@
 //! Links that lose, repeat and delay, and peers that vanish.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use exec::futures_util::future::join4;
 use exec::join_all;
 use net::cable::Fate;
-use net::inspect::{Role, Seen, inspect};
+use net::inspect::{Role, Seen, Segment, fill_checksum, inspect, is_tcp};
 use net::{ListenOptions, NetError, Stream};
 
 use world::LinkInfo;
 
-use crate::lab::{Dice, LATENCY, Lab, fixed, pattern, plain_link, read_all};
+use crate::lab::{Dice, LATENCY, Lab, Neighbour, fixed, pattern, plain_link, read_all};
 
 #[test]
 fn bytes_survive_loss_repetition_and_delay() {
@@ -148,6 +148,93 @@ fn a_repeated_opening_makes_one_connection() {
     let counters = lab.server.counters();
     assert_eq!((counters.accepted, counters.sockets), (1, 1));
     drop(stream);
+}
+
+#[test]
+fn a_late_opening_does_not_take_a_connection_over() {
+    let opening: Rc<RefCell<Vec<u8>>> = Rc::default();
+    let is_due = Rc::new(Cell::new(false));
+    let (repeated, due) = (opening.clone(), is_due.clone());
+    let neighbour: Neighbour = Box::new(move |_| due.take().then(|| repeated.borrow().clone()));
+    let lab = Lab::with_neighbour(fixed(1), neighbour);
+    lab.serve_echo(7, ListenOptions::default());
+    let first = lab.connect("10.0.0.1:7").unwrap();
+    lab.decide(move |passing| {
+        if let Seen::Tcp(Segment {
+            role: Role::Open, ..
+        }) = inspect(passing.bytes)
+        {
+            *opening.borrow_mut() = passing.bytes.to_vec();
+        }
+        None
+    });
+    let second = lab.connect("10.0.0.1:7").unwrap();
+    lab.decide(|_| None);
+    // The first one's place is free again when the second one's opening comes once more.
+    first.abort();
+    lab.pass(Duration::from_secs(1));
+    is_due.set(true);
+    let echoed = lab.run(async move {
+        for _ in 0..3 {
+            second.write_all(b"ping").await?;
+            second.read_exact(&mut [0; 4]).await?;
+        }
+        Ok::<(), NetError>(())
+    });
+    assert_eq!(echoed, Ok(()));
+    let counters = lab.server.counters();
+    assert_eq!((counters.accepted, counters.half_open), (2, 0));
+    lab.pass(Duration::from_secs(30));
+    assert_eq!(lab.server.counters().sockets, 0);
+}
+
+/// A client whose segments come a second time, with some bytes of the TCP header changed and the checksum right.
+fn talk_among_forgeries(seed: u64, to: &'static str) {
+    let last: Rc<RefCell<Vec<u8>>> = Rc::default();
+    let (kept, forged, dice) = (last.clone(), last, Dice::new(seed));
+    let neighbour: Neighbour = Box::new(move |_| {
+        let mut bytes = forged.borrow().clone();
+        let header = if bytes.get(12) == Some(&8) { 34 } else { 54 };
+        for _ in 0..=dice.roll(3) {
+            let at = header + dice.roll(40) as usize;
+            *bytes.get_mut(at)? = dice.roll(256) as u8;
+        }
+        fill_checksum(&mut bytes);
+        Some(bytes)
+    });
+    let lab = Lab::with_neighbour(fixed(1), neighbour);
+    lab.serve_echo(7, ListenOptions::default());
+    lab.decide(move |passing| {
+        if passing.from == 1 && is_tcp(passing.bytes) {
+            *kept.borrow_mut() = passing.bytes.to_vec();
+        }
+        None
+    });
+    let (client, exec) = (lab.client.clone(), lab.exec.clone());
+    lab.exec.spawn(async move {
+        for _ in 0..20 {
+            // Forgeries may reset it or fill it with other bytes; what matters is that both ends go on.
+            let talk = async {
+                let stream = client.connect(to.parse().unwrap()).await?;
+                stream.write_all(&pattern(seed, 3000)).await?;
+                stream.read_exact(&mut [0; 3000]).await?;
+                stream.finish();
+                read_all(&stream).await
+            };
+            let _ = exec.timeout(Duration::from_secs(30), talk).await;
+        }
+    });
+    lab.pass(Duration::from_secs(1200));
+    assert_eq!(lab.server.counters().half_open, 0);
+    assert_eq!(lab.server.counters().sockets, 0);
+}
+
+#[test]
+fn no_segment_brings_the_stack_down() {
+    for seed in 0..30 {
+        talk_among_forgeries(seed, "10.0.0.1:7");
+        talk_among_forgeries(seed, "[fd00::1]:7");
+    }
 }
 
 #[test]

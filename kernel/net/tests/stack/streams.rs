@@ -5,7 +5,9 @@ use std::time::Duration;
 use exec::join_all;
 use net::{ListenOptions, NetError, Stream};
 
-use crate::lab::{Lab, fixed, pattern, plain_link, read_all};
+use net::cable::Fate;
+
+use crate::lab::{Dice, LATENCY, Lab, fixed, pattern, plain_link, read_all};
 
 /// `count` clients at one instant, each sends `len` bytes to the echo server at `to` and wants them back.
 fn echo_clients(lab: &Lab, to: &str, count: u64, len: usize) {
@@ -139,7 +141,9 @@ fn a_reader_that_stops_stops_the_writer() {
         written.get()
     );
     assert!(written.get() > 128 << 10);
-    // Neither keep-alive nor window probes run out of patience while the peer lives.
+    // Neither keep-alive nor window probes run out of patience while the peer lives, even if it answers slowly.
+    let dice = Dice::new(1);
+    lab.decide(move |_| Some(Fate::Delay(LATENCY * (1 + dice.roll(100) as u32))));
     lab.pass(Duration::from_secs(600));
     let read = lab.run(async move { read_all(&far).await });
     assert!(read.unwrap() == pattern(3, 1 << 20));
@@ -184,4 +188,15 @@ fn a_thousand_connections_leave_nothing_behind() {
     }
     assert_eq!(lab.server.counters().accepted, 1000);
     assert_eq!(lab.client.counters().connected, 1000);
+}
+
+#[test]
+fn bytes_are_acknowledged_at_once() {
+    let lab = Lab::new();
+    let (_far, near) = lab.pair();
+    lab.pass(Duration::from_secs(1));
+    let sent = lab.server.counters().frames_sent;
+    lab.run(async move { near.write(b"x").await }).unwrap();
+    lab.pass(Duration::from_millis(1));
+    assert_eq!(lab.server.counters().frames_sent, sent + 1);
 }
