@@ -11,6 +11,8 @@ mod handshake;
 mod hostile;
 #[path = "nbd/requests.rs"]
 mod requests;
+#[path = "nbd/storm.rs"]
+mod storm;
 
 use client::Client;
 use net::pipe::{PipeDialer, pipe_port};

@@ -14,6 +14,8 @@ pub(super) fn errno(error: VolumeError, command: u16) -> Errno {
             _ => NBD_EINVAL,
         },
         VolumeError::Unaligned => NBD_EINVAL,
+        // A pool that became read-only cannot make anything durable; only a write is a matter of permission.
+        VolumeError::Store(StoreError::ReadOnly) if command == NBD_CMD_FLUSH => NBD_EIO,
         VolumeError::ReadOnly | VolumeError::Store(StoreError::ReadOnly) => NBD_EPERM,
         VolumeError::Store(StoreError::NoSpace) => NBD_ENOSPC,
         VolumeError::Deleted | VolumeError::NoVolume | VolumeError::Store(StoreError::Closed) => {

@@ -3,7 +3,6 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use arrayvec::ArrayVec;
 use net::Stream;
 use volume::{Span, VolumeError};
 use wire::nbd::*;
@@ -220,11 +219,12 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
         let pieces = Pieces::new(request.offset, request.len.into());
         let largest = pieces.map(Span::blocks).max().unwrap_or(0);
         let (_share, mut buf) = self.buffer(largest).await;
-        let mut collected = ArrayVec::<(Span, Buf, Share), COLLECTED_MAX>::new();
+        let others = pieces.count().saturating_sub(1);
+        let mut collected: Vec<(Span, Buf, Share)> = Vec::with_capacity(others.min(COLLECTED_MAX));
         let mut result = Ok(());
         for span in pieces.rev() {
             if span.offset != request.offset
-                && !collected.is_full()
+                && collected.len() < COLLECTED_MAX
                 && let Some((share, extra)) = self.buffer_at_once(span.blocks())
             {
                 let read = self.volume.read(span, extra).await;

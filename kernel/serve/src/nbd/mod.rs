@@ -14,7 +14,8 @@
 //! - a connection holds at most its quota of the pool in each direction, and a peer that neither sends nor takes
 //!   bytes while others need memory is cut off ([`line`]);
 //! - a job that reached the volume runs to its end even if the connection ends; only its reply is dropped;
-//! - nothing is allocated per request: workers, request records and buffers are reused.
+//! - nothing is allocated per request: workers, request records and buffers are reused (but for a READ of several
+//!   pieces that is not answered in chunks, which collects them in a list).
 //!
 //! On the walk of a write: before this room `net`, after it `volume`.
 
@@ -65,7 +66,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 64,
-            extra_requests_max: 1024,
+            extra_requests_max: 512,
             handshake_time_max: Duration::from_secs(30),
         }
     }
@@ -170,8 +171,6 @@ async fn connection<D: Disk + 'static, S: Stream>(server: Server<D>, stream: S, 
     let name = String::from(negotiated.volume.name());
     info!("nbd: {peer} attached to {name}");
     let session = Rc::new(Session::new(&server, stream, negotiated));
-    // Others rely on the volume, not on the server: let no connection keep more than it needs.
-    drop(server);
     match receive::requests(&session).await {
         Ok(()) => {}
         Err(broken) => {

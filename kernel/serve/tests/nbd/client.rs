@@ -118,6 +118,11 @@ impl Client {
         (size, u16::from_be_bytes(export[10..].try_into().unwrap()))
     }
 
+    /// The cookie of the next request.
+    pub fn next_cookie(&self) -> u64 {
+        self.next_cookie + 1
+    }
+
     /// Sends a request; returns its cookie.
     pub async fn send(&mut self, command: u16, flags: u16, offset: u64, len: u32) -> u64 {
         self.next_cookie += 1;
