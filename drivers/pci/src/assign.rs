@@ -77,7 +77,12 @@ impl Function {
         let range = |low: u32, base_high: u32, limit_high: u32| {
             let base = u64::from(base_high) << 32 | u64::from((low & 0xfff0) << 16);
             let limit = u64::from(limit_high) << 32 | u64::from(low & 0xfff0_0000) | 0xf_ffff;
-            base..(limit + 1).max(base)
+            // Zeros are what is there before firmware comes, not a window at the start of memory.
+            if base == 0 {
+                0..0
+            } else {
+                base..(limit + 1).max(base)
+            }
         };
         let fetched = read(0x24);
         let (base_high, limit_high) = match fetched & 0xf {
@@ -177,5 +182,13 @@ mod tests {
         let refused = config.behind(new, Some(bridge)).assign();
         assert_eq!(refused, Err(PciError::NoRoom(0)));
         assert_eq!(config.behind(new, None).assign(), Err(PciError::NoRoom(0)));
+        config.set(bridge, 0x20, 0);
+        config.set(bridge, 0x24, 0);
+        let function = config.behind(new, Some(bridge));
+        assert_eq!(
+            function.assign(),
+            Err(PciError::NoRoom(0)),
+            "nobody set its windows"
+        );
     }
 }

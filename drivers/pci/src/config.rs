@@ -1,8 +1,10 @@
 //! Access to the configuration space, and the memory-mapped way.
 
-use hal::{Mmio, Registers};
+use alloc::rc::Rc;
 
-use crate::Address;
+use hal::{Mmio, Registers, acpi};
+
+use crate::{Address, Ports};
 
 /// A way to the configuration space of all functions.
 ///
@@ -16,6 +18,20 @@ pub trait ConfigAccess {
 
     /// Bytes of configuration space that each function has here: 4096, or 256 without extended space.
     fn space(&self) -> u16;
+}
+
+/// The best access to this machine's first segment: memory-mapped where firmware says so, else by ports.
+#[must_use]
+pub fn config_access() -> Rc<dyn ConfigAccess> {
+    let windows = acpi::facts().ecam;
+    // Enumeration begins at bus 0, so a window without it is of no use.
+    let window = windows
+        .iter()
+        .find(|it| it.segment == 0 && it.bus_first == 0);
+    match window.and_then(|it| Ecam::map(it.base, it.bus_first, it.bus_last)) {
+        Some(ecam) => Rc::new(ecam),
+        None => Rc::new(Ports),
+    }
 }
 
 /// Bytes of extended configuration space per function.

@@ -3,9 +3,11 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use crate::{Address, ConfigAccess, Function};
+use crate::{Address, Command, ConfigAccess, Function};
 
 /// Finds all functions on bus 0 and on every bus behind its bridges, in the order of their addresses per bus.
+///
+/// Bridges on the way are let pass on what functions behind them send: firmware need not have done that.
 ///
 /// Further root buses are found through the functions of a host bridge with several functions (PCI Local Bus 3.0
 /// leaves the rest to firmware tables). A bridge that nobody has numbered is listed, but nothing behind it is.
@@ -28,7 +30,10 @@ pub fn enumerate(config: &Rc<dyn ConfigAccess>) -> Vec<Function> {
         for function in bridges {
             match function.secondary_bus() {
                 Some(0) => log::warn!("pci: bridge {} leads to no bus", function.address()),
-                Some(secondary) => buses.push((secondary, Some(function.address()))),
+                Some(secondary) => {
+                    function.set_command(function.command() | Command::BUS_MASTER);
+                    buses.push((secondary, Some(function.address())));
+                }
                 None => {}
             }
         }
@@ -37,7 +42,8 @@ pub fn enumerate(config: &Rc<dyn ConfigAccess>) -> Vec<Function> {
     found
 }
 
-fn scan_device(
+/// Adds the functions of one device to `found`.
+pub(crate) fn scan_device(
     config: &Rc<dyn ConfigAccess>,
     bus: u8,
     device: u8,
@@ -90,5 +96,11 @@ mod tests {
             (Address::new(3, 2, 0), Some(Address::new(2, 0, 0))),
         ];
         assert_eq!(found, expected);
+        let passes_on = |address| {
+            let bridge = Function::find(&access, address, None).unwrap();
+            bridge.command().contains(Command::BUS_MASTER)
+        };
+        assert!(passes_on(Address::new(0, 1, 0)) && passes_on(Address::new(2, 0, 0)));
+        assert!(!passes_on(Address::new(3, 2, 0)), "leads nowhere");
     }
 }

@@ -61,6 +61,8 @@ impl ConfigAccess for FakeConfig {
 pub struct FakeFunction {
     words: [u32; 64],
     writable: [u32; 64],
+    /// Bits that a one clears.
+    events: [u32; 64],
 }
 
 impl FakeFunction {
@@ -68,10 +70,11 @@ impl FakeFunction {
         let mut function = Self {
             words: [0; 64],
             writable: [u32::MAX; 64],
+            events: [0; 64],
         };
         function.words[0] = u32::from(device) << 16 | u32::from(vendor);
         function.words[2] = class_and_revision;
-        // Commands can be written; status bits are cleared by ones, which `write` knows.
+        // Commands can be written, the status beside them cannot.
         function.writable[1] = 0xffff;
         function.writable[4..10].fill(0);
         function
@@ -99,8 +102,16 @@ impl FakeFunction {
         self
     }
 
+    /// Makes `bits` of the word at `offset` events, and the rest of its upper half read-only.
+    pub fn clears_by_ones(mut self, offset: u16, bits: u32) -> Self {
+        let index = usize::from(offset / 4);
+        (self.writable[index], self.events[index]) = (0xffff, bits);
+        self
+    }
+
     fn write(&mut self, index: usize, value: u32) {
-        let writable = self.writable[index];
-        self.words[index] = self.words[index] & !writable | value & writable;
+        let (writable, events) = (self.writable[index], self.events[index]);
+        let held = self.words[index];
+        self.words[index] = held & !writable & !(events & value) | value & writable;
     }
 }
