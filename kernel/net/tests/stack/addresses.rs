@@ -15,6 +15,8 @@ use smoltcp::wire::{
     NdiscRouterFlags, UdpPacket, UdpRepr,
 };
 
+use world::Instant;
+
 use crate::lab::{Dice, Lab, Neighbour};
 
 const SERVER_MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0, 0, 0x99]);
@@ -270,6 +272,7 @@ fn only_hosts_are_connected_to() {
         "10.0.0.1:0",
     ] {
         assert_eq!(lab.connect(to).err(), Some(NetError::Unreachable), "{to}");
+        assert!(lab.now() < Instant::ZERO + Duration::from_secs(1), "{to}");
     }
 }
 

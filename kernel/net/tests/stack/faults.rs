@@ -10,6 +10,10 @@ use net::cable::Fate;
 use net::inspect::{Role, Seen, Segment, fill_checksum, inspect, is_tcp};
 use net::{ListenOptions, NetError, Stream};
 
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    EthernetFrame, EthernetProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
+};
 use world::LinkInfo;
 
 use crate::lab::{Dice, LATENCY, Lab, Neighbour, fixed, pattern, plain_link, read_all};
@@ -235,6 +239,71 @@ fn no_segment_brings_the_stack_down() {
         talk_among_forgeries(seed, "10.0.0.1:7");
         talk_among_forgeries(seed, "[fd00::1]:7");
     }
+}
+
+/// What a greedy peer answers to a SYN-ACK: bytes past the end of a receive buffer of 128 KiB.
+fn overshoot(syn_ack: &[u8]) -> Option<Vec<u8>> {
+    let checksums = ChecksumCapabilities::default();
+    let frame = EthernetFrame::new_checked(syn_ack).ok()?;
+    let ip = Ipv4Repr::parse(&Ipv4Packet::new_checked(frame.payload()).ok()?, &checksums).ok()?;
+    let (us, peer) = (ip.src_addr.into(), ip.dst_addr.into());
+    let tcp = TcpPacket::new_checked(frame.payload().get(20..)?).ok()?;
+    let tcp = TcpRepr::parse(&tcp, &us, &peer, &checksums).ok()?;
+    if tcp.control != TcpControl::Syn {
+        return None;
+    }
+    let answer = TcpRepr {
+        src_port: tcp.dst_port,
+        dst_port: tcp.src_port,
+        control: TcpControl::None,
+        seq_number: tcp.ack_number? + 200_000,
+        ack_number: Some(tcp.seq_number + 1),
+        window_len: 1000,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        payload: &[7; 1000],
+        ..tcp
+    };
+    let header = Ipv4Repr {
+        src_addr: ip.dst_addr,
+        dst_addr: ip.src_addr,
+        payload_len: answer.buffer_len(),
+        ..ip
+    };
+    let mut bytes = vec![0; 34 + answer.buffer_len()];
+    let mut out = EthernetFrame::new_unchecked(&mut bytes);
+    out.set_dst_addr(frame.src_addr());
+    out.set_src_addr(frame.dst_addr());
+    out.set_ethertype(EthernetProtocol::Ipv4);
+    header.emit(
+        &mut Ipv4Packet::new_unchecked(out.payload_mut()),
+        &checksums,
+    );
+    let segment = &mut TcpPacket::new_unchecked(&mut out.payload_mut()[20..]);
+    answer.emit(segment, &peer, &us, &checksums);
+    Some(bytes)
+}
+
+#[test]
+fn bytes_past_the_window_are_left_out() {
+    let overshot = Rc::new(Cell::new(0));
+    let count = overshot.clone();
+    let neighbour: Neighbour = Box::new(move |bytes| {
+        let answer = overshoot(bytes);
+        count.set(count.get() + u32::from(answer.is_some()));
+        answer
+    });
+    let lab = Lab::with_neighbour(fixed(1), neighbour);
+    lab.serve_echo(7, ListenOptions::default());
+    let near = lab.connect("10.0.0.1:7").unwrap();
+    let back = lab.run(async move {
+        near.write_all(b"ping").await.unwrap();
+        near.finish();
+        read_all(&near).await
+    });
+    assert_eq!(back.unwrap(), b"ping");
+    assert_eq!(overshot.get(), 1);
 }
 
 #[test]
