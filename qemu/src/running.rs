@@ -110,7 +110,15 @@ impl Running {
     /// # Errors
     /// When it does not come within `limit` or the machine ends first; the error shows the end of the log.
     pub fn wait_for(&mut self, pattern: &str, limit: Duration) -> Result<String> {
-        self.wait_for_after(0, pattern, limit)
+        self.wait_for_line(0, &[pattern], limit)
+    }
+
+    /// As [`wait_for`](Self::wait_for), for the first line that contains one of `patterns`.
+    ///
+    /// # Errors
+    /// As [`wait_for`](Self::wait_for).
+    pub fn wait_for_any(&mut self, patterns: &[&str], limit: Duration) -> Result<String> {
+        self.wait_for_line(0, patterns, limit)
     }
 
     /// As [`wait_for`](Self::wait_for), looking only behind the first `offset` bytes of the log.
@@ -123,24 +131,35 @@ impl Running {
         pattern: &str,
         limit: Duration,
     ) -> Result<String> {
+        self.wait_for_line(offset, &[pattern], limit)
+    }
+
+    fn wait_for_line(
+        &mut self,
+        offset: usize,
+        patterns: &[&str],
+        limit: Duration,
+    ) -> Result<String> {
         let deadline = Instant::now() + limit;
+        let wanted = |line: &str| patterns.iter().any(|pattern| line.contains(pattern));
         loop {
             let ended = self.try_wait()?;
             let log = self.serial();
             let new = log.get(offset..).unwrap_or_default();
             let complete = new.rfind('\n').map_or("", |end| &new[..end]);
-            if let Some(line) = complete.lines().find(|line| line.contains(pattern)) {
+            if let Some(line) = complete.lines().find(|line| wanted(line)) {
                 return Ok(line.trim_end().to_owned());
             }
+            let what = patterns.join("` or `");
             if let Some(status) = ended {
                 bail!(
-                    "the machine ended ({status}) before `{pattern}`\n{}",
+                    "the machine ended ({status}) before `{what}`\n{}",
                     self.evidence()
                 );
             }
             if Instant::now() > deadline {
                 bail!(
-                    "no `{pattern}` on the console within {limit:?}\n{}",
+                    "no `{what}` on the console within {limit:?}\n{}",
                     self.evidence()
                 );
             }

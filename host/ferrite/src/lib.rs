@@ -19,4 +19,5 @@ mod failure;
 mod output;
 
 pub use client::Client;
+pub use describe::items;
 pub use failure::Failure;

@@ -10,12 +10,15 @@
 #![forbid(unsafe_code)]
 
 pub mod clients;
+pub mod ext4;
 pub mod linux;
 pub mod nbd;
 pub mod reference;
+mod rider;
 mod scratch;
 mod station;
 pub mod workload;
 
+pub use rider::Rider;
 pub use scratch::Scratch;
 pub use station::{READY_LIMIT, Station};

@@ -1,6 +1,7 @@
 //! A server that nobody here wrote, to try clients and workloads on.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,8 +41,19 @@ impl Reference {
         Self::with(&["eval", &size, &read])
     }
 
+    /// Serves a file at a given address, as a server does that comes back after a restart.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn of_file(path: &Path, address: SocketAddr) -> Result<Self> {
+        Self::at(address, &["file", &path.to_string_lossy()])
+    }
+
     fn with(plugin: &[&str]) -> Result<Self> {
-        let address = probe::free_port()?;
+        Self::at(probe::free_port()?, plugin)
+    }
+
+    fn at(address: SocketAddr, plugin: &[&str]) -> Result<Self> {
         let mut child = Command::new("nbdkit")
             .args([
                 "--foreground",

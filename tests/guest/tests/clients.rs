@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use guest::nbd::{EIO, Nbd, NbdError};
 use guest::reference::Reference;
 use guest::workload::Workload;
-use guest::{Scratch, clients};
+use guest::{Rider, Scratch, clients, ext4};
 use qemu::{Boot, Bus, Drive, Firmware, Machine, Network};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -93,6 +93,33 @@ fn the_workload_holds_on_a_reference_and_notices_loss() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("holds version 0; durable is"), "{error}");
+}
+
+#[test]
+fn a_rider_outlives_its_reference() {
+    let scratch = Scratch::new("rider");
+    let path = qemu::sparse_file(scratch.file("disk.raw"), 16 << 20).unwrap();
+    let address = qemu::probe::free_port().unwrap();
+    let mut server = Reference::of_file(&path, address).unwrap();
+    let mut rider = Rider::connect(address, "").unwrap();
+    for round in 1..4 {
+        rider.run(&format!("write -P {round} {round}M 1M")).unwrap();
+        rider.run("flush").unwrap();
+        drop(server);
+        server = Reference::of_file(&path, address).unwrap();
+        rider.run(&format!("read -P {round} {round}M 1M")).unwrap();
+    }
+    assert!(
+        rider.run("read -P 9 1M 1M").is_err(),
+        "a wrong pattern must be noticed"
+    );
+    rider.end().unwrap();
+}
+
+#[test]
+fn a_linux_client_keeps_its_files_on_a_reference() {
+    let server = Reference::start(512 << 20).unwrap();
+    ext4::survives_a_kill(server.address().port(), "", "reference").unwrap();
 }
 
 /// Boot sector: writes `hello` and a newline to the serial port, then 3 to the debug-exit port.

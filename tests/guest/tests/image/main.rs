@@ -1,0 +1,10 @@
+//! The finished image in QEMU, judged from outside.
+//!
+//! `cargo xtask image` builds what these start; `cargo xtask test --only guest -- NAME` runs the ones that match.
+
+mod api;
+mod boot;
+mod damage;
+mod linux;
+mod restart;
+mod serve;
