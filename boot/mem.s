@@ -5,12 +5,12 @@
 
     .section .text.mem, "ax"
 
-    .globl memcpy, memmove
-    .type memcpy, @function
-    .type memmove, @function
+    .globl image_memcpy, image_memmove
+    .type image_memcpy, @function
+    .type image_memmove, @function
     .balign 16
-memcpy:
-memmove:
+image_memcpy:
+image_memmove:
     mov rax, rdi
     cmp rdx, 16
     jb 5f
@@ -108,13 +108,13 @@ memmove:
     mov [rdi + rdx - 2], r8w
 9:  mov [rdi], cl
 8:  ret
-    .size memcpy, . - memcpy
-    .size memmove, . - memmove
+    .size image_memcpy, . - image_memcpy
+    .size image_memmove, . - image_memmove
 
-    .globl memset
-    .type memset, @function
+    .globl image_memset
+    .type image_memset, @function
     .balign 16
-memset:
+image_memset:
     mov rax, rdi
     movzx esi, sil
     mov rcx, 0x0101010101010101
@@ -154,14 +154,14 @@ memset:
     dec edx
     jnz 6b
 7:  ret
-    .size memset, . - memset
+    .size image_memset, . - image_memset
 
-    .globl memcmp, bcmp
-    .type memcmp, @function
-    .type bcmp, @function
+    .globl image_memcmp, image_bcmp
+    .type image_memcmp, @function
+    .type image_bcmp, @function
     .balign 16
-memcmp:
-bcmp:
+image_memcmp:
+image_bcmp:
 1:  cmp rdx, 8
     jb 2f
     mov rax, [rdi]
@@ -189,23 +189,17 @@ bcmp:
     ret
 3:  xor eax, eax
     ret
-    .size memcmp, . - memcmp
-    .size bcmp, . - bcmp
+    .size image_memcmp, . - image_memcmp
+    .size image_bcmp, . - image_bcmp
 
-    .globl strlen
-    .type strlen, @function
+    .globl image_strlen
+    .type image_strlen, @function
     .balign 16
-strlen:
+image_strlen:
     lea rax, [rdi - 1]
 1:  inc rax
     cmp byte ptr [rax], 0
     jne 1b
     sub rax, rdi
     ret
-    .size strlen, . - strlen
-
-# Named by prebuilt code; never reached, because panics abort.
-    .globl rust_eh_personality, _Unwind_Resume
-rust_eh_personality:
-_Unwind_Resume:
-    ud2
+    .size image_strlen, . - image_strlen

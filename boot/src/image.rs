@@ -8,7 +8,6 @@ use crate::handover::Span;
 use crate::memory::PAGE;
 
 core::arch::global_asm!(include_str!("../entry.s"));
-core::arch::global_asm!(include_str!("../mem.s"));
 
 unsafe extern "C" {
     static entry64: u8;

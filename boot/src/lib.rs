@@ -12,6 +12,8 @@
 //! - interrupts are unmasked only in `hal::irq::wait_for_interrupt`;
 //! - traps run on stacks of their own, because compiled code uses the red zone.
 //!
+//! A backtrace has names only in an image that `symbols::pack` made out of the linked one; without it, addresses.
+//!
 //! Words on the command line that are read here: `log.level=LEVEL`; for tests only, `test.exit=1`: a crash ends QEMU
 //! through isa-debug-exit instead of rebooting.
 
@@ -28,6 +30,7 @@ extern crate alloc;
 
 mod handover;
 mod info;
+mod mem;
 mod memory;
 mod multiboot2;
 mod paging;

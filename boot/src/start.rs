@@ -44,7 +44,8 @@ extern "C" fn boot_start(magic: u32, info: u32) -> ! {
     } else {
         pvh::read(&EarlyMap, info.into())
     };
-    let told = told.unwrap_or_else(|| panic!("the loader left no map of memory (eax {magic:#x})"));
+    let mut told =
+        told.unwrap_or_else(|| panic!("the loader left no map of memory (eax {magic:#x})"));
     info!("started by {:?}", told.loader);
 
     let taken = taken(&told);
@@ -61,6 +62,7 @@ extern "C" fn boot_start(magic: u32, info: u32) -> ! {
             end: u64::MAX,
         },
     );
+    lift_from_page_zero(&mut told, &mut free);
     take_crash_record(&mut free);
     map_memory(&ram, &mut free);
     for span in &free {
@@ -76,6 +78,7 @@ extern "C" fn boot_start(magic: u32, info: u32) -> ! {
     acpi::init(info.rsdp.as_ref(), copy_physical);
     clock::init();
     irq::init();
+    power::init();
     appliance_main(Box::leak(Box::new(info)))
 }
 
@@ -87,6 +90,44 @@ fn taken(told: &Handover) -> arrayvec::ArrayVec<Span, 32> {
         taken.extend([*module, *line]);
     }
     taken
+}
+
+/// The span with most memory that entry.s mapped, so that small ones between holes are not used up.
+fn largest(free: &mut Spans) -> &mut Span {
+    free.iter_mut()
+        .max_by_key(|span| span.end.min(EARLY_MAP_END).saturating_sub(span.start))
+        .filter(|span| span.start < EARLY_MAP_END)
+        .expect("no usable memory below 4 GiB")
+}
+
+/// Moves modules out of page zero, which is about to vanish: GRUB on UEFI puts small ones there.
+fn lift_from_page_zero(told: &mut Handover, free: &mut Spans) {
+    for (module, _) in told
+        .modules
+        .iter_mut()
+        .filter(|(module, _)| module.start < PAGE)
+    {
+        let len = module.len();
+        let supply = largest(free);
+        let target = supply.start;
+        supply.start += len.next_multiple_of(PAGE);
+        assert!(
+            supply.start <= supply.end,
+            "no memory for a module of {len} bytes"
+        );
+        // SAFETY: (1) both are mapped by entry.s, and the target is free memory that was just taken; (2) an instruction,
+        // because address zero is no valid pointer to the language.
+        unsafe {
+            core::arch::asm!(
+                "rep movsb",
+                inout("rsi") module.start => _,
+                inout("rdi") target => _,
+                inout("rcx") len => _,
+                options(nostack, preserves_flags)
+            );
+        }
+        *module = Span::at(target, len);
+    }
 }
 
 fn take_crash_record(free: &mut Spans) {
@@ -117,11 +158,7 @@ fn take_crash_record(free: &mut Spans) {
 
 /// Builds the final page tables out of the front of free memory and changes over to them.
 fn map_memory(ram: &Spans, free: &mut Spans) {
-    // The largest span, so that small ones between holes are not used up.
-    let supply = free
-        .iter_mut()
-        .max_by_key(|span| span.end.min(EARLY_MAP_END).saturating_sub(span.start))
-        .expect("no usable memory below 4 GiB");
+    let supply = largest(free);
     let frames = Frames {
         early: Some(Span {
             start: supply.start,

@@ -88,6 +88,12 @@ pub fn facts() -> Facts {
     FACTS.lock().clone().unwrap_or_default()
 }
 
+/// The power management registers, if there are any.
+#[must_use]
+pub fn fixed() -> Option<Fixed> {
+    FACTS.lock().as_ref()?.fixed
+}
+
 fn parse(rsdp: &[u8; 36], read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Facts {
     let mut facts = Facts::default();
     for address in root(rsdp, read) {
@@ -96,7 +102,7 @@ fn parse(rsdp: &[u8; 36], read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Facts
         };
         match &table[..4] {
             b"FACP" => {
-                facts.fixed = fixed(&table);
+                facts.fixed = parse_fixed(&table);
                 facts.soft_off = dsdt(&table)
                     .and_then(|address| self::table(address, read))
                     .and_then(|table| soft_off(&table));
@@ -142,7 +148,7 @@ fn table(address: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<V
     (table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) == 0).then_some(table)
 }
 
-fn fixed(fadt: &[u8]) -> Option<Fixed> {
+fn parse_fixed(fadt: &[u8]) -> Option<Fixed> {
     let port = |at| u32_at(fadt, at).and_then(|port| u16::try_from(port).ok());
     let byte = |at: usize| fadt.get(at).copied().unwrap_or(0);
     let flags = u32_at(fadt, 112)?;

@@ -25,7 +25,7 @@ static UNDER_TEST: AtomicBool = AtomicBool::new(false);
 
 /// Makes the power button an event that [`power_button_pressed`] sees. Without ACPI it does nothing.
 pub fn init() {
-    let Some(fixed) = acpi::facts().fixed else {
+    let Some(fixed) = acpi::fixed() else {
         return;
     };
     let (port, value) = fixed.enable;
@@ -52,7 +52,7 @@ fn events(fixed: &Fixed) -> impl Iterator<Item = u16> {
 /// Whether the power button was pressed since the last call. Cheap enough to ask some times per second.
 #[must_use]
 pub fn power_button_pressed() -> bool {
-    let Some(fixed) = acpi::facts().fixed else {
+    let Some(fixed) = acpi::fixed() else {
         return false;
     };
     let mut pressed = false;
@@ -83,7 +83,7 @@ pub fn shutdown() -> ! {
 
 /// Restarts the machine.
 pub fn reboot() -> ! {
-    if let Some((place, value)) = acpi::facts().fixed.and_then(|fixed| fixed.reset) {
+    if let Some((place, value)) = acpi::fixed().and_then(|fixed| fixed.reset) {
         match place {
             Place::Port(port) => port::write8(port, value),
             Place::Memory(address) => {

@@ -27,7 +27,6 @@ fn main(info: &'static boot::BootInfo) -> ! {
     if let Some(report) = hal::crash::take_previous() {
         log::warn!("the last run ended in a crash: {report}");
     }
-    hal::power::init();
     if let Some(kind) = hal::watchdog::start(10) {
         log::info!("watchdog: {kind:?}");
     }

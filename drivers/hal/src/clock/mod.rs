@@ -55,7 +55,7 @@ pub fn mark_start() {
 
 /// Finds out how fast the counter runs and what the wall clock says. Needs ACPI tables; takes some milliseconds.
 pub fn init() {
-    let century = acpi::facts().fixed.map_or(0, |fixed| fixed.century);
+    let century = acpi::fixed().map_or(0, |fixed| fixed.century);
     let (name, hz) = if let Some(hz) = hypervisor_hz() {
         ("the hypervisor", hz)
     } else if let Some(reference) = Reference::find() {
