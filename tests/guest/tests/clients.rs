@@ -109,11 +109,12 @@ fn a_rider_outlives_its_reference() {
         server = Reference::of_file(&path, address).unwrap();
         rider.run(&format!("read -P {round} {round}M 1M")).unwrap();
     }
+    rider.end().unwrap();
+    let mut rider = Rider::connect(address, "").unwrap();
     assert!(
         rider.run("read -P 9 1M 1M").is_err(),
         "a wrong pattern must be noticed"
     );
-    rider.end().unwrap();
 }
 
 #[test]
