@@ -27,6 +27,10 @@ const QUEUE: u16 = 0;
 /// Header and status of a request come on top of its pages.
 const SEGMENTS_EXTRA: u16 = 2;
 
+/// Entries of the ring, where the device has them, however few commands are wanted: as many as make the largest
+/// transfer possible.
+const RING_MIN: u16 = 64;
+
 /// Feature bits of block devices (5.2.3).
 mod feature {
     pub const SEG_MAX: u64 = 1 << 2;
@@ -107,15 +111,24 @@ impl<T: Transport> BlkDisk<T> {
         let features = transport::negotiate(&mut transport, WANTED)?;
         let mut traits = read_config(&transport, |transport| Traits::read(transport, features))?
             .ok_or(VirtioError::Refused)?;
-        let segments_max = traits.geometry.transfer_blocks_max as u16 + SEGMENTS_EXTRA;
-        let depth_max = config.depth_max;
-        let mut open = |segments_max| {
-            transport::open_queue(&mut transport, QUEUE, depth_max, segments_max, features)
-        };
-        let queue = open(segments_max)?;
+        let entries = config
+            .depth_max
+            .clamp(RING_MIN, 1 << 15)
+            .next_power_of_two();
+        let ring = transport.queue_size_max(QUEUE).min(entries);
+        // No chain may be longer than the ring, even an indirect one (2.7.5.3.1).
+        let segments_max = ring.min(Buf::PAGES_MAX as u16 + SEGMENTS_EXTRA);
+        let blocks_max = segments_max.saturating_sub(SEGMENTS_EXTRA);
+        if blocks_max == 0 {
+            return Err(VirtioError::Refused);
+        }
+        let transfer_max = &mut traits.geometry.transfer_blocks_max;
+        *transfer_max = u32::from(blocks_max).min(*transfer_max);
+        let segments_max = *transfer_max as u16 + SEGMENTS_EXTRA;
+        let queue = transport::open_queue(&mut transport, QUEUE, ring, segments_max, features)?;
         traits.read_only |= traits.geometry.blocks == 0;
         transport::go(&mut transport)?;
-        let mut engine = Engine::new(transport, queue, config.command_timeout);
+        let mut engine = Engine::new(transport, queue, config.depth_max, config.command_timeout);
         let serial = engine.identify(clock)?;
         let geometry = traits.geometry;
         info!(

@@ -267,7 +267,7 @@ impl Ring {
                 len,
                 writable,
             });
-            assert!(chain.segments.len() <= usize::from(limit), "a loop");
+            assert!(chain.segments.len() <= usize::from(self.size), "too long");
             if flags & FLAG_NEXT == 0 {
                 return chain;
             }

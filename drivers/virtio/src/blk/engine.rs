@@ -70,18 +70,20 @@ pub struct Engine<T: Transport> {
 }
 
 impl<T: Transport> Engine<T> {
-    pub fn new(transport: T, mut queue: Queue, timeout: Duration) -> Self {
+    /// An engine of at most `depth_max` commands at one time.
+    pub fn new(transport: T, mut queue: Queue, depth_max: u16, timeout: Duration) -> Self {
         let slots = queue.slots();
+        let depth = usize::from(depth_max).clamp(1, slots);
         queue.disable_interrupts();
         Self {
             transport,
-            areas: Rc::new(DmaBuf::new((slots * AREA).div_ceil(dma::PAGE_SIZE))),
-            entries: (0..slots).map(|_| Entry::Free).collect(),
-            free: (0..slots).rev().collect(),
+            areas: Rc::new(DmaBuf::new((depth * AREA).div_ceil(dma::PAGE_SIZE))),
+            entries: (0..depth).map(|_| Entry::Free).collect(),
+            free: (0..depth).rev().collect(),
             by_token: alloc::vec![0; slots].into_boxed_slice(),
             queue,
             in_flight: 0,
-            line: VecDeque::with_capacity(slots),
+            line: VecDeque::with_capacity(depth),
             next_ticket: 0,
             timeout_nanos: u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
             now: 0,
@@ -149,7 +151,7 @@ impl<T: Transport> Engine<T> {
         let area = number * AREA;
         layout::write(&self.areas, area, kind, sector, sectors);
         let segments = Segments::of(kind, self.areas.device_address() + area as u64, &mut buf);
-        // There are as many ring slots as entries, and an entry outlives its slot.
+        // There is a ring slot for each entry, and an entry outlives its slot.
         let Some(token) = self.queue.push(segments.as_slice()) else {
             panic!("fewer slots than commands")
         };

@@ -30,10 +30,15 @@ struct Medium {
     /// Kind, first sector and length in bytes (for ranges: in sectors) of each command.
     log: Rc<RefCell<Vec<(u32, u64, u64)>>>,
     mode: Rc<Cell<Mode>>,
+    depth: u16,
 }
 
 impl Medium {
-    fn new(features: u64, queue_size: u16) -> Self {
+    fn new(features: u64, depth: u16) -> Self {
+        Self::with_queue(features, 256, depth)
+    }
+
+    fn with_queue(features: u64, queue_size: u16, depth: u16) -> Self {
         let mut config = alloc::vec![0; 60];
         // Three sectors too many for whole blocks.
         config[0..8].copy_from_slice(&(BLOCKS * 8 + 3).to_le_bytes());
@@ -48,6 +53,7 @@ impl Medium {
             data: Rc::new(RefCell::new(alloc::vec![0; BLOCKS as usize * BLOCK_SIZE])),
             log: Rc::default(),
             mode: Rc::new(Cell::new(Mode::Serve)),
+            depth,
         };
         let hooked = medium.clone();
         medium.device.on_notify(move |_, _| hooked.serve());
@@ -57,6 +63,7 @@ impl Medium {
     fn open(&self) -> BlkDisk<FakeDevice> {
         let config = BlkConfig {
             id: String::from("vblk0"),
+            depth_max: self.depth,
             ..BlkConfig::default()
         };
         BlkDisk::open(self.device.clone(), config, &TickingClock::default()).unwrap()
@@ -173,6 +180,22 @@ fn geometry_and_names() {
     let clock = TickingClock::default();
     let refused = BlkDisk::open(medium.device.clone(), BlkConfig::default(), &clock).err();
     assert_eq!(refused, Some(VirtioError::Refused), "8 KiB sectors");
+}
+
+#[test]
+fn transfers_are_no_longer_than_the_ring() {
+    for features in [ALL, ALL & !Feature::RING_INDIRECT_DESC.bits()] {
+        let medium = Medium::with_queue(features, 16, 256);
+        let disk = medium.open();
+        assert_eq!(disk.geometry().transfer_blocks_max, 14);
+        let (_, result) = finish(&disk, disk.write(0, patterned(14, 9)));
+        assert_eq!(result, Ok(()));
+        assert_eq!(medium.data.borrow()[14 * BLOCK_SIZE - 1], 9 + 13);
+    }
+    let clock = TickingClock::default();
+    let medium = Medium::with_queue(ALL, 2, 256);
+    let refused = BlkDisk::open(medium.device, BlkConfig::default(), &clock).err();
+    assert_eq!(refused, Some(VirtioError::Refused));
 }
 
 #[test]
