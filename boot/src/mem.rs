@@ -62,10 +62,8 @@ mod tests {
         let left = pattern();
         for len in LENGTHS {
             // SAFETY: both ranges lie in `left`.
-            assert_eq!(
-                unsafe { image_memcmp(left.as_ptr(), left.as_ptr(), len) },
-                0
-            );
+            let same = unsafe { image_memcmp(left.as_ptr(), left.as_ptr(), len) };
+            assert_eq!(same, 0);
             for at in 0..len {
                 let mut right = left.clone();
                 right[at] ^= 0x80;

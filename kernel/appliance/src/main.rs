@@ -19,11 +19,7 @@ fn main(info: &'static boot::BootInfo) -> ! {
     if let Some(config) = hal::fw_cfg::read("opt/ferrite/config") {
         log::debug!("configuration of {} bytes by fw_cfg", config.len());
     }
-    log::debug!(
-        "wall time {:?}, random {:?}",
-        hal::clock::wall_nanos(),
-        hal::cpu::random()
-    );
+    log::debug!("wall time {:?}", hal::clock::wall_nanos());
     if let Some(report) = hal::crash::take_previous() {
         log::warn!("the last run ended in a crash: {report}");
     }
