@@ -39,12 +39,16 @@ impl Rig {
     }
 
     fn with_pool(pages: usize) -> Self {
+        Self::with_limits(pages, Limits::default())
+    }
+
+    fn with_limits(pages: usize, limits: Limits) -> Self {
         let bench = Bench::new();
         let volumes = Volumes::new(bench.store());
         let (listener, port) = pipe_port(64 << 10);
         let pool = Pool::new(pages);
         let exec = bench.exec.clone();
-        let server = Server::new(exec, volumes.clone(), pool.clone(), Limits::default());
+        let server = Server::new(exec, volumes.clone(), pool.clone(), limits);
         bench.exec.spawn(server.serve(listener));
         let demo = volumes.clone();
         bench.run(async move {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use net::Stream;
 use net::pipe::{Pipe, PipeDialer};
+use serve::nbd::Limits;
 use wire::nbd::*;
 
 use crate::{Random, Rig, attached, noise};
@@ -14,13 +15,20 @@ use crate::{Random, Rig, attached, noise};
 const REGION: u64 = 8 << 20;
 /// Requests in progress on each connection.
 const DEPTH: u64 = 32;
-/// Bytes of a region that one request may use.
-const SLOT: u64 = REGION / DEPTH;
+/// Bytes of half a slot: the most of one request.
+const HALF: u64 = REGION / DEPTH / 2;
 
 #[test]
 fn many_clients_with_deep_queues_share_the_smallest_pool() {
     for structured in [true, false] {
-        let rig = Rig::new();
+        // Fewer workers than requests, so that both memory and workers run out.
+        let rig = Rig::with_limits(
+            64,
+            Limits {
+                extra_requests_max: 0,
+                ..Limits::default()
+            },
+        );
         let exec = rig.bench.exec.clone();
         rig.story(async move |port| {
             let clients = (0..8).map(|number| client(port.clone(), structured, number));
@@ -30,21 +38,32 @@ fn many_clients_with_deep_queues_share_the_smallest_pool() {
     }
 }
 
-/// Writes to all slots of its region at once, then reads them all at once.
+/// In each round, reads what the last round wrote to one half of each slot and writes to the other, all at once.
 async fn client(port: PipeDialer, structured: bool, number: u64) {
     let mut client = attached(&port, structured).await;
     let mut random = Random(number + 1);
-    for _ in 0..3 {
-        let mut expected = HashMap::new();
+    let mut written: Vec<(u64, Vec<u8>)> = Vec::new();
+    for round in 0..4 {
         let mut slots = Vec::new();
         for slot in 0..DEPTH {
-            let len = 512 * (1 + random.below(SLOT / 512));
-            let offset = number * REGION + slot * SLOT + 512 * random.below((SLOT - len) / 512 + 1);
+            let len = 512 * (1 + random.below(HALF / 512));
+            let start = number * REGION + (2 * slot + round % 2) * HALF;
+            let offset = start + 512 * random.below((HALF - len) / 512 + 1);
             slots.push((offset, noise(len as usize, random.next())));
         }
         let open: Open = Rc::default();
-        let reader = collect(client.stream.clone(), open.clone(), DEPTH);
+        let mut expected = HashMap::new();
+        let answers = DEPTH + written.len() as u64;
+        let reader = collect(client.stream.clone(), open.clone(), answers);
         let writer = async {
+            for (offset, data) in written {
+                let len = data.len() as u32;
+                let cookie = client.next_cookie();
+                open.borrow_mut()
+                    .insert(cookie, (offset, vec![0; len as usize], 0));
+                expected.insert(cookie, data);
+                client.send(NBD_CMD_READ, 0, offset, len).await;
+            }
             for (offset, data) in &slots {
                 let fua = NBD_CMD_FLAG_FUA * (random.next() % 2) as u16;
                 client
@@ -54,23 +73,11 @@ async fn client(port: PipeDialer, structured: bool, number: u64) {
             }
         };
         both(reader, writer).await;
-
-        let reader = collect(client.stream.clone(), open.clone(), DEPTH);
-        let writer = async {
-            for (offset, data) in slots {
-                let len = data.len() as u32;
-                let cookie = client.next_cookie();
-                open.borrow_mut()
-                    .insert(cookie, (offset, vec![0; len as usize], 0));
-                expected.insert(cookie, data);
-                client.send(NBD_CMD_READ, 0, offset, len).await;
-            }
-        };
-        both(reader, writer).await;
         for (cookie, (_, data, covered)) in open.borrow_mut().drain() {
             assert_eq!(covered, data.len());
             assert!(data == expected[&cookie], "another request's bytes");
         }
+        written = slots;
     }
     client.bye().await;
 }
