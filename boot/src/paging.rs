@@ -205,15 +205,12 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn nothing_is_writable_and_executable() {
-        for access in [
-            Access::ReadExecute,
-            Access::Read,
-            Access::ReadWrite,
-            Access::Device,
-        ] {
-            assert!(access.bits() & WRITE == 0 || access.bits() & NO_EXECUTE != 0);
-        }
+    fn only_code_is_executable_and_it_is_never_writable() {
+        let bits = |access: Access| (access.bits() & NO_EXECUTE == 0, access.bits() & WRITE != 0);
+        assert_eq!(bits(Access::ReadExecute), (true, false));
+        assert_eq!(bits(Access::Read), (false, false));
+        assert_eq!(bits(Access::ReadWrite), (false, true));
+        assert_eq!(bits(Access::Device), (false, true));
     }
 
     #[test]

@@ -97,5 +97,7 @@ mod tests {
         line(&mut ring, "done");
         ring.push(b"half");
         assert_eq!(ring.tail(9), ["done"]);
+        ring.push(&[b'x'; 25]);
+        assert!(ring.tail(9).is_empty(), "it has overwritten the finished one");
     }
 }
