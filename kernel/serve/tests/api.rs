@@ -374,6 +374,43 @@ fn wrong_bodies_are_refused_by_the_name_of_what_is_wrong() {
     assert_eq!(shrunk.json()["field"], "size");
 }
 
+/// Whatever the document promises is there: each path and method is found, and each body is checked.
+#[test]
+fn the_document_describes_what_is_served() {
+    let rig = Rig::new();
+    let document = rig.call("GET", "/openapi.json", None).json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let paths = document["paths"].as_object().unwrap();
+    let mut count = 0;
+    for (path, operations) in paths {
+        let (called, mut captured) = (path.replace("{id}", "x").replace("{v}", "x"), 0);
+        captured += path.matches('{').count();
+        for (method, operation) in operations.as_object().unwrap() {
+            count += 1;
+            let is_body = operation.get("requestBody").is_some();
+            let reply = rig.call(&method.to_uppercase(), &called, is_body.then_some("[]"));
+            assert_ne!(reply.status, 405);
+            assert_eq!(
+                reply.status == 404,
+                captured > 0 && !is_body,
+                "{method} {path}"
+            );
+            assert_eq!(reply.status == 422, is_body, "{method} {path}");
+            let parameters = operation["parameters"].as_array().unwrap().iter();
+            assert_eq!(
+                parameters.filter(|one| one["in"] == "path").count(),
+                captured
+            );
+            assert!(operation["summary"].as_str().unwrap().ends_with('.'));
+        }
+    }
+    assert_eq!(count, 13);
+    let create = &document["paths"]["/v1/volumes"]["post"]["requestBody"];
+    let schema = &create["content"]["application/json"]["schema"];
+    assert_eq!(schema["required"], json!(["name", "size"]));
+    assert_eq!(document["paths"]["/healthz"]["get"]["security"], json!([]));
+}
+
 #[test]
 fn a_volume_with_clients_needs_force_to_go() {
     let rig = Rig::new();

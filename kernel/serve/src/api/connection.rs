@@ -6,11 +6,13 @@ use core::hint::black_box;
 use core::time::Duration;
 
 use net::{NetError, Stream};
+use serde_json::Map;
 use wire::http::{CONTINUE, HEAD_MAX, RequestHead, encode_response_head};
 use world::Disk;
 
 use super::problem::Problem;
-use super::router::{Call, Method, Response, Route, call, find};
+use super::router::{Call, Response, Route, find};
+use super::shape::{read_body, read_query};
 use super::{BODY_MAX, Server, resources};
 
 /// How long, and how much, a client may go on sending after the answer that closes its connection. Closing at once
@@ -108,10 +110,7 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
         }
         let body: Vec<u8> = self.received.drain(..body_len).collect();
         let response = match accepted {
-            Ok((route, mut call)) => {
-                call.body = body;
-                (route.handler)(Rc::clone(&self.server.backend), call).await
-            }
+            Ok((route, call)) => self.handle(route, call, &body).await,
             Err(problem) => Err(problem),
         };
         let response = response.unwrap_or_else(Problem::into_response);
@@ -124,19 +123,34 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
         if route.needs_token && !self.has_token(head) {
             return Err(Problem::unauthorized());
         }
-        let call = call(route, captures, &head.query)?;
-        let is_read = matches!(route.method, Method::Post | Method::Patch);
+        let call = Call {
+            captures,
+            query: read_query(route.query, &head.query)?,
+            body: Map::new(),
+        };
         let json = matches!(
             head.content_type.as_deref(),
             None | Some("application/json")
         );
-        if is_read && head.content_length > 0 && !json {
+        if !route.body.is_empty() && head.content_length > 0 && !json {
             return Err(Problem::new(
                 415,
                 "bodies are sent as `Content-Type: application/json`",
             ));
         }
         Ok((route, call))
+    }
+
+    async fn handle(
+        &self,
+        route: &Route<D>,
+        mut call: Call,
+        body: &[u8],
+    ) -> Result<Response, Problem> {
+        if !route.body.is_empty() {
+            call.body = read_body(route.body, body)?;
+        }
+        (route.handler)(Rc::clone(&self.server.backend), call).await
     }
 
     fn has_token(&self, head: &RequestHead) -> bool {

@@ -8,35 +8,67 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use volume::{PoolInfo, PoolState, VolumeInfo, Volumes};
 use world::Disk;
 
 use super::Backend;
-use super::body::Fields;
 use super::node::{DriveInfo, DriveState, NodeInfo};
+use super::openapi;
 use super::problem::Problem;
 use super::router::{Call, Method, Response, Route};
+use super::shape::{Kind, Property};
 use super::time::rfc3339;
 
 /// The most log lines of one answer.
-const LOG_LINES_MAX: usize = 10_000;
+const LOG_LINES_MAX: u64 = 10_000;
 /// Log lines when nobody says how many.
-const LOG_LINES: usize = 100;
+const LOG_LINES: u64 = 100;
 
-/// A route to an `async fn` of this file.
+const NAME: Property = Property {
+    name: "name",
+    kind: Kind::Text,
+    is_required: true,
+    about: "1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit.",
+};
+
+const SIZE: Property = Property {
+    name: "size",
+    kind: Kind::Size,
+    is_required: true,
+    about: "Bytes: a multiple of 512, at least 4096.",
+};
+
+const NEW_SIZE: Property = Property {
+    name: "size",
+    kind: Kind::Size,
+    is_required: false,
+    about: "Bytes: a multiple of 512, not less than now.",
+};
+
+const FORCE: Property = Property {
+    name: "force",
+    kind: Kind::Flag,
+    is_required: false,
+    about: "Even while clients are attached.",
+};
+
+const TAIL: Property = Property {
+    name: "tail",
+    kind: Kind::Number(1, LOG_LINES_MAX),
+    is_required: false,
+    about: "The most lines; 100 when absent.",
+};
+
+/// A route to an `async fn` of this file: method, path, query, body, handler, and what it does.
 macro_rules! route {
-    (open $method:ident $path:literal => $handler:path) => {
-        Route {
-            needs_token: false,
-            ..route!($method $path => $handler)
-        }
-    };
-    ($method:ident $path:literal $(? $query:literal)* => $handler:path) => {
+    ($method:ident $path:literal, $query:expr, $body:expr, $handler:path, $about:literal) => {
         Route {
             method: Method::$method,
             path: $path,
-            query: &[$($query),*],
+            about: $about,
+            query: &$query,
+            body: &$body,
             needs_token: true,
             handler: |backend, call| Box::pin($handler(backend, call)),
         }
@@ -48,18 +80,22 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
     struct Table<D>(D);
     impl<D: Disk + 'static> Table<D> {
         const ROUTES: &'static [Route<D>] = &[
-            route!(open Get "/healthz" => health),
-            route!(Get "/v1/node" => node),
-            route!(Post "/v1/node/shutdown" => shutdown),
-            route!(Post "/v1/node/reboot" => reboot),
-            route!(Get "/v1/drives" => drives),
-            route!(Get "/v1/drives/{id}" => drive),
-            route!(Get "/v1/volumes" => volumes),
-            route!(Post "/v1/volumes" => create_volume),
-            route!(Get "/v1/volumes/{v}" => volume),
-            route!(Patch "/v1/volumes/{v}" => change_volume),
-            route!(Delete "/v1/volumes/{v}" ?"force" => delete_volume),
-            route!(Get "/v1/log" ?"tail" => log),
+            Route {
+                needs_token: false,
+                ..route!(Get "/healthz", [], [], health, "Tells that the API serves.")
+            },
+            route!(Get "/openapi.json", [], [], openapi, "This document."),
+            route!(Get "/v1/node", [], [], node, "Name, version, uptime, memory, pool, drives."),
+            route!(Post "/v1/node/shutdown", [], [], shutdown, "Saves everything and turns off."),
+            route!(Post "/v1/node/reboot", [], [], reboot, "Saves everything and starts again."),
+            route!(Get "/v1/drives", [], [], drives, "All drives."),
+            route!(Get "/v1/drives/{id}", [], [], drive, "One drive."),
+            route!(Get "/v1/volumes", [], [], volumes, "All volumes, oldest first."),
+            route!(Post "/v1/volumes", [], [NAME, SIZE], create_volume, "Makes an empty volume."),
+            route!(Get "/v1/volumes/{v}", [], [], volume, "One volume."),
+            route!(Patch "/v1/volumes/{v}", [], [NEW_SIZE], change_volume, "Makes a volume larger."),
+            route!(Delete "/v1/volumes/{v}", [FORCE], [], delete_volume, "Deletes a volume."),
+            route!(Get "/v1/log", [TAIL], [], log, "The most recent log lines, oldest first."),
         ];
     }
     Table::<D>::ROUTES
@@ -69,6 +105,14 @@ type Handled = Result<Response, Problem>;
 
 async fn health<D>(_: Rc<Backend<D>>, _: Call) -> Handled {
     Ok(Response::json(200, &json!({"status": "ok"})))
+}
+
+async fn openapi<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
+    let version = backend.node.info().version;
+    Ok(Response::json(
+        200,
+        &openapi::document(routes::<D>(), &version),
+    ))
 }
 
 /// A node: what the appliance says of itself, with its pool and drives in short.
@@ -214,11 +258,17 @@ async fn volumes<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled
 
 async fn create_volume<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
-    let mut fields = Fields::parse(&call.body)?;
-    let name: String = fields.required("name")?;
-    let size = fields.required("size")?;
-    fields.finish()?;
-    let info = volumes.create(&name, size).await?;
+    let name = call
+        .body
+        .get(NAME.name)
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let size = call
+        .body
+        .get(SIZE.name)
+        .and_then(Value::as_u64)
+        .unwrap_or_default();
+    let info = volumes.create(name, size).await?;
     let resource = VolumeResource::new(volumes, info);
     let mut response = Response::json(201, &resource);
     // Names need no percent-encoding.
@@ -235,9 +285,7 @@ async fn volume<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handl
 
 async fn change_volume<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
-    let mut fields = Fields::parse(&call.body)?;
-    let size = fields.optional("size")?;
-    fields.finish()?;
+    let size = call.body.get(NEW_SIZE.name).and_then(Value::as_u64);
     let name = &call.captures[0];
     let info = match size {
         Some(size) => volumes.grow(name, size).await?,
@@ -247,14 +295,24 @@ async fn change_volume<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -
 }
 
 async fn delete_volume<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
-    let force = call.flag("force")?;
+    let force = call
+        .query
+        .get(FORCE.name)
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
     catalog(&backend)?.delete(&call.captures[0], force).await?;
     Ok(Response::empty(204))
 }
 
 async fn log<D>(backend: Rc<Backend<D>>, call: Call) -> Handled {
-    let lines = call.number("tail", 1, LOG_LINES_MAX, LOG_LINES)?;
-    let lines = backend.node.log_tail(lines);
+    let lines = call
+        .query
+        .get(TAIL.name)
+        .and_then(Value::as_u64)
+        .unwrap_or(LOG_LINES);
+    let lines = backend
+        .node
+        .log_tail(usize::try_from(lines).unwrap_or(usize::MAX));
     Ok(Response::json(200, &json!({"lines": lines})))
 }
 

@@ -8,10 +8,12 @@ use alloc::vec::Vec;
 use core::pin::Pin;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use wire::http::percent_decode;
 
 use super::Backend;
 use super::problem::Problem;
+use super::shape::Property;
 
 /// What is done with a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub(super) enum Method {
 }
 
 impl Method {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
@@ -38,56 +40,15 @@ const STANDARD_METHODS: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT",
 ];
 
-/// What a handler gets.
+/// What a handler gets; checked against the properties of its route.
 #[derive(Debug, Default)]
 pub(super) struct Call {
     /// What stood in place of the `{…}` of the pattern, in order, decoded.
     pub captures: Vec<String>,
-    query: Vec<(String, String)>,
-    /// The body; JSON if there is any.
-    pub body: Vec<u8>,
-}
-
-impl Call {
-    /// A query parameter that is `true` or `false`, by default `false`.
-    pub fn flag(&self, name: &str) -> Result<bool, Problem> {
-        match self.query(name) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => {
-                let detail = format!("the query parameter `{name}` must be `true` or `false`");
-                Err(Problem::of_field(400, name, detail))
-            }
-        }
-    }
-
-    /// A query parameter that is a number from `least` to `most`.
-    pub fn number(
-        &self,
-        name: &str,
-        least: usize,
-        most: usize,
-        default: usize,
-    ) -> Result<usize, Problem> {
-        let Some(text) = self.query(name) else {
-            return Ok(default);
-        };
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text
-            .parse()
-            .ok()
-            .filter(|number| is_number && (least..=most).contains(number));
-        number.ok_or_else(|| {
-            let detail =
-                format!("the query parameter `{name}` must be a number from {least} to {most}");
-            Problem::of_field(400, name, detail)
-        })
-    }
-
-    fn query(&self, name: &str) -> Option<&str> {
-        let pair = self.query.iter().find(|(key, _)| key == name)?;
-        Some(&pair.1)
-    }
+    /// Query parameters.
+    pub query: Map<String, Value>,
+    /// Properties of the body.
+    pub body: Map<String, Value>,
 }
 
 /// What a handler gives.
@@ -130,8 +91,12 @@ pub(super) struct Route<D> {
     pub method: Method,
     /// The path; a segment `{name}` stands for any one segment.
     pub path: &'static str,
-    /// Query parameters it knows.
-    pub query: &'static [&'static str],
+    /// For people: what it does.
+    pub about: &'static str,
+    /// Query parameters.
+    pub query: &'static [Property],
+    /// Properties of the body; none means that a body is of no interest.
+    pub body: &'static [Property],
     /// Whether the token is needed.
     pub needs_token: bool,
     pub handler: fn(Rc<Backend<D>>, Call) -> Answer,
@@ -186,35 +151,6 @@ fn capture(pattern: &str, path: &str) -> Option<Vec<String>> {
         }
     }
     segments.next().is_none().then_some(captures)
-}
-
-/// Reads the query of a request for `route`.
-pub(super) fn call<D>(
-    route: &Route<D>,
-    captures: Vec<String>,
-    query: &str,
-) -> Result<Call, Problem> {
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = percent_decode(name, true).zip(percent_decode(value, true));
-        let (name, value) =
-            decoded.ok_or_else(|| Problem::new(400, "the query is not well percent-encoded"))?;
-        if !route.query.contains(&name.as_str()) {
-            let detail = format!("there is no query parameter `{name}` here");
-            return Err(Problem::of_field(400, &name, detail));
-        }
-        if pairs.iter().any(|(known, _)| *known == name) {
-            let detail = format!("the query parameter `{name}` is there twice");
-            return Err(Problem::of_field(400, &name, detail));
-        }
-        pairs.push((name, value));
-    }
-    Ok(Call {
-        captures,
-        query: pairs,
-        body: Vec::new(),
-    })
 }
 
 #[cfg(test)]

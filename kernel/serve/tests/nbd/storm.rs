@@ -13,14 +13,17 @@ use crate::{Random, Rig, attached, noise};
 
 /// Bytes of the volume that each client has to itself.
 const REGION: u64 = 8 << 20;
-/// Requests in progress on each connection.
-const DEPTH: u64 = 32;
-/// Bytes of half a slot: the most of one request.
-const HALF: u64 = REGION / DEPTH / 2;
+/// What the server moves at a time.
+const PIECE: u64 = 128 << 10;
 
 #[test]
 fn many_clients_with_deep_queues_share_the_smallest_pool() {
-    for structured in [true, false] {
+    // 16 reads of one piece keep all workers of a connection busy, and then a write comes.
+    for (structured, depth, most) in [
+        (true, 16, PIECE),
+        (true, 21, PIECE * 3 / 2),
+        (false, 32, PIECE),
+    ] {
         // Fewer workers than requests, so that both memory and workers run out.
         let rig = Rig::with_limits(
             64,
@@ -31,29 +34,31 @@ fn many_clients_with_deep_queues_share_the_smallest_pool() {
         );
         let exec = rig.bench.exec.clone();
         rig.story(async move |port| {
-            let clients = (0..8).map(|number| client(port.clone(), structured, number));
+            let clients =
+                (0..8).map(|number| client(port.clone(), structured, number, depth, most));
             exec::join_all(clients).await;
             assert_eq!(exec.now().as_nanos(), 0, "somebody waited for a timeout");
         });
     }
 }
 
-/// In each round, reads what the last round wrote to one half of each slot and writes to the other, all at once.
-async fn client(port: PipeDialer, structured: bool, number: u64) {
+/// In each round, reads what the last round wrote to one half of each slot and writes to the other, all at once:
+/// `depth` requests of at most `half` bytes of each kind.
+async fn client(port: PipeDialer, structured: bool, number: u64, depth: u64, half: u64) {
     let mut client = attached(&port, structured).await;
     let mut random = Random(number + 1);
     let mut written: Vec<(u64, Vec<u8>)> = Vec::new();
     for round in 0..4 {
         let mut slots = Vec::new();
-        for slot in 0..DEPTH {
-            let len = 512 * (1 + random.below(HALF / 512));
-            let start = number * REGION + (2 * slot + round % 2) * HALF;
-            let offset = start + 512 * random.below((HALF - len) / 512 + 1);
+        for slot in 0..depth {
+            let len = 512 * (1 + random.below(half / 512));
+            let start = number * REGION + (2 * slot + round % 2) * half;
+            let offset = start + 512 * random.below((half - len) / 512 + 1);
             slots.push((offset, noise(len as usize, random.next())));
         }
         let open: Open = Rc::default();
         let mut expected = HashMap::new();
-        let answers = DEPTH + written.len() as u64;
+        let answers = depth + written.len() as u64;
         let reader = collect(client.stream.clone(), open.clone(), answers);
         let writer = async {
             for (offset, data) in written {
