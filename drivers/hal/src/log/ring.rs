@@ -98,6 +98,9 @@ mod tests {
         ring.push(b"half");
         assert_eq!(ring.tail(9), ["done"]);
         ring.push(&[b'x'; 25]);
-        assert!(ring.tail(9).is_empty(), "it has overwritten the finished one");
+        assert!(
+            ring.tail(9).is_empty(),
+            "it has overwritten the finished one"
+        );
     }
 }
