@@ -12,6 +12,9 @@ use crate::disk_image;
 use crate::setup::{self, Need};
 use crate::steps::{cargo, run, step};
 
+/// The image's binary, as `kernel/appliance` names it.
+const BINARY: &str = "ferrite";
+
 /// Options of `image`.
 #[derive(Args)]
 pub struct ImageArgs {
@@ -60,7 +63,7 @@ pub fn build() -> Result<PathBuf> {
             ])
             .arg(&folder);
         run(&mut build)?;
-        let linked = folder.join("release").join("appliance");
+        let linked = folder.join("release").join(BINARY);
         let bytes = fs::read(&linked)
             .with_context(|| format!("no image at {} after the build", linked.display()))?;
         let packed =

@@ -13,6 +13,8 @@ mod setup;
 mod steps;
 mod test;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use steps::Profile;
@@ -60,8 +62,21 @@ struct Rest {
     arguments: Vec<String>,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run_command(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(command: Command) -> Result<()> {
+    match command {
         Command::Setup(args) => setup::command(&args),
         Command::Run(args) => run::command(&args),
         Command::Stop(args) => run::stop(&args),
