@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::pin::pin;
+use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::engine::{Engine, Queue};
 use crate::identify::{ControllerIdentity, NamespaceIdentity, Refusal, namespace_list};
 use crate::regs::{ACQ, AQA, ASQ, CC, CSTS, Configuration, VS, Version};
 use crate::request::Request;
-use crate::slots::{Outcome, Payload, SLOTS_MAX};
+use crate::slots::{Payload, SLOTS_MAX};
 use crate::{ADMIN, BLOCKS, NvmeError};
 
 /// The most namespaces that are looked at.
@@ -189,18 +189,17 @@ impl<R: Registers> BringUp<'_, R> {
     fn run(&self, command: Command, payload: Payload) -> Result<(Buf, u32), NvmeError> {
         let limit = self.setup.deadlines.admin;
         self.engine.borrow_mut().poll(self.clock.now());
-        let request = Request::new(self.engine, ADMIN, command, payload, limit);
-        let mut request = pin!(request);
+        let mut request = Request::new(self.engine, ADMIN, command, payload, limit);
         let mut context = Context::from_waker(Waker::noop());
-        let (buf, outcome): (Buf, Outcome) = loop {
-            if let Poll::Ready(answer) = request.as_mut().poll(&mut context) {
-                break answer;
+        let outcome = loop {
+            if let Poll::Ready(outcome) = Pin::new(&mut request).poll(&mut context) {
+                break outcome;
             }
             self.engine.borrow_mut().poll(self.clock.now());
             core::hint::spin_loop();
         };
         match outcome {
-            Ok(done) if done.status.is_success() => Ok((buf, done.result)),
+            Ok(done) if done.status.is_success() => Ok((request.take_pages(), done.result)),
             Ok(done) => Err(NvmeError::Refused(command.opcode(), done.status)),
             Err(DiskError::Timeout) => Err(NvmeError::Timeout),
             Err(_) => Err(NvmeError::Gone),

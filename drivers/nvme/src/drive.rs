@@ -4,6 +4,8 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use core::cell::{Cell, RefCell};
 use core::ops;
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
 use core::time::Duration;
 
 use hal::{Mmio, Registers};
@@ -173,37 +175,36 @@ impl<R: Registers> Drive<R> {
     }
 
     /// Reads or writes all pages of `pages`.
-    async fn transfer(
+    fn transfer(
         &self,
         at: BlockAddr,
-        mut pages: Buf,
+        pages: Buf,
         command: impl Fn(u32, u64, u32) -> Command,
-    ) -> (Buf, Result<(), DiskError>) {
+    ) -> Transfer<'_, R> {
         let blocks = pages.blocks();
         assert!(
             blocks <= self.geometry().transfer_blocks_max as usize,
             "a transfer larger than the drive takes"
         );
-        if let Err(error) = self.check_range(at, blocks as u64) {
-            return (pages, Err(error));
-        }
-        if blocks == 0 {
-            return (pages, Ok(()));
-        }
-        let (lba, count) = self.lbas(at, blocks as u64);
-        let command = command(self.namespace.number, lba, count);
-        let mut attempt = 1;
-        loop {
-            let limit = self.namespace.deadlines.transfer;
-            let (back, outcome) = self
-                .send(BLOCKS, command, Payload::Pages(pages), limit)
-                .await;
-            pages = back;
-            if attempt < ATTEMPTS_MAX && is_transient(&outcome) {
-                attempt += 1;
-                continue;
+        let known = match self.check_range(at, blocks as u64) {
+            Ok(()) if blocks == 0 => Some(Ok(())),
+            Ok(()) => None,
+            Err(error) => Some(Err(error)),
+        };
+        let command = match known {
+            None => {
+                let (lba, count) = self.lbas(at, blocks as u64);
+                command(self.namespace.number, lba, count)
             }
-            return (pages, self.judge(&command, outcome));
+            // Never sent.
+            Some(_) => Command::flush(self.namespace.number),
+        };
+        let limit = self.namespace.deadlines.transfer;
+        Transfer {
+            drive: self,
+            request: Request::new(&self.engine, BLOCKS, command, Payload::Pages(pages), limit),
+            attempts: ATTEMPTS_MAX,
+            known,
         }
     }
 
@@ -214,18 +215,9 @@ impl<R: Registers> Drive<R> {
         payload: Payload,
         limit: Duration,
     ) -> (Buf, Result<(), DiskError>) {
-        let (pages, outcome) = self.send(queue, command, payload, limit).await;
-        (pages, self.judge(&command, outcome))
-    }
-
-    fn send(
-        &self,
-        queue: usize,
-        command: Command,
-        payload: Payload,
-        limit: Duration,
-    ) -> Request<'_, R> {
-        Request::new(&self.engine, queue, command, payload, limit)
+        let mut request = Request::new(&self.engine, queue, command, payload, limit);
+        let outcome = (&mut request).await;
+        (request.take_pages(), self.judge(&command, outcome))
     }
 
     fn judge(&self, command: &Command, outcome: Outcome) -> Result<(), DiskError> {
@@ -261,8 +253,35 @@ impl<R: Registers> Drive<R> {
     }
 }
 
-fn is_transient(outcome: &Outcome) -> bool {
-    outcome.is_ok_and(|done| done.status.is_transient())
+/// A read or write on its way. By hand instead of an `async fn`, which would move the buffer at each level.
+struct Transfer<'a, R: Registers> {
+    drive: &'a Drive<R>,
+    request: Request<'a, R>,
+    /// How often it may still be sent.
+    attempts: u32,
+    /// The result, where nothing needs to be sent.
+    known: Option<Result<(), DiskError>>,
+}
+
+impl<R: Registers> Future for Transfer<'_, R> {
+    type Output = (Buf, Result<(), DiskError>);
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(result) = this.known {
+            return Poll::Ready((this.request.take_pages(), result));
+        }
+        loop {
+            let outcome = ready!(Pin::new(&mut this.request).poll(context));
+            this.attempts -= 1;
+            if this.attempts > 0 && outcome.is_ok_and(|done| done.status.is_transient()) {
+                this.request.restart();
+                continue;
+            }
+            let result = this.drive.judge(this.request.command(), outcome);
+            return Poll::Ready((this.request.take_pages(), result));
+        }
+    }
 }
 
 impl<R: Registers> Disk for Drive<R> {
@@ -282,15 +301,18 @@ impl<R: Registers> Disk for Drive<R> {
         self.namespace.info.clone()
     }
 
-    async fn read(&self, at: BlockAddr, into: Buf) -> (Buf, Result<(), DiskError>) {
-        self.transfer(at, into, Command::read).await
+    fn read(&self, at: BlockAddr, into: Buf) -> impl Future<Output = (Buf, Result<(), DiskError>)> {
+        self.transfer(at, into, Command::read)
     }
 
-    async fn write(&self, at: BlockAddr, from: Buf) -> (Buf, Result<(), DiskError>) {
+    fn write(
+        &self,
+        at: BlockAddr,
+        from: Buf,
+    ) -> impl Future<Output = (Buf, Result<(), DiskError>)> {
         self.transfer(at, from, |number, lba, count| {
             Command::write(number, lba, count, false)
         })
-        .await
     }
 
     async fn flush(&self) -> Result<(), DiskError> {

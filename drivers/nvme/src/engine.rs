@@ -15,12 +15,12 @@ use core::task::Waker;
 use core::time::Duration;
 
 use hal::Registers;
-use world::{Buf, DiskError, Instant};
+use world::{DiskError, Instant};
 
 use crate::command::Command;
 use crate::regs::{CC, CSTS, Configuration};
 use crate::ring::Ring;
-use crate::slots::{Outcome, Payload, Slots};
+use crate::slots::{Answer, Payload, Slots};
 
 /// How often commands are checked for their deadlines while any are on their way.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -120,7 +120,7 @@ impl<R: Registers> Engine<R> {
         }
     }
 
-    /// Puts a command into queue `number`, if it is the caller's turn. Takes the payload only then.
+    /// Puts a command into queue `number`, if it is the caller's turn. The payload is lent to the controller then.
     pub fn start(
         &mut self,
         number: usize,
@@ -141,13 +141,13 @@ impl<R: Registers> Engine<R> {
         if self.next_check > self.now + CHECK_INTERVAL {
             self.next_check = self.now + CHECK_INTERVAL;
         }
-        let (id, prp) = slots.start(slot, core::mem::take(payload), self.now + limit);
+        let (id, prp) = slots.start(slot, payload, self.now + limit);
         ring.push(&command.encode(id, prp));
         Start::Sent(slot)
     }
 
-    /// The result of the command in `slot`, with its memory, once there is one.
-    pub fn finish(&mut self, number: usize, slot: u16, waker: &Waker) -> Option<(Buf, Outcome)> {
+    /// The answer to the command in `slot`, once there is one.
+    pub fn finish(&mut self, number: usize, slot: u16, waker: &Waker) -> Option<Answer> {
         self.queues[number].slots.take(slot, waker)
     }
 

@@ -10,12 +10,12 @@ use world::Buf;
 
 use crate::command::Command;
 use crate::engine::{Engine, Start};
-use crate::slots::{Outcome, Payload};
+use crate::slots::{Outcome, Payload, settle};
 
 /// A command that waits for a slot, is on its way, or is answered.
 ///
-/// Dropping it gives up its place in line; a command that was sent already goes on, and its memory is kept until it
-/// has ended.
+/// Its memory stays inside and can be taken once it is answered. Dropping it gives up its place in line; a command that
+/// was sent already goes on, and its memory is kept until it has ended.
 pub struct Request<'a, R: Registers> {
     engine: &'a RefCell<Engine<R>>,
     queue: usize,
@@ -48,10 +48,31 @@ impl<'a, R: Registers> Request<'a, R> {
             state: State::Waiting(None),
         }
     }
+
+    /// Makes an answered command ready to be sent once more.
+    pub fn restart(&mut self) {
+        if matches!(self.state, State::Answered) {
+            self.state = State::Waiting(None);
+        }
+    }
+
+    /// What kind of command it is.
+    pub fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// Takes the memory of a command that is answered, or was never sent; empty if it had to be given up.
+    pub fn take_pages(&mut self) -> Buf {
+        match (&self.state, &mut self.payload) {
+            (State::Sent(_), _) => panic!("the controller still has this memory"),
+            (_, Payload::Pages(pages)) => core::mem::take(pages),
+            (_, Payload::None | Payload::Queue(_) | Payload::Ranges(..)) => Buf::empty(),
+        }
+    }
 }
 
 impl<R: Registers> Future for Request<'_, R> {
-    type Output = (Buf, Outcome);
+    type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -73,24 +94,21 @@ impl<R: Registers> Future for Request<'_, R> {
                         engine.queues[this.queue].slots.leave(ticket);
                     }
                     this.state = State::Answered;
-                    let pages = match core::mem::take(&mut this.payload) {
-                        Payload::Pages(pages) => pages,
-                        Payload::None | Payload::Queue(_) | Payload::Ranges(..) => Buf::empty(),
-                    };
-                    return Poll::Ready((pages, Err(error)));
+                    return Poll::Ready(Err(error));
                 }
             }
         }
         let State::Sent(slot) = this.state else {
             panic!("a request polled after it was answered");
         };
-        match engine.finish(this.queue, slot, context.waker()) {
-            Some(answer) => {
-                this.state = State::Answered;
-                Poll::Ready(answer)
-            }
-            None => Poll::Pending,
+        let Some(answer) = engine.finish(this.queue, slot, context.waker()) else {
+            return Poll::Pending;
+        };
+        this.state = State::Answered;
+        if let Payload::Pages(pages) = &mut this.payload {
+            settle(pages, answer.is_memory_free);
         }
+        Poll::Ready(answer.outcome)
     }
 }
 
@@ -102,9 +120,15 @@ impl<R: Registers> Drop for Request<'_, R> {
                     .slots
                     .leave(ticket);
             }
-            State::Sent(slot) => self.engine.borrow_mut().queues[self.queue]
-                .slots
-                .abandon(slot),
+            State::Sent(slot) => {
+                let pages = match core::mem::take(&mut self.payload) {
+                    Payload::Pages(pages) => pages,
+                    Payload::None | Payload::Queue(_) | Payload::Ranges(..) => Buf::empty(),
+                };
+                self.engine.borrow_mut().queues[self.queue]
+                    .slots
+                    .abandon(slot, pages);
+            }
             State::Waiting(None) | State::Answered => {}
         }
     }

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!         start                complete
-//!  Free ────────► Sent ────────────────────► Done ──── take ───► Free
-//!                  │ │ future dropped           ▲
+//!  Free ────────► Sent ────────────────────► Ended ─── take ───► Free
+//!                  │ │ request dropped          ▲
 //!                  │ └──► Abandoned ── complete ─► Free
-//!                  └─ controller stopped ──► Lost (its memory: returned if proven idle, else kept for ever)
+//!                  └─ controller stopped ──────► Ended
 //! ```
+//!
+//! A request keeps its memory itself while the controller uses it (pages never move), and leaves it here only when it
+//! is dropped before the controller is done.
 //!
 //! A command's id is its slot's index and a generation that changes with each use, so a completion that comes twice or
 //! late is told from the right one.
@@ -56,20 +59,29 @@ pub enum Payload {
     Ranges([Range; RANGES_MAX], usize),
 }
 
-/// How a command ended, short of a status.
+/// How a command ended: with a completion, or without one.
 pub type Outcome = Result<Completion, DiskError>;
+
+/// What is known when a command has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The controller does not touch the command's memory any more. If this is not certain, it must never be freed.
+    pub is_memory_free: bool,
+}
 
 enum State {
     Free,
     Sent,
     Abandoned,
-    Done(Completion),
-    Lost(DiskError),
+    Ended(Answer),
 }
 
 struct Slot {
     state: State,
     generation: u16,
+    /// What an abandoned command left behind.
     pages: Buf,
     deadline: Instant,
     waker: Option<Waker>,
@@ -157,7 +169,12 @@ impl Slots {
     }
 
     /// Lends the command's memory to the controller. Returns the command's id and its two PRPs.
-    pub fn start(&mut self, index: u16, payload: Payload, deadline: Instant) -> (u16, [u64; 2]) {
+    pub fn start(
+        &mut self,
+        index: u16,
+        payload: &mut Payload,
+        deadline: Instant,
+    ) -> (u16, [u64; 2]) {
         let at = usize::from(index) * LIST_BYTES;
         let slot = &mut self.slots[usize::from(index)];
         slot.generation = (slot.generation + 1) & GENERATION_MASK;
@@ -166,13 +183,10 @@ impl Slots {
         let list = self.lists.device_address() + at as u64;
         let prp = match payload {
             Payload::None => [0; 2],
-            Payload::Queue(address) => [address, 0],
-            Payload::Pages(pages) => {
-                slot.pages = pages;
-                lend(&mut slot.pages, &self.lists, at)
-            }
+            Payload::Queue(address) => [*address, 0],
+            Payload::Pages(pages) => lend(pages, &self.lists, at),
             Payload::Ranges(ranges, count) => {
-                for (index, range) in ranges[..count].iter().enumerate() {
+                for (index, range) in ranges[..*count].iter().enumerate() {
                     let at = at + index * 16;
                     self.lists.write32(at, 0);
                     self.lists.write32(at + 4, range.count);
@@ -193,50 +207,46 @@ impl Slots {
             return Err(());
         }
         match slot.state {
-            State::Sent => {
-                reclaim(&mut slot.pages);
-                slot.state = State::Done(completion);
-                if let Some(waker) = slot.waker.take() {
-                    waker.wake();
-                }
-            }
+            State::Sent => slot.end(Answer {
+                outcome: Ok(completion),
+                is_memory_free: true,
+            }),
             State::Abandoned => {
-                reclaim(&mut slot.pages);
+                slot.drop_pages(true);
                 self.release(index);
             }
-            State::Free | State::Done(_) | State::Lost(_) => return Err(()),
+            State::Free | State::Ended(_) => return Err(()),
         }
         Ok(())
     }
 
-    /// Takes the result of a command that has one, with its memory, and frees the slot.
-    pub fn take(&mut self, index: u16, waker: &Waker) -> Option<(Buf, Outcome)> {
+    /// Takes the answer of a command that has one, and frees the slot.
+    pub fn take(&mut self, index: u16, waker: &Waker) -> Option<Answer> {
         let slot = &mut self.slots[usize::from(index)];
-        let outcome = match slot.state {
-            State::Done(completion) => Ok(completion),
-            State::Lost(error) => Err(error),
-            State::Free | State::Sent | State::Abandoned => {
-                match &mut slot.waker {
-                    Some(held) => held.clone_from(waker),
-                    none => *none = Some(waker.clone()),
-                }
-                return None;
-            }
-        };
-        let pages = core::mem::take(&mut slot.pages);
-        self.release(index);
-        Some((pages, outcome))
+        if let State::Ended(answer) = slot.state {
+            self.release(index);
+            return Some(answer);
+        }
+        match &mut slot.waker {
+            Some(held) => held.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        None
     }
 
-    /// Nobody waits for this command any more; its memory is kept until the controller is done with it.
-    pub fn abandon(&mut self, index: u16) {
+    /// Nobody waits for this command any more; `pages` are kept until the controller is done with them.
+    pub fn abandon(&mut self, index: u16, mut pages: Buf) {
         let slot = &mut self.slots[usize::from(index)];
         match slot.state {
             State::Sent => {
                 slot.state = State::Abandoned;
+                slot.pages = pages;
                 slot.waker = None;
             }
-            State::Done(_) | State::Lost(_) => self.release(index),
+            State::Ended(answer) => {
+                settle(&mut pages, answer.is_memory_free);
+                self.release(index);
+            }
             State::Free | State::Abandoned => {}
         }
     }
@@ -245,7 +255,6 @@ impl Slots {
         let slot = &mut self.slots[usize::from(index)];
         slot.state = State::Free;
         slot.waker = None;
-        slot.pages = Buf::empty();
         self.free.push(index);
         self.wake_first();
     }
@@ -259,32 +268,48 @@ impl Slots {
 
     /// Ends all commands with `error` and wakes everyone.
     ///
-    /// `idle` says whether the controller is known not to touch memory any more. If it is not, the memory of its
-    /// commands is given up for ever and their callers get empty buffers.
-    pub fn lose_all(&mut self, error: DiskError, idle: bool) {
+    /// `is_idle` says whether the controller is known not to touch memory any more.
+    pub fn lose_all(&mut self, error: DiskError, is_idle: bool) {
         for index in 0..self.slots.len() as u16 {
             let slot = &mut self.slots[usize::from(index)];
-            let abandoned = match slot.state {
-                State::Sent => false,
-                State::Abandoned => true,
-                State::Free | State::Done(_) | State::Lost(_) => continue,
-            };
-            if idle {
-                reclaim(&mut slot.pages);
-            } else {
-                core::mem::forget(core::mem::take(&mut slot.pages));
-            }
-            slot.state = State::Lost(error);
-            if let Some(waker) = slot.waker.take() {
-                waker.wake();
-            }
-            if abandoned {
-                self.release(index);
+            match slot.state {
+                State::Sent => slot.end(Answer {
+                    outcome: Err(error),
+                    is_memory_free: is_idle,
+                }),
+                State::Abandoned => {
+                    slot.drop_pages(is_idle);
+                    self.release(index);
+                }
+                State::Free | State::Ended(_) => {}
             }
         }
         for (_, waker) in &self.waiters {
             waker.wake_by_ref();
         }
+    }
+}
+
+impl Slot {
+    fn drop_pages(&mut self, is_free: bool) {
+        settle(&mut self.pages, is_free);
+        self.pages = Buf::empty();
+    }
+
+    fn end(&mut self, answer: Answer) {
+        self.state = State::Ended(answer);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Takes the memory of an ended command back, or gives it up for ever and leaves an empty buffer.
+pub fn settle(pages: &mut Buf, is_free: bool) {
+    if is_free {
+        reclaim(pages);
+    } else {
+        core::mem::forget(core::mem::take(pages));
     }
 }
 
