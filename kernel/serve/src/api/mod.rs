@@ -1,7 +1,8 @@
 //! The HTTP API: JSON over HTTP/1.1, for people and scripts.
 //!
-//! What can be called is one table, [`router::Route`]s in `resources`; dispatch, the `Allow` of a 405, who may call
-//! without a token, what bodies and queries may contain, and the OpenAPI document come from it. Errors are `application/problem+json` (RFC 9457), made in `problem`.
+//! What can be called is one table, of `Route`s in `resources`; dispatch, the `Allow` of a 405, who may call
+//! without a token, what bodies and queries may contain, and the OpenAPI document come from it. Errors are
+//! `application/problem+json` (RFC 9457), made in `problem`.
 //!
 //! Invariants: memory per connection is bounded (head 16 KiB, body 64 KiB), and so is the time a peer may take; every
 //! request is answered or the connection closed; a broken request costs its own connection only.

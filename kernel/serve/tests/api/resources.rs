@@ -1,0 +1,296 @@
+//! What can be called, and what it answers.
+
+use std::rc::Rc;
+
+use net::pipe::pipe_port;
+use serde_json::{Value, json};
+use serve::api::{Backend, Limits, Server};
+use volume::{Access, Volumes};
+
+use crate::ram::{Bench, RamDisk};
+use crate::{FakeNode, Rig};
+
+#[test]
+fn a_volume_from_creation_to_deletion() {
+    let rig = Rig::new();
+    let reply = rig.call(
+        "POST",
+        "/v1/volumes",
+        Some(r#"{"name":"db","size":1048576}"#),
+    );
+    assert_eq!(reply.status, 201, "{reply:?}");
+    assert_eq!(reply.header("location"), Some("/v1/volumes/db"));
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    let created = reply.json();
+    assert_eq!(created["name"], "db");
+    assert_eq!(created["size"], 1_048_576);
+    assert_eq!(created["clients"], 0);
+    assert_eq!(created["uuid"].as_str().unwrap().len(), 36);
+
+    assert_eq!(rig.call("GET", "/v1/volumes/db", None).json(), created);
+    assert_eq!(
+        rig.call("GET", "/v1/volumes", None).json(),
+        json!({"volumes": [created]})
+    );
+
+    let grown = rig.call("PATCH", "/v1/volumes/db", Some(r#"{"size":2097152}"#));
+    assert_eq!(
+        (grown.status, &grown.json()["size"]),
+        (200, &json!(2_097_152))
+    );
+
+    let deleted = rig.call("DELETE", "/v1/volumes/db", None);
+    assert_eq!((deleted.status, deleted.body.as_str()), (204, ""));
+    assert_eq!(deleted.header("content-length"), None);
+    rig.call("GET", "/v1/volumes/db", None)
+        .is_problem(404, "no such volume");
+    rig.call("DELETE", "/v1/volumes/db", None)
+        .is_problem(404, "no such volume");
+}
+
+#[test]
+fn the_node_its_drives_and_its_log() {
+    let rig = Rig::new();
+    let node = rig.call("GET", "/v1/node", None).json();
+    assert_eq!(node["name"], "box");
+    assert_eq!(node["uptime_ms"], 1234);
+    assert_eq!(node["memory"], json!({"total": 2, "free": 1}));
+    assert_eq!(node["pool"]["state"], "serving");
+    assert!(node["pool"]["size"].as_u64().unwrap() > 0);
+    let summary = json!({"id": "nvme0n1", "state": "serving", "size": 1 << 30, "used": 4096});
+    assert_eq!(node["drives"], json!([summary]));
+
+    let drive = rig.call("GET", "/v1/drives/nvme0n1", None).json();
+    assert_eq!(
+        (&drive["serial"], &drive["errors"]),
+        (&json!("S"), &json!(0))
+    );
+    assert_eq!(
+        rig.call("GET", "/v1/drives", None).json(),
+        json!({"drives": [drive]})
+    );
+    rig.call("GET", "/v1/drives/sda", None)
+        .is_problem(404, "no such drive");
+
+    let log = rig.call("GET", "/v1/log?tail=2", None).json();
+    assert_eq!(log, json!({"lines": ["line 0", "line 1"]}));
+    for bad in ["0", "10001", "x", "", "-1", "+1", "99999999999999999999999"] {
+        rig.call("GET", &format!("/v1/log?tail={bad}"), None)
+            .is_problem(400, "`tail`");
+    }
+}
+
+#[test]
+fn shutdown_and_reboot_are_handed_on_once_answered() {
+    let rig = Rig::new();
+    assert_eq!(rig.call("POST", "/v1/node/shutdown", None).status, 202);
+    assert_eq!(rig.call("POST", "/v1/node/reboot", Some("{}")).status, 202);
+    assert_eq!((rig.node.shutdowns.get(), rig.node.reboots.get()), (1, 1));
+}
+
+#[test]
+fn only_health_is_open() {
+    let rig = Rig::new();
+    let get = |path: &str, authorization: &str| {
+        rig.raw(format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\n{authorization}\r\n"
+        ))
+    };
+    let health = get("/healthz", "");
+    assert_eq!(
+        (health.status, health.json()),
+        (200, json!({"status": "ok"}))
+    );
+    for authorization in [
+        "",
+        "Authorization: Bearer wrong!\r\n",
+        "Authorization: Bearer secre\r\n",
+        "Authorization: Bearer secrets\r\n",
+        "Authorization: Bearer \r\n",
+        "Authorization: secret\r\n",
+        "Authorization: Basic secret\r\n",
+    ] {
+        for path in [
+            "/v1/node",
+            "/v1/drives",
+            "/v1/volumes",
+            "/v1/volumes/x",
+            "/v1/log",
+        ] {
+            let reply = get(path, authorization);
+            reply.is_problem(401, "Bearer");
+            assert!(
+                reply
+                    .header("www-authenticate")
+                    .unwrap()
+                    .starts_with("Bearer")
+            );
+        }
+    }
+    assert_eq!(
+        get("/v1/node", "authorization: bearer secret\r\n").status,
+        200
+    );
+    let refused = rig.raw("POST /v1/node/shutdown HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((refused.status, rig.node.shutdowns.get()), (401, 0));
+}
+
+#[test]
+fn wrong_bodies_are_refused_by_the_name_of_what_is_wrong() {
+    let rig = Rig::new();
+    rig.call(
+        "POST",
+        "/v1/volumes",
+        Some(r#"{"name":"taken","size":4096}"#),
+    );
+    let long = format!(r#"{{"name":"{}","size":4096}}"#, "a".repeat(64));
+    let deep = "[".repeat(10_000);
+    for (body, status, about) in [
+        ("", 400, "a JSON object is needed"),
+        ("{", 400, "not JSON"),
+        (deep.as_str(), 400, "not JSON"),
+        ("{\"name\":\"\u{0}\"}", 400, "not JSON"),
+        ("[]", 422, "JSON object"),
+        ("{}", 422, "`name` is missing"),
+        (r#"{"name":"a"}"#, 422, "`size` is missing"),
+        (r#"{"name":1,"size":4096}"#, 422, "`name` must be a string"),
+        (
+            r#"{"name":"a","size":"4096"}"#,
+            422,
+            "`size` must be a whole number",
+        ),
+        (
+            r#"{"name":"a","size":-1}"#,
+            422,
+            "`size` must be a whole number",
+        ),
+        (
+            r#"{"name":"a","size":1.5}"#,
+            422,
+            "`size` must be a whole number",
+        ),
+        (
+            r#"{"name":"a","size":null}"#,
+            422,
+            "`size` must be a whole number",
+        ),
+        (
+            r#"{"name":"a","size":4096,"colour":"red"}"#,
+            422,
+            "`colour`",
+        ),
+        (r#"{"name":"A","size":4096}"#, 422, "name"),
+        (long.as_str(), 422, "name"),
+        (r#"{"name":"a","size":100}"#, 422, "multiple of 512"),
+        (
+            r#"{"name":"a","size":18446744073709551104}"#,
+            422,
+            "at most",
+        ),
+        (r#"{"name":"taken","size":4096}"#, 409, "taken"),
+    ] {
+        rig.call("POST", "/v1/volumes", Some(body))
+            .is_problem(status, about);
+    }
+    for (body, status, about) in [
+        (r#"{"size":1024}"#, 422, "at least 4096"),
+        (r#"{"name":"b"}"#, 422, "`name`"),
+        ("", 400, "JSON object"),
+    ] {
+        rig.call("PATCH", "/v1/volumes/taken", Some(body))
+            .is_problem(status, about);
+    }
+    rig.call("PATCH", "/v1/volumes/taken", Some(r#"{"size":8192}"#));
+    let shrunk = rig.call("PATCH", "/v1/volumes/taken", Some(r#"{"size":4096}"#));
+    shrunk.is_problem(422, "only grow");
+    assert_eq!(shrunk.json()["field"], "size");
+}
+
+/// Whatever the document promises is there: each path and method is found, and each body is checked.
+#[test]
+fn the_document_describes_what_is_served() {
+    let rig = Rig::new();
+    let document = rig.call("GET", "/openapi.json", None).json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let paths = document["paths"].as_object().unwrap();
+    let mut count = 0;
+    for (path, operations) in paths {
+        let (called, mut captured) = (path.replace("{id}", "x").replace("{v}", "x"), 0);
+        captured += path.matches('{').count();
+        for (method, operation) in operations.as_object().unwrap() {
+            count += 1;
+            let is_body = operation.get("requestBody").is_some();
+            let reply = rig.call(&method.to_uppercase(), &called, is_body.then_some("[]"));
+            assert_ne!(reply.status, 405);
+            assert_eq!(
+                reply.status == 404,
+                captured > 0 && !is_body,
+                "{method} {path}"
+            );
+            assert_eq!(reply.status == 422, is_body, "{method} {path}");
+            let parameters = operation["parameters"].as_array().unwrap().iter();
+            assert_eq!(
+                parameters.filter(|one| one["in"] == "path").count(),
+                captured
+            );
+            assert!(operation["summary"].as_str().unwrap().ends_with('.'));
+        }
+    }
+    assert_eq!(count, 13);
+    let create = &document["paths"]["/v1/volumes"]["post"]["requestBody"];
+    let schema = &create["content"]["application/json"]["schema"];
+    assert_eq!(schema["required"], json!(["name", "size"]));
+    assert_eq!(document["paths"]["/healthz"]["get"]["security"], json!([]));
+}
+
+#[test]
+fn a_volume_with_clients_needs_force_to_go() {
+    let rig = Rig::new();
+    rig.call("POST", "/v1/volumes", Some(r#"{"name":"v","size":4096}"#));
+    let client = rig.volumes.attach("v", Access::ReadWrite).unwrap();
+    assert_eq!(rig.call("GET", "/v1/volumes/v", None).json()["clients"], 1);
+    rig.call("DELETE", "/v1/volumes/v", None)
+        .is_problem(409, "attached");
+    rig.call("DELETE", "/v1/volumes/v?force=false", None)
+        .is_problem(409, "?force=true");
+    rig.call("DELETE", "/v1/volumes/v?force=yes", None)
+        .is_problem(400, "`force`");
+    rig.call("DELETE", "/v1/volumes/v?forse=true", None)
+        .is_problem(400, "`forse`");
+    rig.call("DELETE", "/v1/volumes/v?force=true&force=true", None)
+        .is_problem(400, "twice");
+    rig.call("DELETE", "/v1/volumes/v?force=%zz", None)
+        .is_problem(400, "percent");
+    assert_eq!(
+        rig.call("DELETE", "/v1/volumes/v?force=true", None).status,
+        204
+    );
+    drop(client);
+}
+
+#[test]
+fn without_a_pool_the_node_still_answers() {
+    let bench = Bench::new();
+    let (listener, port) = pipe_port(16 << 10);
+    let node = Rc::new(FakeNode::default());
+    let backend = Backend::<RamDisk> {
+        node: node.clone(),
+        volumes: None,
+        token: "secret".into(),
+    };
+    let server = Server::new(bench.exec.clone(), backend, Limits::default());
+    bench.exec.spawn(server.serve(listener));
+    let store = bench.store();
+    let rig = Rig {
+        bench,
+        port,
+        node,
+        volumes: Volumes::new(store),
+    };
+    assert_eq!(
+        rig.call("GET", "/v1/node", None).json()["pool"],
+        Value::Null
+    );
+    rig.call("GET", "/v1/volumes", None)
+        .is_problem(503, "no pool");
+}
