@@ -34,6 +34,7 @@
 mod client;
 mod clock;
 mod content;
+pub mod decoders;
 mod disk;
 mod machine;
 mod model;

@@ -197,7 +197,11 @@ impl Scenario {
     fn work(&mut self, running: Running) -> Result<Option<Running>, Trouble> {
         let Running { machine, store } = running;
         self.set_faults(self.profile.faults);
+        // The number of requests in all must not change what is drawn, so that a shorter run is the beginning of a
+        // longer one.
+        let most = self.random.pick(&[50, 300, 1000]);
         let left = self.operations - self.outcome.requests;
+        let budget = self.random.between(1, most).min(left);
         let clients = self.profile.clients;
         let volumes = Volumes::new(store.clone());
         let network = self.lay_network(&machine, &volumes);
@@ -210,7 +214,7 @@ impl Scenario {
             changing: RefCell::default(),
             model: self.model.clone(),
             profile: self.profile.clone(),
-            budget: Cell::new(self.random.between(1, left)),
+            budget: Cell::new(budget),
             answered: Cell::new(0),
             working: Cell::new(clients),
             failure: RefCell::new(None),
