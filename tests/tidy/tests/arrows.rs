@@ -48,7 +48,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     (
         "fuzz",
         &[
-            "serve", "volume", "store", "net", "wire", "config", "exec", "world",
+            "sim", "serve", "volume", "store", "net", "wire", "config", "exec", "world",
         ],
     ),
 ];
