@@ -140,14 +140,12 @@ impl Client {
     }
 }
 
-/// What a problem document (RFC 9457) says in one line.
+/// What a problem document (RFC 9457) says: its detail, or else its title, which only names the status.
 fn problem(value: &Value) -> Option<String> {
     let text = |key: &str| value.get(key).and_then(Value::as_str);
-    match (text("title"), text("detail")) {
-        (Some(title), Some(detail)) if title != detail => Some(format!("{title}: {detail}")),
-        (Some(one), _) | (None, Some(one)) => Some(one.to_owned()),
-        (None, None) => None,
-    }
+    text("detail")
+        .or_else(|| text("title"))
+        .map(ToOwned::to_owned)
 }
 
 fn strange(status: u16, text: &str) -> Failure {
@@ -226,10 +224,7 @@ mod tests {
         let body = r#"{"title":"Conflict","detail":"the name a is taken"}"#;
         let (base, server) = serve("409 Conflict", body);
         let failure = Client::new(&base, "t").delete("/v1/volumes/a").unwrap_err();
-        assert_eq!(
-            failure.to_string(),
-            "Conflict: the name a is taken (HTTP 409)"
-        );
+        assert_eq!(failure.to_string(), "the name a is taken (HTTP 409)");
         assert_eq!(failure.exit_code(), 1);
         server.join().unwrap();
     }

@@ -52,10 +52,10 @@ fn boots_from_disk(name: &str, bus: Bus, firmware: Firmware) -> Result<()> {
     let before = fs::read(&copy)?;
     let appliance = station.start()?;
     let drives = station.api().get("/v1/drives")?;
-    let members = ferrite::items(&drives, "drives")
+    let serving = ferrite::items(&drives, "drives")
         .iter()
-        .filter(|drive| drive["used"].as_u64() > Some(0));
-    ensure!(members.count() == 1, "the pool is on one drive: {drives}");
+        .filter(|drive| drive["state"] == "serving");
+    ensure!(serving.count() == 1, "the pool is on one drive: {drives}");
     clients::patterns(&station.uri("demo"))?;
     station.power_down(appliance)?;
     ensure!(fs::read(&copy)? == before, "the boot medium was written");

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use ferrite::Failure;
 use guest::nbd::{EIO, Nbd, NbdError};
 use guest::workload::pseudo_random;
 use guest::{READY_LIMIT, Station, clients};
@@ -87,11 +88,18 @@ fn a_foreign_drive_is_named_and_left_alone() -> Result<()> {
         .running
         .wait_for("ext4", READY_LIMIT)
         .context("what was found is not named")?;
-    appliance.wait_ready(READY_LIMIT)?;
-    let volumes = station.api().get("/v1/volumes")?;
+    appliance.running.wait_for(" ready in ", READY_LIMIT)?;
+    let listed = station.api().get("/v1/drives")?;
+    let drives = ferrite::items(&listed, "drives");
     ensure!(
-        ferrite::items(&volumes, "volumes").is_empty(),
-        "volumes without a pool: {volumes}"
+        drives.len() == 1 && drives[0]["state"] == "foreign",
+        "{listed}"
+    );
+    ensure!(listed.to_string().contains("ext4"), "{listed}");
+    let volumes = station.api().get("/v1/volumes");
+    ensure!(
+        matches!(volumes, Err(Failure::Refused { status: 503, .. })),
+        "volumes without a pool: {volumes:?}"
     );
     station.power_down(appliance)?;
     ensure!(fs::read(&drive)? == before, "the foreign drive was written");
