@@ -144,6 +144,7 @@ impl Reply {
     }
 
     fn new(head: String, body: String) -> Self {
+        assert!(head.starts_with("HTTP/1.1 "), "{head:?}");
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Self { status, head, body }
     }

@@ -235,6 +235,31 @@ fn a_volume_deleted_under_its_client_fails_cleanly() {
     });
 }
 
+/// Chunks can tell that a part failed; a simple reply that has begun can only be cut short.
+#[test]
+fn a_read_that_fails_half_way_does_not_pretend() {
+    for structured in [true, false] {
+        let rig = Rig::new();
+        let (volumes, exec) = (rig.volumes.clone(), rig.bench.exec.clone());
+        rig.story(async move |port| {
+            let mut client = attached(&port, structured).await;
+            let len = 8 << 20;
+            let cookie = client.send(NBD_CMD_READ, 0, 0, len).await;
+            exec.sleep(Duration::from_millis(1)).await;
+            volumes.delete("demo", true).await.unwrap();
+            if structured {
+                let (_, answer) = client.reply(Some((cookie, 0, len))).await;
+                assert_eq!(answer, Answer::Error(NBD_ESHUTDOWN));
+                client.bye().await;
+            } else {
+                assert_eq!(client.bytes::<16>().await, simple_reply(cookie, None));
+                let mut data = vec![0; len as usize];
+                assert!(client.stream.read_exact(&mut data).await.is_err());
+            }
+        });
+    }
+}
+
 /// Requests of a client that vanished are carried out all the same, and nothing of it stays behind.
 #[test]
 fn closing_drops_the_replies_only() {
