@@ -184,6 +184,8 @@ mod tests {
         assert_eq!(config.behind(new, None).assign(), Err(PciError::NoRoom(0)));
         config.set(bridge, 0x20, 0);
         config.set(bridge, 0x24, 0);
+        let small = FakeFunction::device(0x1b36, 0x10, 0x0108_0200);
+        config.insert(new, small.bars(&[(0, 0xffff_c000)]));
         let function = config.behind(new, Some(bridge));
         assert_eq!(
             function.assign(),
