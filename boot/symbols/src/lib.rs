@@ -1,4 +1,4 @@
-//! The image's table of function names: written after linking ([`pack`]), read by backtraces ([`Table`]).
+//! The image's table of function names: written after linking ([`pack()`]), read by backtraces ([`Table`]).
 //!
 //! A linked image holds 16 zero bytes in section `.symbols`, alone in its segment and last in memory. `pack` strips
 //! the image down to what is loaded and lets that segment grow to hold the table:

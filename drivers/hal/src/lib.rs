@@ -2,7 +2,7 @@
 //!
 //! Everything here is a safe object around something that is not: a checked window of registers ([`Mmio`]), memory
 //! that devices use ([`dma::DmaBuf`]), and so on. It knows no other room of the house, and all of it compiles on a
-//! host, where tests use [`fake`] devices and nothing that needs ring 0 is called.
+//! host, where tests use `fake` devices and nothing that needs ring 0 is called.
 
 #![no_std]
 

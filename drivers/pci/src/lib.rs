@@ -3,7 +3,7 @@
 //! Words introduced here:
 //! - **[`Address`]**: bus, device and function of a function, printed `00:03.0`;
 //! - **[`ConfigAccess`]**: a way to the configuration space, memory-mapped ([`Ecam`]) or by ports ([`Ports`]);
-//! - **[`Function`]**: one function found by [`enumerate`], the thing a driver is given;
+//! - **[`Function`]**: one function found by [`enumerate()`], the thing a driver is given;
 //! - **[`Slot`]**: where functions are plugged in and pulled out.
 //!
 //! Firmware numbers the buses and places the BARs; nothing here moves what it placed. A function that was plugged in

@@ -12,7 +12,7 @@
 //! Invariants, which together mean that nothing here can deadlock and nobody can hold memory for ever:
 //! - nobody waits for a buffer, or for a worker, while holding a buffer of the shared pool or the lock of the line;
 //! - a connection holds at most its quota of the pool in each direction, and a peer that neither sends nor takes
-//!   bytes while others need memory is cut off ([`line`]);
+//!   bytes while others need memory is cut off ([`mod@line`]);
 //! - a job that reached the volume runs to its end even if the connection ends; only its reply is dropped;
 //! - nothing is allocated per request: workers, request records and buffers are reused (but for a READ of several
 //!   pieces that is not answered in chunks, which collects them in a list).
