@@ -2,7 +2,7 @@
 //!
 //! [`clients`] are programs that nobody here wrote; [`nbd`] is a small client of our own for what they cannot do;
 //! [`workload`] writes in a way that tells afterwards which writes had to survive. Every client is first run against a
-//! reference server ([`reference`]), so that a failure says whether the test or the appliance is at fault.
+//! reference server ([`mod@reference`]), so that a failure says whether the test or the appliance is at fault.
 //!
 //! Tests never skip: a missing program is a failure that names its package. Every process they start ends with them,
 //! every file lies in a [`Scratch`] folder.
