@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::drive::{Bus, Drive};
 use crate::firmware::Firmware;
@@ -14,6 +14,9 @@ use crate::{Accel, PROGRAM, escaped};
 
 /// The I/O port through which a guest under test ends the machine: writing `n` exits with `2n + 1`.
 pub const DEBUG_EXIT_PORT: u16 = 0xf4;
+
+/// Becomes another program that is killed when its parent ends (util-linux).
+const LEASH: &str = "setpriv";
 
 /// Root ports left empty for drives that are plugged in later.
 const SPARE_SLOTS: usize = 4;
@@ -78,6 +81,9 @@ pub struct Machine {
     pub debug_exit: bool,
     /// Whether a watchdog resets a guest that hangs.
     pub watchdog: bool,
+    /// Whether the system kills it when the *thread* that starts it ends, even if that is killed itself. Off for a
+    /// machine that is going to be detached or is started by a thread that it outlives.
+    pub ends_with_starter: bool,
     /// Further QEMU arguments, as they are.
     pub extra: Vec<String>,
 }
@@ -102,6 +108,7 @@ impl Machine {
             extra_qmp: None,
             debug_exit: false,
             watchdog: true,
+            ends_with_starter: true,
             extra: Vec::new(),
         }
     }
@@ -138,7 +145,14 @@ impl Machine {
         }
         let messages = fs::File::create(self.messages_path())
             .with_context(|| format!("cannot write into {}", self.folder.display()))?;
+        if !is_installed(PROGRAM) {
+            bail!("{PROGRAM} is not installed (Debian package qemu-system-x86)");
+        }
         let mut command = Command::new(PROGRAM);
+        if self.ends_with_starter && is_installed(LEASH) {
+            command = Command::new(LEASH);
+            command.args(["--pdeathsig", "KILL", PROGRAM]);
+        }
         command
             .args(&arguments)
             .current_dir(&self.folder)
@@ -147,9 +161,9 @@ impl Machine {
             .stderr(messages);
         // Its own process group: a Ctrl-C in the terminal is for whoever started us to turn into a clean shutdown.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let child = command.spawn().with_context(|| {
-            format!("{PROGRAM} does not start; is it installed (Debian package qemu-system-x86)?")
-        })?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("{PROGRAM} does not start"))?;
         Running::new(
             child,
             self.serial_path(),
@@ -291,6 +305,11 @@ impl Machine {
         }
         Ok(args)
     }
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn absolute(path: &std::path::Path) -> Result<String> {

@@ -131,6 +131,7 @@ pub fn command(args: &RunArgs) -> Result<()> {
     machine.memory_mib = args.memory;
     machine.cpus = args.cpus;
     machine.extra_qmp.clone_from(&args.qmp);
+    machine.ends_with_starter = !args.detach;
     serve(&options, &instance, args.detach)
 }
 

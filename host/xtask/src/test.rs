@@ -136,7 +136,14 @@ fn run_step(name: Step, filter: &[String]) -> Result<()> {
         }),
         Step::Unit => step("unit tests", || {
             let mut test = cargo();
-            test.args(["test", "--exclude", "guest", "--exclude", "tidy"]);
+            test.args([
+                "test",
+                "--no-fail-fast",
+                "--exclude",
+                "guest",
+                "--exclude",
+                "tidy",
+            ]);
             run(without_image(&mut test).arg("--").args(filter))
         }),
         Step::Tidy => step("tidy", || {
@@ -154,8 +161,15 @@ fn run_step(name: Step, filter: &[String]) -> Result<()> {
         Step::Guest => step("guest tests", || {
             let mut test = cargo();
             // One machine at a time: two on two cores would only measure each other's patience.
-            test.args(["test", "--package", "guest", "--", "--test-threads=1"])
-                .args(filter);
+            test.args([
+                "test",
+                "--package",
+                "guest",
+                "--",
+                "--test-threads=1",
+                "--show-output",
+            ])
+            .args(filter);
             run(&mut test)
         }),
     }
