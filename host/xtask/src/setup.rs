@@ -125,7 +125,11 @@ pub fn command(args: &SetupArgs) -> Result<()> {
 pub fn ensure(need: Need) -> Result<()> {
     let missing = missing(need);
     if missing.is_empty() {
-        return Ok(());
+        return if need == Need::Tests {
+            ensure_package_lists()
+        } else {
+            Ok(())
+        };
     }
     let by_hand = format!(
         "apt-get install --no-install-recommends {}",
@@ -158,6 +162,26 @@ pub fn ensure(need: Need) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The Linux client of the tests is made from a kernel package that is downloaded but never installed, so the lists of
+/// packages must be there even when every program is.
+fn ensure_package_lists() -> Result<()> {
+    let lists = fs::read_dir("/var/lib/apt/lists")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let is_list = |name: &str| name.contains("_Packages");
+    if lists
+        .map(|entry| entry.file_name())
+        .any(|name| is_list(&name.to_string_lossy()))
+    {
+        return Ok(());
+    }
+    match privilege() {
+        Some(prefix) if program_exists("apt-get") => apt(prefix, &["update", "-qq"]),
+        _ => bail!("the lists of packages are missing; as root run:\n    apt-get update"),
+    }
 }
 
 fn missing(need: Need) -> Vec<&'static Package> {
