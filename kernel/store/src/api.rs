@@ -7,6 +7,8 @@ use core::fmt;
 use exec::Exec;
 use world::{BLOCK_SIZE, DiskError, Entropy, Pool};
 
+use crate::mutant::Mutants;
+
 /// What a store needs besides drives.
 #[derive(Clone)]
 pub struct Environment {
@@ -27,19 +29,22 @@ pub struct Config {
     pub nodes_max: usize,
     /// Allocation groups whose bitmaps are loaded (12 KiB each).
     pub groups_open_max: usize,
+    /// Deliberate bugs, for the simulator.
+    pub mutants: Mutants,
 }
 
 impl Config {
     /// What fits into `bytes` of memory.
     #[must_use]
     pub fn for_memory(bytes: usize) -> Self {
-        let deltas_max = (bytes * 2 / 5 / 64).clamp(4096, 1 << 22);
+        let deltas_max = (bytes * 2 / 5 / 64).clamp(8192, 1 << 22);
         let groups_open_max = (bytes / 24 / (12 * 1024)).clamp(16, 1024);
         let rest = bytes.saturating_sub(deltas_max * 64 + groups_open_max * 12 * 1024);
         Self {
             deltas_max,
             groups_open_max,
             nodes_max: (rest / 4300).clamp(128, 1 << 20),
+            mutants: Mutants::default(),
         }
     }
 }

@@ -1,4 +1,19 @@
 //! The copy-on-write block store: volumes of 4 KiB blocks on one or more drives.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`store`] | the public face |
+//! | [`write`], [`read`], [`overlap`] | the data path |
+//! | [`commit`], [`journal`] | what makes changes durable |
+//! | [`checkpoint`], [`merge`], [`update`], [`reclaim`], [`groups`] | what makes them part of the maps |
+//! | [`space`], [`bitmap`] | which blocks are in use |
+//! | [`map`], [`cache`], [`delta`] | where blocks are |
+//! | [`load`], [`replay`], [`recover`] | opening |
+//! | [`format`](mod@format), [`inspect`], [`check`] | making and looking at pools |
+//! | [`volumes`], [`records`] | the catalog, and settings of the rooms above |
+//! | [`layout`], [`tag`] | bytes on a drive |
+//!
+//! `DESIGN.md` beside this crate has the format and the reasons.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -6,10 +21,40 @@
 extern crate alloc;
 
 mod api;
-mod memory;
+mod bitmap;
+mod cache;
+mod check;
+mod checkpoint;
+mod commit;
+mod delta;
+mod format;
+mod groups;
+mod inspect;
+mod io;
+mod journal;
+mod layout;
+mod load;
+mod map;
+mod merge;
+mod mutant;
+mod overlap;
+mod read;
+mod reclaim;
+mod records;
+mod recover;
+mod replay;
+mod shared;
+mod space;
+mod store;
+mod tag;
+mod update;
+mod volumes;
+mod write;
 
 pub use api::{
     Config, Contents, Environment, FormatOptions, PoolInfo, PoolState, Span, StoreError, VolumeId,
     VolumeInfo,
 };
-pub use memory::Store;
+pub use check::{CheckOptions, Finding, Owner, Summary, check};
+pub use mutant::{Mutant, Mutants};
+pub use store::Store;

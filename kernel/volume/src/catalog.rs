@@ -143,12 +143,7 @@ impl<D: Disk + 'static> Volumes<D> {
         if size_bytes < info.size_bytes {
             return Err(VolumeError::Shrinks(info.size_bytes));
         }
-        self.shared.store.grow_volume(info.id, size_bytes).await?;
-        let grown = self
-            .shared
-            .store
-            .volume(info.id)
-            .ok_or(VolumeError::NoVolume)?;
+        let grown = self.shared.store.grow_volume(info.id, size_bytes).await?;
         if let Some(attachment) = self.shared.attached.borrow().get(&info.id) {
             attachment.size_bytes.set(grown.size_bytes);
         }

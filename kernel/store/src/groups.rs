@@ -1,0 +1,267 @@
+//! Group bitmaps, the group table and superblocks on the drives: the last part of a checkpoint, and what loads them.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use exec::join_all;
+use world::{BLOCK_SIZE, Buf, Disk};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::api::StoreError;
+use crate::bitmap::Bitmap;
+use crate::layout::{Domain, GROUP_BITS, GroupEntry, PoolAddr, SLOTS, Superblock, metadata_tag};
+use crate::shared::Shared;
+use crate::space::{ENTRIES_PER_BLOCK, block_of, group_of};
+use crate::tag::Tag;
+
+/// Bitmaps that are read and written at the same time.
+const AT_ONCE: usize = 8;
+
+/// Tags in a block of tags.
+pub const TAGS_PER_BLOCK: usize = BLOCK_SIZE / 16;
+
+/// Where the group table of a checkpoint is.
+pub struct Table {
+    pub area: u32,
+    /// Tags of the blocks of tags.
+    pub tags: [[u8; 16]; 64],
+}
+
+impl<D: Disk> Shared<D> {
+    /// Loads a group's bitmap so that blocks can be handed out.
+    pub async fn load_group(&self, group: u32) -> Result<(), StoreError> {
+        if self.state.borrow().space.is_open(group) {
+            return Ok(());
+        }
+        let entry = self.state.borrow().space.entry(group).copied();
+        let entry = entry.ok_or(StoreError::DamagedPool)?;
+        match self.read_bitmap(group, &entry).await {
+            Ok(bitmap) => self.state.borrow_mut().space.insert_open(group, bitmap),
+            Err(error) => {
+                log::error!("bitmap of group {group}: {error}; nothing more is written there");
+                self.state.borrow_mut().space.close_damaged(group);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and verifies the bitmap of a group from any replica.
+    pub async fn read_bitmap(&self, group: u32, entry: &GroupEntry) -> Result<Bitmap, StoreError> {
+        if entry.tag == [0; 16] {
+            return Ok(Bitmap::empty());
+        }
+        let addr = bitmap_addr(group, entry.slot);
+        let mut buf = Buf::from_heap(1);
+        for replica in entry.in_sync() {
+            let (back, result) = self.read_replica(replica, addr, buf).await;
+            buf = if back.is_empty() {
+                Buf::from_heap(1)
+            } else {
+                back
+            };
+            let version = entry.bitmap_checkpoint.get();
+            let tag = bitmap_tag(self.pool_uuid, group, version, buf.block(0));
+            if result.is_ok() && tag.0 == entry.tag {
+                return Ok(Bitmap::from_bytes(buf.block(0)));
+            }
+        }
+        Err(StoreError::DamagedPool)
+    }
+
+    /// Writes every bitmap that this checkpoint changes, into the slot that the checkpoint before does not use.
+    pub async fn write_bitmaps(&self) -> Result<(), StoreError> {
+        let (open, mut freed) = {
+            let state = self.state.borrow();
+            let mut open: Vec<u32> = state.space.dirty_groups().collect();
+            open.sort_unstable();
+            let closed = state.space.freed.iter().copied();
+            let closed = closed.filter(|addr| !state.space.is_open(group_of(*addr)));
+            (open, closed.collect::<Vec<PoolAddr>>())
+        };
+        freed.sort_unstable();
+        for groups in open.chunks(AT_ONCE) {
+            let writes = groups.iter().map(|group| self.write_bitmap(*group, &[]));
+            join_all(writes)
+                .await
+                .into_iter()
+                .collect::<Result<(), _>>()?;
+        }
+        let mut closed: Vec<&[PoolAddr]> = Vec::with_capacity(AT_ONCE);
+        let mut chunks = freed
+            .chunk_by(|a, b| group_of(*a) == group_of(*b))
+            .peekable();
+        while let Some(addrs) = chunks.next() {
+            closed.push(addrs);
+            if closed.len() == AT_ONCE || chunks.peek().is_none() {
+                let writes = closed
+                    .iter()
+                    .map(|addrs| self.write_bitmap(group_of(addrs[0]), addrs));
+                join_all(writes)
+                    .await
+                    .into_iter()
+                    .collect::<Result<(), _>>()?;
+                closed.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a group's bitmap; `freed` are blocks to clear in one that is not open.
+    async fn write_bitmap(&self, group: u32, freed: &[PoolAddr]) -> Result<(), StoreError> {
+        let entry = self.state.borrow().space.entry(group).copied();
+        let mut entry = entry.ok_or(StoreError::DamagedPool)?;
+        let open = self
+            .state
+            .borrow()
+            .space
+            .open_group(group)
+            .map(|open| open.base().clone());
+        let bitmap = match open {
+            Some(bitmap) if freed.is_empty() => bitmap,
+            _ => {
+                let Ok(mut bitmap) = self.read_bitmap(group, &entry).await else {
+                    // Its blocks stay in use for ever, which is safe.
+                    log::error!("bitmap of group {group} is damaged: freed blocks are lost");
+                    return Ok(());
+                };
+                freed.iter().for_each(|addr| bitmap.clear(block_of(*addr)));
+                bitmap
+            }
+        };
+        let checkpoint = self.state.borrow().superblock.checkpoint.get() + 1;
+        entry.slot ^= 1;
+        entry.bitmap_checkpoint = checkpoint.into();
+        entry.write_checkpoint = checkpoint.into();
+        entry.tag = bitmap_tag(self.pool_uuid, group, checkpoint, bitmap.bytes()).0;
+        let mut buf = Buf::from_heap(1);
+        buf.block_mut(0).copy_from_slice(bitmap.bytes());
+        self.write_replicas(bitmap_addr(group, entry.slot), buf)
+            .await?;
+        let mut state = self.state.borrow_mut();
+        let blocks = state.space.group_blocks();
+        let free = blocks - bitmap.count(blocks);
+        entry.free = u16::try_from(free).unwrap_or(u16::MAX).into();
+        state.space.set_entry(group, entry);
+        Ok(())
+    }
+
+    /// Writes the blocks of the group table that differ into the area that the checkpoint before does not use.
+    pub async fn write_table(&self) -> Result<Table, StoreError> {
+        let (area, changed, blocks) = {
+            let mut state = self.state.borrow_mut();
+            let area = 1 - state.superblock.area.get() as usize;
+            let dirty = &mut state.space.dirty_table[area];
+            let changed: Vec<usize> = (0..dirty.len()).filter(|index| dirty[*index]).collect();
+            dirty.fill(false);
+            (
+                area,
+                changed,
+                state.space.entries().len().div_ceil(ENTRIES_PER_BLOCK),
+            )
+        };
+        let mut tags = core::mem::take(&mut self.state.borrow_mut().table_tags[area]);
+        tags.resize(blocks, [0; 16]);
+        for index in changed {
+            let block = self.table_block(index);
+            tags[index] = table_tag(self.pool_uuid, index, &block).0;
+            self.write_table_block(area, tag_blocks(blocks) + index, &block)
+                .await?;
+        }
+        let mut table = Table {
+            area: u32::try_from(area).unwrap_or(0),
+            tags: [[0; 16]; 64],
+        };
+        for (index, chunk) in tags.chunks(TAGS_PER_BLOCK).enumerate() {
+            let mut block = Box::new([0; BLOCK_SIZE]);
+            block[..size_of_val(chunk)].copy_from_slice(chunk.as_bytes());
+            table.tags[index] = table_tags_tag(self.pool_uuid, index, &block).0;
+            self.write_table_block(area, index, &block).await?;
+        }
+        self.state.borrow_mut().table_tags[area] = tags;
+        Ok(table)
+    }
+
+    fn table_block(&self, index: usize) -> Box<[u8; BLOCK_SIZE]> {
+        let state = self.state.borrow();
+        let entries = state.space.entries().chunks(ENTRIES_PER_BLOCK).nth(index);
+        let mut block = Box::new([0; BLOCK_SIZE]);
+        let bytes = entries.unwrap_or_default().as_bytes();
+        block[..bytes.len()].copy_from_slice(bytes);
+        block
+    }
+
+    async fn write_table_block(
+        &self,
+        area: usize,
+        index: usize,
+        block: &[u8; BLOCK_SIZE],
+    ) -> Result<(), StoreError> {
+        let mut buf = Buf::from_heap(1);
+        buf.block_mut(0).copy_from_slice(block);
+        let places: Vec<(usize, u64)> = (self.regions.iter().enumerate())
+            .map(|(device, regions)| (device, regions.table[area].get() + index as u64))
+            .collect();
+        self.write_places(&places, buf).await
+    }
+
+    /// Writes the next superblock, changed by `change`, and makes it durable.
+    pub async fn write_superblock(
+        &self,
+        change: impl FnOnce(&mut Superblock),
+    ) -> Result<(), StoreError> {
+        let mut buf = Buf::from_heap(1);
+        let superblock = {
+            let state = self.state.borrow();
+            let mut superblock = state.superblock.clone();
+            superblock.prev_tag = superblock.tag().0;
+            superblock.generation.set(superblock.generation.get() + 1);
+            superblock.next_node.set(state.next_node);
+            change(&mut superblock);
+            superblock.encode(buf.block_mut(0));
+            superblock
+        };
+        let slot = superblock.generation.get() % SLOTS;
+        let copies = self
+            .regions
+            .iter()
+            .enumerate()
+            .flat_map(|(device, regions)| regions.superblocks(slot).map(|block| (device, block)));
+        let places: Vec<(usize, u64)> = copies.collect();
+        self.write_places(&places, buf).await?;
+        self.flush_disks().await?;
+        self.state.borrow_mut().superblock = superblock;
+        Ok(())
+    }
+}
+
+/// Where the bitmap in `slot` of a group is.
+pub fn bitmap_addr(group: u32, slot: u8) -> PoolAddr {
+    u64::from(group) << GROUP_BITS | u64::from(slot & 1)
+}
+
+/// The tag of a bitmap.
+pub fn bitmap_tag(pool: [u8; 16], group: u32, version: u64, bytes: &[u8; BLOCK_SIZE]) -> Tag {
+    metadata_tag(pool, Domain::Bitmap, group.into(), version, bytes)
+}
+
+/// The tag of a block of the group table.
+pub fn table_tag(pool: [u8; 16], index: usize, bytes: &[u8; BLOCK_SIZE]) -> Tag {
+    metadata_tag(pool, Domain::GroupTable, index as u64, 0, bytes)
+}
+
+/// The tag of a block of tags of the group table.
+pub fn table_tags_tag(pool: [u8; 16], index: usize, bytes: &[u8; BLOCK_SIZE]) -> Tag {
+    metadata_tag(pool, Domain::GroupTags, index as u64, 0, bytes)
+}
+
+/// Blocks of tags for a table of this many blocks.
+pub const fn tag_blocks(table_blocks: usize) -> usize {
+    table_blocks.div_ceil(TAGS_PER_BLOCK)
+}
+
+/// The group entries of a table block.
+pub fn decode_entries(block: &[u8; BLOCK_SIZE]) -> impl Iterator<Item = GroupEntry> + '_ {
+    block
+        .chunks_exact(size_of::<GroupEntry>())
+        .map(|bytes| GroupEntry::read_from_bytes(bytes).unwrap_or_default())
+}

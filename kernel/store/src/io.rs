@@ -1,0 +1,147 @@
+//! Pool addresses to drives: reads, writes and flushes of replicas.
+
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+use exec::join_all;
+use world::{Buf, Disk, DiskError};
+
+use crate::api::StoreError;
+use crate::layout::{PoolAddr, Replica};
+use crate::shared::Shared;
+use crate::space::{block_of, group_of};
+
+impl<D: Disk> Shared<D> {
+    /// The replicas of the group of `addr`.
+    pub fn replicas(&self, addr: PoolAddr) -> Result<arrayvec::ArrayVec<Replica, 3>, StoreError> {
+        let state = self.state.borrow();
+        let entry = state
+            .space
+            .entry(group_of(addr))
+            .ok_or(StoreError::DamagedPool)?;
+        let replicas: arrayvec::ArrayVec<Replica, 3> = entry.in_sync().collect();
+        if replicas.is_empty() {
+            Err(StoreError::DamagedPool)
+        } else {
+            Ok(replicas)
+        }
+    }
+
+    /// The block of a drive where `addr` is on `replica`.
+    pub fn disk_block(&self, replica: Replica, addr: PoolAddr) -> (usize, u64) {
+        let device = usize::from(replica.device);
+        let group_blocks = u64::from(self.state.borrow().space.group_blocks());
+        let start = self.regions[device].chunks_start.get();
+        let block = start + u64::from(replica.chunk.get()) * group_blocks;
+        (device, block + u64::from(block_of(addr)))
+    }
+
+    /// Reads blocks from one replica.
+    pub async fn read_replica(
+        &self,
+        replica: Replica,
+        addr: PoolAddr,
+        into: Buf,
+    ) -> (Buf, Result<(), DiskError>) {
+        let (device, block) = self.disk_block(replica, addr);
+        read_disk(&self.disks[device], block, into).await
+    }
+
+    /// Writes blocks to all replicas.
+    pub async fn write_replicas(&self, addr: PoolAddr, from: Buf) -> Result<(), StoreError> {
+        let replicas = self.replicas(addr)?;
+        let places = replicas
+            .iter()
+            .map(|replica| self.disk_block(*replica, addr));
+        let places: arrayvec::ArrayVec<(usize, u64), 3> = places.collect();
+        self.write_places(&places, from).await
+    }
+
+    /// Writes the same blocks to several places. More than one place is for metadata only; it is copied for each.
+    pub async fn write_places(&self, places: &[(usize, u64)], from: Buf) -> Result<(), StoreError> {
+        if let [place] = places {
+            return self.write_place(*place, from).await;
+        }
+        let copies = places.iter().skip(1).map(|_| {
+            let mut copy = Buf::from_heap(from.blocks());
+            for index in 0..from.blocks() {
+                copy.block_mut(index).copy_from_slice(from.block(index));
+            }
+            copy
+        });
+        let copies: Vec<Buf> = copies.collect();
+        let bufs = core::iter::once(from).chain(copies);
+        let writes = places
+            .iter()
+            .zip(bufs)
+            .map(|(place, buf)| self.write_place(*place, buf));
+        join_all(writes).await.into_iter().collect()
+    }
+
+    async fn write_place(&self, (device, block): (usize, u64), buf: Buf) -> Result<(), StoreError> {
+        let result = write_disk(&self.disks[device], block, buf).await;
+        // Marked when it is complete, not when it is sent: a FLUSH that began in between does not cover it.
+        self.unflushed[device].set(true);
+        Ok(result?)
+    }
+
+    /// Makes everything written so far durable, on every drive that has something to flush.
+    pub async fn flush_disks(&self) -> Result<(), DiskError> {
+        if self.config.mutants.no_flush() {
+            return Ok(());
+        }
+        // The mark is taken away before the FLUSH begins: a write that comes meanwhile needs another one.
+        let dirty: Vec<usize> = self
+            .unflushed
+            .iter()
+            .enumerate()
+            .filter(|(_, unflushed)| unflushed.replace(false))
+            .map(|(device, _)| device)
+            .collect();
+        let all = join_all(dirty.iter().map(|device| self.disks[*device].flush())).await;
+        for (device, result) in dirty.into_iter().zip(&all) {
+            if result.is_err() {
+                Cell::set(&self.unflushed[device], true);
+            }
+        }
+        all.into_iter().collect()
+    }
+}
+
+/// Reads in commands that the drive takes.
+pub async fn read_disk<D: Disk>(disk: &D, at: u64, into: Buf) -> (Buf, Result<(), DiskError>) {
+    let most = disk.geometry().transfer_blocks_max.max(1) as usize;
+    if into.blocks() <= most {
+        return disk.read(at, into).await;
+    }
+    let (mut done, mut rest) = (Buf::empty(), into);
+    while !rest.is_empty() {
+        let after = rest.split_off(most.min(rest.blocks()));
+        let (piece, result) = disk.read(at + done.blocks() as u64, rest).await;
+        rest = after;
+        let lost = piece.is_empty();
+        done.append(piece);
+        if result.is_err() {
+            // A piece that the driver had to keep is missing in the middle: the whole counts as lost.
+            if !lost {
+                done.append(rest);
+            }
+            return (done, result);
+        }
+    }
+    (done, Ok(()))
+}
+
+/// Writes in commands that the drive takes.
+async fn write_disk<D: Disk>(disk: &D, mut at: u64, from: Buf) -> Result<(), DiskError> {
+    let most = disk.geometry().transfer_blocks_max.max(1) as usize;
+    let mut rest = from;
+    while !rest.is_empty() {
+        let after = rest.split_off(most.min(rest.blocks()));
+        let blocks = rest.blocks() as u64;
+        disk.write(at, rest).await.1?;
+        at += blocks;
+        rest = after;
+    }
+    Ok(())
+}

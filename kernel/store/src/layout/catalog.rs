@@ -1,0 +1,124 @@
+//! Catalog entries: one for each volume (and, later, each snapshot), 512 bytes, eight in a block.
+
+use core::fmt;
+
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::Pointer;
+
+/// The longest name in bytes.
+pub const NAME_MAX: usize = 63;
+
+/// What an entry describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CatalogKind {
+    /// Nothing: the slot is free, or the entry was deleted.
+    Free = 0,
+    /// A volume that can be written.
+    Head = 1,
+    /// A map of the store itself.
+    Internal = 4,
+}
+
+/// One entry.
+#[derive(Clone, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct CatalogEntry {
+    /// Number of the map; never used again.
+    pub id: U64,
+    kind: u8,
+    /// Levels of the map above its blocks.
+    pub height: u8,
+    key_slot: u8,
+    flags: u8,
+    reserved_a: [u8; 4],
+    parent: U64,
+    seq: U64,
+    /// The map's root.
+    pub root: Pointer,
+    /// Size in bytes.
+    pub size_bytes: U64,
+    /// Identity across pools.
+    pub volume_uuid: [u8; 16],
+    /// Identity of its data: clones share it, and it is part of every data tag.
+    pub lineage_uuid: [u8; 16],
+    snapshot_uuid: [u8; 16],
+    owner_epoch: U64,
+    /// Added to the mount generation in births.
+    pub epoch_bias: U64,
+    /// Nanoseconds since 1970; 0 when unknown.
+    pub created_at: U64,
+    remote_source: [u8; 24],
+    collapse_cursor: U64,
+    quota: U64,
+    /// Blocks of data in the map.
+    pub blocks: U64,
+    name_len: u8,
+    name: [u8; NAME_MAX],
+    reserved: [u8; 256],
+}
+
+const _: () = assert!(size_of::<CatalogEntry>() == 512);
+
+impl Default for CatalogEntry {
+    fn default() -> Self {
+        Self::new_zeroed()
+    }
+}
+
+impl fmt::Debug for CatalogEntry {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?} {} `{}`", self.kind(), self.id, self.name())
+    }
+}
+
+impl CatalogEntry {
+    /// An entry without name, size and identity.
+    #[must_use]
+    pub fn new(id: u64, kind: CatalogKind) -> Self {
+        let mut entry = Self {
+            id: id.into(),
+            ..Self::default()
+        };
+        entry.set_kind(kind);
+        entry
+    }
+
+    /// What it describes.
+    #[must_use]
+    pub fn kind(&self) -> CatalogKind {
+        match self.kind {
+            1 => CatalogKind::Head,
+            4 => CatalogKind::Internal,
+            _ => CatalogKind::Free,
+        }
+    }
+
+    /// Changes what it describes.
+    pub fn set_kind(&mut self, kind: CatalogKind) {
+        self.kind = kind as u8;
+    }
+
+    /// The name; empty for internal maps and for damaged entries.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let bytes = self
+            .name
+            .get(..usize::from(self.name_len))
+            .unwrap_or_default();
+        core::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// Sets the name.
+    ///
+    /// # Panics
+    /// When it is longer than [`NAME_MAX`].
+    pub fn set_name(&mut self, name: &str) {
+        assert!(name.len() <= NAME_MAX, "a name that was not checked");
+        self.name = [0; NAME_MAX];
+        self.name[..name.len()].copy_from_slice(name.as_bytes());
+        self.name_len = u8::try_from(name.len()).unwrap_or(0);
+    }
+}

@@ -1,0 +1,186 @@
+//! Reading a pool's roots: headers, the newest superblock that leads to a whole checkpoint, and its group table.
+//!
+//! Used to open a pool and to check one; writes nothing.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use world::{BLOCK_SIZE, Buf, Disk};
+
+use crate::api::StoreError;
+use crate::groups::{TAGS_PER_BLOCK, decode_entries, table_tag, table_tags_tag, tag_blocks};
+use crate::io::read_disk;
+use crate::layout::{
+    GroupEntry, Header, HeaderState, LABEL_BLOCKS, SLOTS, SUPERBLOCK_FLAG_DEFERRED, Superblock,
+};
+use crate::space::ENTRIES_PER_BLOCK;
+
+/// The roots of a pool.
+pub struct Loaded {
+    /// By member index.
+    pub headers: Vec<Header>,
+    /// Which of the given drives each member is.
+    pub order: Vec<usize>,
+    pub superblock: Superblock,
+    pub entries: Vec<GroupEntry>,
+    /// Tags of the table's blocks.
+    pub table_tags: Vec<[u8; 16]>,
+    /// The newest checkpoint does not verify; this is the one before.
+    pub is_older: bool,
+}
+
+/// Reads one block.
+pub async fn read_block<D: Disk>(disk: &D, at: u64) -> Result<Buf, StoreError> {
+    let (buf, result) = disk.read(at, Buf::from_heap(1)).await;
+    result?;
+    Ok(buf)
+}
+
+/// What the labels of a drive say: the first that is whole.
+pub async fn read_header<D: Disk>(disk: &D) -> Result<HeaderState, StoreError> {
+    let end = disk.geometry().blocks;
+    let first = match read_block(disk, 0).await {
+        Ok(block) => Header::decode(block.block(0)),
+        Err(_) => HeaderState::Damaged,
+    };
+    if matches!(first, HeaderState::Valid(_) | HeaderState::Newer(_)) || end < LABEL_BLOCKS {
+        return Ok(first);
+    }
+    let second = Header::decode(read_block(disk, end - LABEL_BLOCKS).await?.block(0));
+    Ok(if matches!(second, HeaderState::None) {
+        first
+    } else {
+        second
+    })
+}
+
+/// Reads the roots of the pool that consists of exactly these drives.
+pub async fn load<D: Disk>(disks: &[D]) -> Result<Loaded, StoreError> {
+    let (headers, order) = read_headers(disks).await?;
+    let pool = headers[0].pool_uuid;
+    let mut candidates: Vec<Superblock> = Vec::new();
+    for (header, index) in headers.iter().zip(&order) {
+        for label in [0, header.regions.label_b()] {
+            let ring = Buf::from_heap(usize::try_from(SLOTS).unwrap_or(0));
+            let (ring, result) = read_disk(&disks[*index], label + 32, ring).await;
+            if result.is_ok() {
+                let slots = (0..ring.blocks()).map(|slot| ring.block(slot));
+                candidates.extend(slots.filter_map(|block| Superblock::decode(block, pool)));
+            }
+        }
+    }
+    candidates.sort_by_key(|superblock| core::cmp::Reverse(superblock.generation.get()));
+    let newest = candidates.first().ok_or(StoreError::DamagedPool)?;
+    let (last, may_go_back) = (
+        newest.checkpoint.get(),
+        newest.flags.get() & SUPERBLOCK_FLAG_DEFERRED != 0,
+    );
+    for superblock in candidates {
+        let checkpoint = superblock.checkpoint.get();
+        if checkpoint != last && !(may_go_back && checkpoint + 1 == last) {
+            break;
+        }
+        if let Some((entries, table_tags)) = load_table(disks, &headers, &order, &superblock).await
+        {
+            let is_older = checkpoint != last;
+            return Ok(Loaded {
+                headers,
+                order,
+                superblock,
+                entries,
+                table_tags,
+                is_older,
+            });
+        }
+    }
+    Err(StoreError::DamagedPool)
+}
+
+async fn read_headers<D: Disk>(disks: &[D]) -> Result<(Vec<Header>, Vec<usize>), StoreError> {
+    let mut found: Vec<(usize, Box<Header>)> = Vec::new();
+    for (index, disk) in disks.iter().enumerate() {
+        match read_header(disk).await? {
+            HeaderState::Valid(header) => found.push((index, header)),
+            HeaderState::Damaged => return Err(StoreError::DamagedPool),
+            HeaderState::None | HeaderState::Newer(_) => return Err(StoreError::Unsupported),
+        }
+    }
+    found.sort_by_key(|(_, header)| header.index.get());
+    let first = &found.first().ok_or(StoreError::Incomplete)?.1;
+    let (pool, members) = (first.pool_uuid, first.members.get() as usize);
+    let complete = found.len() == members
+        && (0..)
+            .zip(&found)
+            .all(|(index, (_, header))| header.index.get() == index);
+    if !complete || found.iter().any(|(_, header)| header.pool_uuid != pool) {
+        return Err(StoreError::Incomplete);
+    }
+    for (index, header) in &found {
+        if header.regions.blocks.get() > disks[*index].geometry().blocks {
+            return Err(StoreError::DamagedPool);
+        }
+    }
+    let order = found.iter().map(|(index, _)| *index).collect();
+    Ok((
+        found.into_iter().map(|(_, header)| *header).collect(),
+        order,
+    ))
+}
+
+type Table = (Vec<GroupEntry>, Vec<[u8; 16]>);
+
+/// Reads and verifies the group table of a superblock; `None` when no drive has it whole.
+async fn load_table<D: Disk>(
+    disks: &[D],
+    headers: &[Header],
+    order: &[usize],
+    superblock: &Superblock,
+) -> Option<Table> {
+    let pool = superblock.pool_uuid;
+    let groups = superblock.groups.get() as usize;
+    let blocks = groups.div_ceil(ENTRIES_PER_BLOCK);
+    let room = headers
+        .iter()
+        .map(|header| header.regions.table_blocks.get())
+        .min()?;
+    if (tag_blocks(blocks) + blocks) as u64 > room || tag_blocks(blocks) > 64 {
+        return None;
+    }
+    let area = superblock.area.get() as usize;
+    let read = async |index: usize, is_right: &dyn Fn(&[u8; BLOCK_SIZE]) -> bool| {
+        for (header, disk) in headers.iter().zip(order) {
+            let at = header.regions.table[area].get() + index as u64;
+            if let Ok(block) = read_block(&disks[*disk], at).await
+                && is_right(block.block(0))
+            {
+                return Some(block);
+            }
+        }
+        None
+    };
+    let mut tags: Vec<[u8; 16]> = Vec::with_capacity(blocks);
+    for index in 0..tag_blocks(blocks) {
+        let expected = superblock.table_tags[index];
+        let block = read(index, &|bytes| {
+            table_tags_tag(pool, index, bytes).0 == expected
+        })
+        .await?;
+        let here = block.block(0).as_chunks::<16>().0;
+        tags.extend(here.iter().take((blocks - tags.len()).min(TAGS_PER_BLOCK)));
+    }
+    let mut entries = Vec::with_capacity(groups);
+    for index in 0..blocks {
+        let expected = tags[index];
+        let at = tag_blocks(blocks) + index;
+        let block = read(at, &|bytes| table_tag(pool, index, bytes).0 == expected).await?;
+        entries.extend(decode_entries(block.block(0)).take(groups - entries.len()));
+    }
+    let sound = entries.iter().all(|entry| {
+        entry.in_sync().all(|replica| {
+            headers
+                .get(usize::from(replica.device))
+                .is_some_and(|header| u64::from(replica.chunk.get()) < header.regions.chunks.get())
+        })
+    });
+    sound.then_some((entries, tags))
+}

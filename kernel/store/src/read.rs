@@ -1,0 +1,212 @@
+//! Reading blocks. On the walk: above is the public [`Store`](crate::Store), below are the drives.
+
+use alloc::vec::Vec;
+
+use exec::join_all;
+use world::{BLOCK_SIZE, Buf, Disk};
+
+use crate::api::{Span, StoreError};
+use crate::layout::{Kind, Pointer, data_tag};
+use crate::map::Pointers;
+use crate::shared::Shared;
+
+/// How often a block that does not match is looked up again: it may have been replaced, freed and reused meanwhile.
+const LOOKUPS_MAX: usize = 4;
+
+/// Blocks of a buffer that are together in the pool, or all holes.
+struct Piece {
+    /// First block of the piece within the buffer.
+    first: usize,
+    pointers: Pointers,
+    buf: Buf,
+    result: Result<(), StoreError>,
+}
+
+impl<D: Disk> Shared<D> {
+    /// Reads the blocks that `span` touches.
+    pub async fn read_span(
+        &self,
+        tree: u64,
+        span: Span,
+        into: Buf,
+    ) -> (Buf, Result<(), StoreError>) {
+        let lineage = {
+            let state = self.state.borrow();
+            match state
+                .require_open()
+                .and(state.check_range(tree, span.offset, span.len.into()))
+            {
+                Ok(()) => state.lineage(tree),
+                Err(error) => return (into, Err(error)),
+            }
+        };
+        debug_assert_eq!(
+            span.blocks(),
+            into.blocks(),
+            "a buffer of another size than its span"
+        );
+        self.read_blocks(tree, lineage, span.offset / BLOCK_SIZE as u64, into)
+            .await
+    }
+
+    /// Reads the blocks from `lba` on that fit into `into`, and verifies each.
+    pub async fn read_blocks(
+        &self,
+        tree: u64,
+        lineage: [u8; 16],
+        lba: u64,
+        into: Buf,
+    ) -> (Buf, Result<(), StoreError>) {
+        let pointers = match self.lookup(tree, lba, into.blocks()).await {
+            Ok(pointers) => pointers,
+            Err(error) => return (into, Err(error)),
+        };
+        let mut rest = into;
+        let mut pieces = Vec::new();
+        let mut first = 0;
+        while first < pointers.len() {
+            let count = together(&pointers[first..]);
+            let after = rest.split_off(count);
+            let buf = core::mem::replace(&mut rest, after);
+            let pointers = pointers[first..first + count].iter().copied().collect();
+            pieces.push(Piece {
+                first,
+                pointers,
+                buf,
+                result: Ok(()),
+            });
+            first += count;
+        }
+        // Most reads are one piece, and need no list.
+        if let [piece] = &mut pieces[..] {
+            self.read_piece(tree, lineage, lba, piece).await;
+        } else {
+            let reads = pieces
+                .iter_mut()
+                .map(|piece| self.read_piece(tree, lineage, lba, piece));
+            join_all(reads).await;
+        }
+        let mut result = Ok(());
+        for piece in pieces {
+            result = result.and(piece.result);
+            rest.append(piece.buf);
+        }
+        (rest, result)
+    }
+
+    async fn read_piece(&self, tree: u64, lineage: [u8; 16], lba: u64, piece: &mut Piece) {
+        if piece.pointers[0].is_hole() {
+            piece.buf.zero();
+            return;
+        }
+        let wanted = piece.pointers.len();
+        let matches = match self.read_pointers(&piece.pointers, &mut piece.buf).await {
+            Ok(()) => {
+                let bad = (0..wanted).find(|index| {
+                    let pointer = &piece.pointers[*index];
+                    let at = lba + (piece.first + index) as u64;
+                    !is_block(lineage, at, pointer, piece.buf.block(*index))
+                });
+                bad.is_none()
+            }
+            Err(_) => false,
+        };
+        if matches {
+            return;
+        }
+        if piece.buf.blocks() < wanted {
+            piece.buf = Buf::from_heap(wanted);
+        }
+        // One block at a time, so that only the damaged one fails.
+        for index in 0..wanted {
+            let at = lba + (piece.first + index) as u64;
+            let pointer = piece.pointers[index];
+            let result = self
+                .read_one(tree, lineage, at, pointer, &mut piece.buf, index)
+                .await;
+            piece.result = piece.result.and(result);
+        }
+    }
+
+    /// Reads blocks that are together from the first replica that answers.
+    async fn read_pointers(&self, pointers: &[Pointer], buf: &mut Buf) -> Result<(), StoreError> {
+        let addr = pointers[0].addr();
+        let replica = self.replicas(addr)?[0];
+        let (back, result) = self.read_replica(replica, addr, core::mem::take(buf)).await;
+        *buf = back;
+        Ok(result?)
+    }
+
+    /// Reads one block the careful way: every replica, and if none matches, look again where it is.
+    async fn read_one(
+        &self,
+        tree: u64,
+        lineage: [u8; 16],
+        lba: u64,
+        mut pointer: Pointer,
+        into: &mut Buf,
+        index: usize,
+    ) -> Result<(), StoreError> {
+        let mut page = Buf::from_heap(1);
+        let mut error = StoreError::Damaged { block: lba };
+        for _ in 0..LOOKUPS_MAX {
+            match pointer.kind() {
+                Kind::Never | Kind::Hole => {
+                    into.block_mut(index).fill(0);
+                    return Ok(());
+                }
+                Kind::Data => {}
+                Kind::Node | Kind::Remote | Kind::Unknown => {
+                    return Err(StoreError::Damaged { block: lba });
+                }
+            }
+            for replica in self.replicas(pointer.addr())? {
+                let (back, result) = self.read_replica(replica, pointer.addr(), page).await;
+                page = if back.is_empty() {
+                    Buf::from_heap(1)
+                } else {
+                    back
+                };
+                match result {
+                    Ok(()) if is_block(lineage, lba, &pointer, page.block(0)) => {
+                        into.block_mut(index).copy_from_slice(page.block(0));
+                        return Ok(());
+                    }
+                    Ok(()) => error = StoreError::Damaged { block: lba },
+                    Err(disk) => error = StoreError::Disk(disk),
+                }
+            }
+            let again = self.lookup(tree, lba, 1).await?[0];
+            if again == pointer {
+                break;
+            }
+            pointer = again;
+        }
+        self.damaged_reads.set(self.damaged_reads.get() + 1);
+        log::error!(
+            "block {lba} of volume {tree} at {:#x}: {error}",
+            pointer.addr()
+        );
+        Err(error)
+    }
+}
+
+/// Whether these bytes are what the pointer promises.
+pub fn is_block(lineage: [u8; 16], lba: u64, pointer: &Pointer, bytes: &[u8; BLOCK_SIZE]) -> bool {
+    pointer.kind() == Kind::Data && data_tag(lineage, lba, pointer.birth(), bytes) == pointer.tag()
+}
+
+/// How many of these pointers, from the first on, one command can serve.
+fn together(pointers: &[Pointer]) -> usize {
+    let first = &pointers[0];
+    if first.is_hole() {
+        return pointers
+            .iter()
+            .take_while(|pointer| pointer.is_hole())
+            .count();
+    }
+    let follows = |(index, pointer): &(u64, &Pointer)| {
+        pointer.kind() == first.kind() && pointer.addr() == first.addr() + index
+    };
+    (0..).zip(pointers).take_while(follows).count()
+}

@@ -1,0 +1,379 @@
+//! Opening a pool: find the end of the journal, note the new mount, replay, serve.
+//!
+//! Two passes over the journal: the first finds its end and changes nothing on the drives; then a FLUSH makes durable what was
+//! found, and the superblock notes the new mount generation; the second replays like fresh writes. A checkpoint may happen in
+//! the middle of that, so less memory than before is enough.
+
+use alloc::vec::Vec;
+
+use exec::join_all;
+use hashbrown::HashMap;
+use world::{BLOCK_SIZE, Buf, Disk};
+use zerocopy::FromBytes;
+
+use crate::api::StoreError;
+use crate::delta::{Hole, Point, key};
+use crate::layout::{CatalogEntry, CatalogKind, Class, JournalTail, Kind, Pointer, Record};
+use crate::map::reach;
+use crate::read::is_block;
+use crate::replay::{Frame, Reader};
+use crate::shared::{CATALOG, FIRST_VOLUME, Handle, RECLAIM, RECORDS, Shared, State, Tree};
+use crate::space::group_of;
+use crate::tag::Tag;
+
+/// Blocks of the tail that are verified at the same time.
+const VERIFY_AT_ONCE: usize = 32;
+
+/// A run of blocks of the tail that must be there.
+struct Claim {
+    lineage: [u8; 16],
+    lba: u64,
+    addr: u64,
+    birth: u64,
+    tags: Vec<Tag>,
+}
+
+impl<D: Disk> Shared<D> {
+    fn reader(&self) -> Reader<'_, D> {
+        let disks = self.disks.iter().zip(self.regions.iter().copied());
+        Reader::new(disks.collect(), self.pool_uuid)
+    }
+
+    /// The first pass: where the journal ends.
+    pub async fn find_end(&self) -> Result<JournalTail, StoreError> {
+        let superblock = self.state.borrow().superblock.clone();
+        let tail = superblock.tails[0];
+        let mut reader = self.reader();
+        let (mut end, mut durable, mut newest) = (tail, 0, 0);
+        while let Some(frame) = reader.next(end).await {
+            durable = durable.max(frame.header.durable_seq.get());
+            newest = newest.max(frame.header.checkpoint.get());
+            end = frame.after;
+        }
+        let behind = reader.vouched(&superblock, tail, end).await;
+        durable = durable.max(behind.0);
+        newest = newest.max(behind.1);
+        if durable >= end.seq.get() {
+            log::error!(
+                "the journal lost frame {} although it was durable",
+                end.seq.get()
+            );
+            return Err(StoreError::DamagedPool);
+        }
+        if newest > superblock.checkpoint.get() {
+            log::error!("the journal mentions checkpoint {newest}, which is nowhere");
+            return Err(StoreError::DamagedPool);
+        }
+        self.verify_tail(&mut reader, tail, end, durable).await
+    }
+
+    /// Where the journal ends when frames that nobody vouches for must prove their data.
+    async fn verify_tail(
+        &self,
+        reader: &mut Reader<'_, D>,
+        tail: JournalTail,
+        end: JournalTail,
+        durable: u64,
+    ) -> Result<JournalTail, StoreError> {
+        let mut lineages: HashMap<u64, [u8; 16]> = HashMap::new();
+        let mut at = tail;
+        while at.seq < end.seq {
+            let frame = reader.next(at).await.ok_or(StoreError::DamagedPool)?;
+            let mut claims = Vec::new();
+            for record in frame.records() {
+                match record? {
+                    Record::Group { group, entry } => self.adopt_group(group, entry)?,
+                    Record::Control(entry) => {
+                        lineages.insert(entry.id.get(), entry.lineage_uuid);
+                    }
+                    Record::Write {
+                        tree,
+                        lba,
+                        addr,
+                        birth,
+                        tags,
+                    } => {
+                        let known = lineages.get(&tree).copied();
+                        let lineage = known.unwrap_or_else(|| self.state.borrow().lineage(tree));
+                        claims.push(Claim {
+                            lineage,
+                            lba,
+                            addr,
+                            birth,
+                            tags,
+                        });
+                    }
+                    Record::Hole { .. } => {}
+                }
+            }
+            let verify = frame.header.seq.get() > durable && !self.config.mutants.no_tail_verify();
+            if verify && !self.claims_hold(claims).await {
+                log::info!(
+                    "the journal ends at frame {}: its data is not there",
+                    at.seq.get()
+                );
+                break;
+            }
+            at = frame.after;
+        }
+        Ok(at)
+    }
+
+    async fn claims_hold(&self, claims: Vec<Claim>) -> bool {
+        for some in claims.chunks(VERIFY_AT_ONCE) {
+            let checks = join_all(some.iter().map(|claim| self.claim_holds(claim))).await;
+            if checks.contains(&false) {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn claim_holds(&self, claim: &Claim) -> bool {
+        let Ok(replicas) = self.replicas(claim.addr) else {
+            return false;
+        };
+        for replica in replicas {
+            let buf = Buf::from_heap(claim.tags.len().min(Buf::PAGES_MAX));
+            let (buf, result) = self.read_replica(replica, claim.addr, buf).await;
+            let matches = |(index, tag): (usize, &Tag)| {
+                let (lba, birth) = (claim.lba + index as u64, claim.birth + index as u64);
+                let pointer = Pointer::data(claim.addr + index as u64, birth, *tag);
+                is_block(claim.lineage, lba, &pointer, buf.block(index))
+            };
+            if result.is_ok() && claim.tags.iter().enumerate().all(matches) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn adopt_group(&self, group: u32, entry: crate::layout::GroupEntry) -> Result<(), StoreError> {
+        let state = &mut *self.state.borrow_mut();
+        let known = state.space.entry(group).ok_or(StoreError::DamagedPool)?;
+        if known.class() == Class::Free {
+            let sound = entry.in_sync().all(|replica| {
+                self.regions
+                    .get(usize::from(replica.device))
+                    .is_some_and(|regions| u64::from(replica.chunk.get()) < regions.chunks.get())
+            });
+            if !sound || entry.class() == Class::Free {
+                return Err(StoreError::DamagedPool);
+            }
+            state.space.adopt(group, entry);
+        }
+        Ok(())
+    }
+
+    /// The second pass: every change up to `end` is made again.
+    pub async fn replay(&self, end: JournalTail) -> Result<(), StoreError> {
+        let mut reader = self.reader();
+        let mut at = self.state.borrow().superblock.tails[0];
+        while at.seq < end.seq {
+            let frame = reader.next(at).await.ok_or(StoreError::DamagedPool)?;
+            if !self.has_room_for(&frame)? {
+                // What was replayed so far becomes a checkpoint; replay would begin here.
+                self.state.borrow_mut().journal.set_head(at);
+                self.checkpoint_at(at).await?;
+                if !self.has_room_for(&frame)? {
+                    log::error!("a journal frame needs more memory than is configured");
+                    return Err(StoreError::Unsupported);
+                }
+            }
+            for record in frame.records() {
+                self.replay_record(record?).await?;
+            }
+            at = frame.after;
+        }
+        let state = &mut *self.state.borrow_mut();
+        state.journal.set_head(end);
+        let now = self.environment.exec.now();
+        if !state.active.is_empty() {
+            state.dirty_since = Some(now);
+        }
+        Ok(())
+    }
+
+    fn has_room_for(&self, frame: &Frame) -> Result<bool, StoreError> {
+        let (mut points, mut holes) = (0, 0);
+        for record in frame.records() {
+            match record? {
+                Record::Write { tags, .. } => points += tags.len(),
+                Record::Hole { .. } => holes += 1,
+                Record::Control(_) | Record::Group { .. } => {}
+            }
+        }
+        let state = self.state.borrow();
+        Ok(state.active.room() >= points && state.active.hole_room() > 2 * holes)
+    }
+
+    async fn replay_record(&self, record: Record) -> Result<(), StoreError> {
+        match record {
+            Record::Group { group, entry } => self.adopt_group(group, entry),
+            Record::Control(entry) => {
+                self.state.borrow_mut().replay_control(&entry);
+                Ok(())
+            }
+            Record::Hole {
+                tree,
+                lba,
+                count,
+                birth,
+            } => {
+                let end = lba.checked_add(count).ok_or(StoreError::DamagedPool)?;
+                let hole = Hole {
+                    start: key(tree, lba),
+                    end: key(tree, end),
+                    birth,
+                };
+                self.state.borrow_mut().active.insert_hole(hole);
+                Ok(())
+            }
+            Record::Write {
+                tree,
+                lba,
+                addr,
+                birth,
+                tags,
+            } => {
+                self.load_group(group_of(addr)).await?;
+                let state = &mut *self.state.borrow_mut();
+                for (index, tag) in (0..).zip(tags) {
+                    if !state.space.replay_allocated(addr + index) {
+                        log::error!("the journal names block {:#x} twice", addr + index);
+                        return Err(StoreError::DamagedPool);
+                    }
+                    let point = Point {
+                        key: key(tree, lba + index),
+                        addr: addr + index,
+                        birth: birth + index,
+                        tag,
+                    };
+                    if let Some(old) = state.active.insert(point) {
+                        state.space.supersede(old, false);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Loads the catalog, the reclaim queue and the records' keys from the last checkpoint.
+    pub async fn load_catalog(&self) -> Result<(), StoreError> {
+        for block in self.internal_blocks(CATALOG).await? {
+            let mut state = self.state.borrow_mut();
+            for (index, bytes) in block.1.chunks_exact(size_of::<CatalogEntry>()).enumerate() {
+                let slot = usize::try_from(block.0).unwrap_or(0) * 8 + index;
+                let entry = CatalogEntry::read_from_bytes(bytes).unwrap_or_default();
+                if entry.kind() != CatalogKind::Free {
+                    state.insert_tree(entry, Some(slot));
+                }
+            }
+        }
+        for id in [RECLAIM, RECORDS] {
+            let mut state = self.state.borrow_mut();
+            if !state.trees.contains_key(&id) {
+                let mut entry = CatalogEntry::new(id, CatalogKind::Internal);
+                entry.lineage_uuid = self.pool_uuid;
+                state.insert_tree(entry, None);
+            }
+        }
+        for (_, block) in self.internal_blocks(RECLAIM).await? {
+            self.state.borrow_mut().reclaim.decode(&block);
+        }
+        Ok(())
+    }
+
+    /// All blocks of an internal map, with their numbers.
+    pub async fn internal_blocks(
+        &self,
+        tree: u64,
+    ) -> Result<Vec<(u64, [u8; BLOCK_SIZE])>, StoreError> {
+        let height = self.state.borrow().trees.get(&tree).map_or(0, Tree::height);
+        let pool = self.pool_uuid;
+        let mut blocks = Vec::new();
+        let end = if height == 0 { 0 } else { reach(height) };
+        let mut lba = 0;
+        while lba < end.max(self.state.borrow().internal_end(tree)) {
+            let pointer = self.lookup(tree, lba, 1).await?[0];
+            if pointer.kind() == Kind::Data {
+                let (buf, result) = self.read_blocks(tree, pool, lba, Buf::from_heap(1)).await;
+                result.map_err(|_| StoreError::DamagedPool)?;
+                blocks.push((lba, *buf.block(0)));
+            }
+            lba += 1;
+        }
+        Ok(blocks)
+    }
+}
+
+impl State {
+    /// One more than the last block of an internal map that the deltas know.
+    fn internal_end(&self, tree: u64) -> u64 {
+        let mine = |key: u64| {
+            let (of, lba) = crate::delta::split_key(key);
+            (of == tree).then_some(lba + 1)
+        };
+        let points = self
+            .active
+            .points()
+            .iter()
+            .filter_map(|point| mine(point.key));
+        if tree < FIRST_VOLUME {
+            points.max().unwrap_or(0)
+        } else {
+            0
+        }
+    }
+
+    /// Adds a tree in `slot`, or in the first free one.
+    pub fn insert_tree(&mut self, entry: CatalogEntry, slot: Option<usize>) {
+        let id = entry.id.get();
+        let dirty = slot.is_none();
+        let slot = slot.unwrap_or_else(|| {
+            self.slots
+                .iter()
+                .position(Option::is_none)
+                .unwrap_or(self.slots.len())
+        });
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, None);
+        }
+        self.slots[slot] = Some(id);
+        self.next_node = self.next_node.max(id + 1);
+        let tree = Tree {
+            entry,
+            slot,
+            dirty,
+            merged: None,
+            deleted: false,
+        };
+        self.trees.insert(id, tree);
+    }
+
+    /// Applies a catalog change from the journal.
+    fn replay_control(&mut self, new: &CatalogEntry) {
+        let id = new.id.get();
+        let deleted = new.kind() == CatalogKind::Free;
+        self.next_node = self.next_node.max(id + 1);
+        match self.trees.get_mut(&id) {
+            Some(tree) if deleted => tree.deleted = true,
+            Some(tree) => {
+                tree.entry.size_bytes = new.size_bytes;
+                tree.entry.set_name(new.name());
+                tree.dirty = true;
+            }
+            None if deleted => {}
+            None => self.insert_tree(new.clone(), None),
+        }
+    }
+}
+
+/// Spawns the pool's background work.
+pub fn spawn<D: Disk + 'static>(shared: &Handle<D>) {
+    let exec = &shared.environment.exec;
+    let writer = shared.clone();
+    exec.spawn(async move { writer.run_writer().await });
+    let checkpointer = shared.clone();
+    exec.spawn(async move { checkpointer.run_checkpointer().await });
+}

@@ -1,0 +1,173 @@
+//! Reading the journal after a power cut.
+//!
+//! Frames are read from the tail on while each is whole and continues the one before. The first that is not ends the
+//! journal, unless a later frame says that it was durable: then acknowledged data is lost, and the pool is not opened.
+//! Frames that no later frame vouches for count only if the data they describe is there.
+
+use alloc::vec::Vec;
+
+use world::{BLOCK_SIZE, Buf, Disk};
+
+use crate::api::StoreError;
+use crate::io::read_disk;
+use crate::layout::{
+    FRAME_BLOCKS_MAX, FRAME_HEADER, FrameHeader, JournalTail, Record, Regions, Superblock,
+};
+
+/// One frame, verified.
+pub struct Frame {
+    pub header: FrameHeader,
+    /// Where the next one begins.
+    pub after: JournalTail,
+    bytes: Vec<u8>,
+}
+
+impl Frame {
+    /// The records; an error for one that is malformed.
+    pub fn records(&self) -> impl Iterator<Item = Result<Record, StoreError>> + '_ {
+        let mut rest = &self.bytes[..];
+        core::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let Some((record, len)) = Record::decode(rest) else {
+                rest = &[];
+                return Some(Err(StoreError::DamagedPool));
+            };
+            rest = &rest[len..];
+            Some(Ok(record))
+        })
+    }
+}
+
+/// Reads a ring, in large pieces.
+pub struct Reader<'a, D> {
+    disks: Vec<(&'a D, Regions)>,
+    pool: [u8; 16],
+    ring_blocks: u64,
+    /// First ring block and drive of what is in memory.
+    window: (usize, u64),
+    buf: Buf,
+}
+
+impl<'a, D: Disk> Reader<'a, D> {
+    /// A reader of the journal that these drives share; drives in member order.
+    pub fn new(disks: Vec<(&'a D, Regions)>, pool: [u8; 16]) -> Self {
+        let ring_blocks = disks
+            .iter()
+            .map(|disk| disk.1.journal_blocks.get())
+            .min()
+            .unwrap_or(1);
+        Self {
+            disks,
+            pool,
+            ring_blocks,
+            window: (usize::MAX, 0),
+            buf: Buf::from_heap(Buf::PAGES_MAX),
+        }
+    }
+
+    async fn block(&mut self, device: usize, at: u64) -> Option<&[u8; BLOCK_SIZE]> {
+        let inside = self.window.0 == device
+            && at >= self.window.1
+            && at < self.window.1 + self.buf.blocks() as u64;
+        if !inside {
+            let count = (self.ring_blocks - at).min(Buf::PAGES_MAX as u64);
+            let buf = Buf::from_heap(usize::try_from(count).unwrap_or(1));
+            let (disk, regions) = &self.disks[device];
+            let (buf, result) = read_disk(*disk, regions.journal.get() + at, buf).await;
+            if result.is_err() {
+                self.window = (usize::MAX, 0);
+                return None;
+            }
+            self.buf = buf;
+            self.window = (device, at);
+        }
+        Some(
+            self.buf
+                .block(usize::try_from(at - self.window.1).unwrap_or(0)),
+        )
+    }
+
+    /// The frame at `tail`, from the first drive that has it whole.
+    pub async fn next(&mut self, tail: JournalTail) -> Option<Frame> {
+        let position = tail.position.get();
+        let within = position % self.ring_blocks;
+        let start_over = position + (self.ring_blocks - within);
+        for device in 0..self.disks.len() {
+            for position in [position, start_over] {
+                // A frame starts over at the ring's beginning when it does not fit before the end.
+                if position != tail.position.get()
+                    && self.ring_blocks - within >= FRAME_BLOCKS_MAX as u64
+                {
+                    continue;
+                }
+                if let Some(frame) = self.frame_at(device, position).await
+                    && frame.header.seq == tail.seq
+                    && frame.header.prev_tag == tail.prev_tag
+                {
+                    return Some(frame);
+                }
+            }
+        }
+        None
+    }
+
+    /// A whole frame at this position, whatever its number.
+    async fn frame_at(&mut self, device: usize, position: u64) -> Option<Frame> {
+        let within = position % self.ring_blocks;
+        let pool = self.pool;
+        let header = FrameHeader::decode(self.block(device, within).await?, pool)?;
+        let blocks = u64::from(header.blocks.get());
+        if header.position.get() != position || within + blocks > self.ring_blocks {
+            return None;
+        }
+        let mut all = Vec::with_capacity(FRAME_BLOCKS_MAX);
+        for index in 0..blocks {
+            all.push(*self.block(device, within + index).await?);
+        }
+        if header.compute_tag(pool, all.iter()).0 != header.tag {
+            return None;
+        }
+        let mut bytes = all.concat();
+        bytes.drain(..FRAME_HEADER);
+        bytes.truncate(header.record_bytes.get() as usize);
+        let after = JournalTail {
+            seq: (header.seq.get() + 1).into(),
+            position: (position + blocks).into(),
+            prev_tag: header.tag,
+        };
+        Some(Frame {
+            header,
+            after,
+            bytes,
+        })
+    }
+
+    /// The highest frame number that any frame in the live window vouches for, and the newest checkpoint that one mentions.
+    ///
+    /// `end` is where the chain from the tail ends; what lies behind it is searched block by block.
+    pub async fn vouched(
+        &mut self,
+        superblock: &Superblock,
+        tail: JournalTail,
+        end: JournalTail,
+    ) -> (u64, u64) {
+        let mut found = (0, 0);
+        let last = tail.position.get() + superblock.live_max.get().min(self.ring_blocks);
+        for device in 0..self.disks.len() {
+            let mut position = end.position.get();
+            while position < last {
+                match self.frame_at(device, position).await {
+                    Some(frame) if frame.header.seq.get() >= end.seq.get() => {
+                        found.0 = found.0.max(frame.header.durable_seq.get());
+                        found.1 = found.1.max(frame.header.checkpoint.get());
+                        position = frame.after.position.get();
+                    }
+                    _ => position += 1,
+                }
+            }
+        }
+        found
+    }
+}

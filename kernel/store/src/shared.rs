@@ -1,0 +1,246 @@
+//! What all parts of the store share.
+
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+use exec::Notify;
+use hashbrown::HashMap;
+
+use crate::api::{Config, Environment, PoolState, StoreError};
+use crate::cache::NodeCache;
+use crate::delta::DeltaTable;
+use crate::journal::Journal;
+use crate::layout::{CatalogEntry, CatalogKind, Pointer, Regions, Superblock, first_birth};
+use crate::overlap::InFlight;
+use crate::reclaim::Reclaim;
+use crate::space::Space;
+
+/// The catalog's own map.
+pub const CATALOG: u64 = 0;
+/// The map of the reclaim queue.
+pub const RECLAIM: u64 = 2;
+/// The map of the records.
+pub const RECORDS: u64 = 3;
+/// The first number that a volume can have.
+pub const FIRST_VOLUME: u64 = 16;
+
+/// An open pool.
+pub struct Shared<D> {
+    pub disks: Vec<D>,
+    pub regions: Vec<Regions>,
+    pub environment: Environment,
+    pub config: Config,
+    /// Points of each half of the deltas.
+    pub deltas_max: usize,
+    pub pool_uuid: [u8; 16],
+    pub state: RefCell<State>,
+    pub in_flight: InFlight,
+    /// Something happened that the journal's writer waits for: a flush is wanted, records wait, room was made.
+    pub writer_wanted: Notify,
+    /// A frame was written or a FLUSH came back.
+    pub writer_done: Notify,
+    /// The checkpointer has a reason to look.
+    pub checkpoint_wanted: Notify,
+    /// A checkpoint was published, or the pool stopped taking writes.
+    pub checkpoint_done: Notify,
+    /// Drives with writes that no FLUSH covers.
+    pub unflushed: Vec<Cell<bool>>,
+    pub damaged_reads: Cell<u64>,
+}
+
+/// State that changes in one breath, never borrowed across an await.
+pub struct State {
+    pub superblock: Superblock,
+    /// Tags of the group table's blocks in each of the two areas.
+    pub table_tags: [Vec<[u8; 16]>; 2],
+    /// The next number of a map.
+    pub next_node: u64,
+    pub space: Space,
+    pub journal: Journal,
+    pub cache: NodeCache,
+    /// Takes changes.
+    pub active: DeltaTable,
+    /// Is being merged by the running checkpoint.
+    pub frozen: DeltaTable,
+    pub trees: HashMap<u64, Tree>,
+    /// Which catalog slot holds which tree.
+    pub slots: Vec<Option<u64>>,
+    pub reclaim: Reclaim,
+    /// Records: slot by key.
+    pub records: HashMap<String, u64>,
+    /// Points of the active deltas that writes under way will need.
+    pub reserved_points: usize,
+    /// Births handed out by this mount.
+    pub births: u64,
+    /// The journal offset up to which a flush is wanted.
+    pub flush_wanted: u64,
+    /// Checkpoints wanted and published since the pool was opened.
+    pub checkpoints_wanted: u64,
+    pub checkpoints_begun: u64,
+    pub checkpoints_done: u64,
+    /// Progress of the running checkpoint's merge, in percent.
+    pub merge_percent: usize,
+    pub mode: Mode,
+    /// How much was pushed when the pool was last found full: nothing changed since, nothing can have been freed.
+    pub full_at: Option<u64>,
+    /// When the oldest change that is in no checkpoint was made.
+    pub dirty_since: Option<world::Instant>,
+}
+
+/// Whether the pool works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Serving,
+    /// Reads only, and why.
+    ReadOnly(String),
+    /// No further requests; background work ends.
+    Closing,
+    Closed,
+}
+
+/// One map: a volume's, or one of the store's own.
+#[derive(Clone)]
+pub struct Tree {
+    /// Entry as clients see it; root and height are those of the last checkpoint.
+    pub entry: CatalogEntry,
+    /// Where the entry is in the catalog.
+    pub slot: usize,
+    /// The entry differs from the one in the last checkpoint's catalog.
+    pub dirty: bool,
+    /// Root and height in the running checkpoint.
+    pub merged: Option<(Pointer, u8)>,
+    /// Deleted; its space goes to the reclaim queue at the next checkpoint.
+    pub deleted: bool,
+}
+
+impl Tree {
+    pub fn root(&self) -> Pointer {
+        self.entry.root
+    }
+
+    pub fn height(&self) -> u8 {
+        self.entry.height
+    }
+
+    pub fn is_volume(&self) -> bool {
+        self.entry.kind() == CatalogKind::Head && !self.deleted
+    }
+
+    /// Size in whole blocks.
+    pub fn blocks(&self) -> u64 {
+        self.entry
+            .size_bytes
+            .get()
+            .div_ceil(world::BLOCK_SIZE as u64)
+    }
+}
+
+impl State {
+    /// Hands out `count` births for blocks of a lineage with this bias.
+    pub fn next_births(&mut self, count: u64, epoch_bias: u64) -> u64 {
+        let first = self.births;
+        self.births += count;
+        first_birth(self.journal.mount_gen + epoch_bias) + first
+    }
+
+    pub fn require_serving(&self) -> Result<(), StoreError> {
+        match self.mode {
+            Mode::Serving => Ok(()),
+            Mode::ReadOnly(_) => Err(StoreError::ReadOnly),
+            Mode::Closing | Mode::Closed => Err(StoreError::Closed),
+        }
+    }
+
+    pub fn require_open(&self) -> Result<(), StoreError> {
+        match self.mode {
+            Mode::Serving | Mode::ReadOnly(_) => Ok(()),
+            Mode::Closing | Mode::Closed => Err(StoreError::Closed),
+        }
+    }
+
+    /// The deltas, then nothing: what memory says of a block.
+    pub fn find_delta(&self, key: u64) -> Option<Pointer> {
+        self.active.find(key).or_else(|| self.frozen.find(key))
+    }
+
+    /// The most map nodes that one checkpoint can write.
+    pub fn worst_nodes(&self, deltas: usize) -> u64 {
+        let mut nodes = 0;
+        for level in 1..=5_u32 {
+            let span = 128_u64.pow(level);
+            let all: u64 = self
+                .trees
+                .values()
+                .map(|tree| tree.blocks().max(1024).div_ceil(span))
+                .sum();
+            nodes += all.min(deltas as u64);
+        }
+        // The catalog's blocks, the reclaim queue and their paths.
+        nodes + self.slots.len().div_ceil(8) as u64 + 160
+    }
+
+    /// Works out again how much space the maps need; after the set of volumes changed.
+    pub fn update_node_reserve(&mut self, deltas: usize) {
+        let worst = self.worst_nodes(deltas);
+        self.space.set_node_reserve(2 * worst);
+    }
+}
+
+impl<D> Shared<D> {
+    /// Stops taking writes, and says why.
+    pub fn fail(&self, why: &str) {
+        let mut state = self.state.borrow_mut();
+        if state.mode == Mode::Serving {
+            log::error!("the pool is read-only from now on: {why}");
+            state.mode = Mode::ReadOnly(why.into());
+        }
+        drop(state);
+        self.writer_wanted.notify();
+        self.writer_done.notify();
+        self.checkpoint_wanted.notify();
+        self.checkpoint_done.notify();
+    }
+
+    pub fn pool_state(&self) -> PoolState {
+        match &self.state.borrow().mode {
+            Mode::ReadOnly(why) => PoolState::ReadOnly(why.clone()),
+            _ => PoolState::Serving,
+        }
+    }
+
+    /// Asks for a checkpoint that begins after now; its number.
+    pub fn want_checkpoint(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let wanted = state.checkpoints_begun + 1;
+        let is_news = state.checkpoints_wanted < wanted;
+        state.checkpoints_wanted = wanted;
+        drop(state);
+        if is_news {
+            self.checkpoint_wanted.notify();
+        }
+        wanted
+    }
+
+    /// Waits until checkpoint `number` (of this mount) is durable, or the pool stops taking writes.
+    pub async fn checkpoint_reached(&self, number: u64) -> Result<(), StoreError> {
+        loop {
+            {
+                let state = self.state.borrow();
+                if state.checkpoints_done >= number {
+                    return Ok(());
+                }
+                match state.mode {
+                    Mode::ReadOnly(_) => return Err(StoreError::ReadOnly),
+                    Mode::Closed => return Err(StoreError::Closed),
+                    Mode::Serving | Mode::Closing => {}
+                }
+            }
+            self.checkpoint_done.wait().await;
+        }
+    }
+}
+
+/// A shared pool.
+pub type Handle<D> = Rc<Shared<D>>;

@@ -1,0 +1,588 @@
+//! Which blocks are in use: groups, their bitmaps, and what may be handed out.
+//!
+//! A group that is allocated from is *open*: two bitmaps are in memory. `base` is what the next checkpoint will write, `current` is
+//! what the allocator sees. They differ by blocks that were handed out but are in no map yet, and by freed blocks
+//! that must not be reused yet.
+//!
+//! Invariants:
+//! - a freed block is handed out again only after the checkpoint that freed it, and normally one more, is durable;
+//! - a free group becomes a data group only while enough is left for the maps (see [`Space::set_node_reserve`]).
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use arrayvec::ArrayVec;
+use hashbrown::HashMap;
+use world::Buf;
+
+use crate::bitmap::Bitmap;
+use crate::layout::{Class, GROUP_BITS, GroupEntry, PoolAddr, Replica};
+
+/// Contiguous blocks of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub addr: PoolAddr,
+    pub blocks: u32,
+}
+
+/// The runs that one buffer's blocks went to.
+pub type Runs = ArrayVec<Run, { Buf::PAGES_MAX }>;
+
+/// Why nothing could be handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// This group has room, but its bitmap must be loaded first.
+    Load(u32),
+    /// Too many groups are open with blocks that are in no checkpoint yet: one is needed before more can be opened.
+    Open,
+    /// Nothing is left.
+    Full,
+}
+
+/// A group in memory.
+pub struct OpenGroup {
+    base: Bitmap,
+    current: Bitmap,
+    /// Free blocks in `current`.
+    available: u32,
+    /// Where the search for the next free block begins.
+    cursor: u32,
+    /// `base` differs from the bitmap on the drive.
+    pub dirty: bool,
+    /// Blocks handed out that are not in `base`.
+    outstanding: u32,
+}
+
+/// Chunks of one drive.
+struct Chunks {
+    used: Vec<bool>,
+    free: u32,
+    /// Chunks below are in use.
+    hint: u32,
+}
+
+/// All groups.
+pub struct Space {
+    shift: u32,
+    entries: Vec<GroupEntry>,
+    /// Table blocks that differ from each of the two checkpoint areas.
+    pub dirty_table: [Vec<bool>; 2],
+    open: HashMap<u32, OpenGroup>,
+    open_max: usize,
+    chunks: Vec<Chunks>,
+    /// Groups that data is handed out from, one for each drive.
+    data_open: Vec<Option<u32>>,
+    next_device: usize,
+    meta_open: Option<u32>,
+    free_hint: u32,
+    /// Groups that were put to use and are not in the journal yet.
+    pub new_groups: Vec<u32>,
+    /// Freed since the last cut, never in a checkpoint: their writes were replaced within one delta table.
+    pub superseded: Vec<PoolAddr>,
+    /// The same before the cut of the running checkpoint.
+    pub superseded_frozen: Vec<PoolAddr>,
+    /// Freed by the running checkpoint.
+    pub freed: Vec<PoolAddr>,
+    /// Freed by the last checkpoint; not reusable before the next.
+    pub deferred: Vec<PoolAddr>,
+    /// Blocks that must stay available for map nodes.
+    node_reserve: u64,
+}
+
+/// Group entries in a block of the table.
+pub const ENTRIES_PER_BLOCK: usize = 64;
+
+impl Space {
+    /// Space with these groups; `chunks` says how many chunks each drive has.
+    pub fn new(shift: u32, entries: Vec<GroupEntry>, chunks: &[u32], open_max: usize) -> Self {
+        let mut drives: Vec<Chunks> = chunks
+            .iter()
+            .map(|count| Chunks {
+                used: vec![false; *count as usize],
+                free: *count,
+                hint: 0,
+            })
+            .collect();
+        for entry in entries.iter().filter(|entry| entry.class() != Class::Free) {
+            for replica in entry.in_sync() {
+                take_chunk(&mut drives, replica);
+            }
+        }
+        let blocks = entries.len().div_ceil(ENTRIES_PER_BLOCK);
+        Self {
+            shift,
+            dirty_table: [vec![false; blocks], vec![false; blocks]],
+            entries,
+            open: HashMap::new(),
+            open_max,
+            data_open: vec![None; drives.len()],
+            chunks: drives,
+            next_device: 0,
+            meta_open: None,
+            free_hint: 0,
+            new_groups: Vec::new(),
+            superseded: Vec::new(),
+            superseded_frozen: Vec::new(),
+            freed: Vec::new(),
+            deferred: Vec::new(),
+            node_reserve: 0,
+        }
+    }
+
+    /// Blocks of a group, its bitmaps included.
+    pub fn group_blocks(&self) -> u32 {
+        1 << self.shift
+    }
+
+    pub fn entries(&self) -> &[GroupEntry] {
+        &self.entries
+    }
+
+    pub fn entry(&self, group: u32) -> Option<&GroupEntry> {
+        self.entries.get(group as usize)
+    }
+
+    /// Replaces a group's entry and notes that the table has to be written.
+    pub fn set_entry(&mut self, group: u32, entry: GroupEntry) {
+        self.entries[group as usize] = entry;
+        for area in &mut self.dirty_table {
+            area[group as usize / ENTRIES_PER_BLOCK] = true;
+        }
+    }
+
+    /// Sets how many blocks must stay available for map nodes before data may take another group.
+    pub fn set_node_reserve(&mut self, blocks: u64) {
+        self.node_reserve = blocks;
+    }
+
+    pub fn node_reserve(&self) -> u64 {
+        self.node_reserve
+    }
+
+    /// Hands out up to `wanted` blocks, adding to `runs`; returns how many, at least one.
+    pub fn allocate(
+        &mut self,
+        class: Class,
+        wanted: u32,
+        runs: &mut Runs,
+    ) -> Result<u32, Shortage> {
+        let devices = if class == Class::Data {
+            self.data_open.len()
+        } else {
+            1
+        };
+        let mut shortage = Shortage::Full;
+        for attempt in 0..devices {
+            let device = (self.next_device + attempt) % self.data_open.len();
+            match self.group_to_use(class, device) {
+                Ok(group) => {
+                    if class == Class::Data {
+                        self.next_device = (device + 1) % self.data_open.len();
+                    }
+                    return Ok(self.take_from(group, wanted, runs));
+                }
+                Err(Shortage::Full) => {}
+                Err(other) => shortage = other,
+            }
+        }
+        Err(shortage)
+    }
+
+    fn take_from(&mut self, group: u32, wanted: u32, runs: &mut Runs) -> u32 {
+        let end = self.group_blocks();
+        let Some(open) = self.open.get_mut(&group) else {
+            return 0;
+        };
+        let mut got = 0;
+        while got < wanted && open.available > 0 && !runs.is_full() {
+            let found = open.current.next_free(open.cursor, end);
+            let Some(first) = found.or_else(|| open.current.next_free(0, end)) else {
+                unreachable!("the counter of free blocks disagrees with the bitmap");
+            };
+            let mut last = first;
+            while last < end && got < wanted && !open.current.get(last) {
+                open.current.set(last);
+                last += 1;
+                got += 1;
+            }
+            open.cursor = last;
+            open.available -= last - first;
+            open.outstanding += last - first;
+            push_run(
+                runs,
+                u64::from(group) << GROUP_BITS | u64::from(first),
+                last - first,
+            );
+        }
+        got
+    }
+
+    /// The group to hand out from, opened if that needs no read.
+    fn group_to_use(&mut self, class: Class, device: usize) -> Result<u32, Shortage> {
+        let open = match class {
+            Class::Data => self.data_open[device],
+            _ => self.meta_open,
+        };
+        if let Some(group) = open.filter(|group| self.available_in(*group) > 0) {
+            return Ok(group);
+        }
+        let group = self.choose(class, device)?;
+        match class {
+            Class::Data => self.data_open[device] = Some(group),
+            _ => self.meta_open = Some(group),
+        }
+        Ok(group)
+    }
+
+    fn available_in(&self, group: u32) -> u32 {
+        self.open.get(&group).map_or(0, |open| open.available)
+    }
+
+    /// A fresh group if there may be one, else the emptiest.
+    fn choose(&mut self, class: Class, device: usize) -> Result<u32, Shortage> {
+        if let Some(replicas) = self.chunks_for(class, device)
+            && (class == Class::Meta || self.data_may_take_a_group())
+        {
+            self.make_room_to_open(class)?;
+            return Ok(self.assign(class, &replicas));
+        }
+        let mut best: Option<(u32, u32)> = None;
+        for (index, entry) in self.entries.iter().enumerate() {
+            let group = u32::try_from(index).unwrap_or(u32::MAX);
+            let here = class == Class::Meta || usize::from(entry.replicas[0].device) == device;
+            if entry.class() != class || !here {
+                continue;
+            }
+            let free = match self.open.get(&group) {
+                Some(open) => open.available,
+                None => u32::from(entry.free.get()),
+            };
+            if free > best.map_or(0, |(_, most)| most) {
+                best = Some((group, free));
+            }
+        }
+        let (group, _) = best.ok_or(Shortage::Full)?;
+        if self.open.contains_key(&group) {
+            return Ok(group);
+        }
+        self.make_room_to_open(class)?;
+        Err(Shortage::Load(group))
+    }
+
+    fn chunks_for(&self, class: Class, device: usize) -> Option<ArrayVec<Replica, 2>> {
+        let mut replicas = ArrayVec::new();
+        let mut take = |device: usize, skip: usize| {
+            let drive = &self.chunks[device];
+            let free = (drive.hint..).zip(&drive.used[drive.hint as usize..]);
+            let chunk = free
+                .filter(|(_, used)| !**used)
+                .nth(skip)
+                .map(|(chunk, _)| chunk)?;
+            replicas.push(Replica::in_sync(u8::try_from(device).ok()?, chunk));
+            Some(())
+        };
+        if class == Class::Data {
+            take(device, 0)?;
+        } else {
+            // Two copies, on different drives where there are two with room.
+            let mut by_room: Vec<usize> = (0..self.chunks.len()).collect();
+            by_room.sort_by_key(|device| core::cmp::Reverse(self.chunks[*device].free));
+            let first = *by_room.first()?;
+            let second = by_room
+                .get(1)
+                .copied()
+                .filter(|device| self.chunks[*device].free > 0);
+            take(first, 0)?;
+            match second {
+                Some(device) => take(device, 0)?,
+                None => take(first, 1)?,
+            }
+        }
+        Some(replicas)
+    }
+
+    /// Whether the maps still have their reserve after data took one more chunk.
+    fn data_may_take_a_group(&self) -> bool {
+        let meta = |(index, entry): (usize, &GroupEntry)| {
+            let group = u32::try_from(index).unwrap_or(u32::MAX);
+            match (entry.class(), self.open.get(&group)) {
+                (Class::Meta, Some(open)) => u64::from(open.available),
+                (Class::Meta, None) => u64::from(entry.free.get()),
+                _ => 0,
+            }
+        };
+        let available: u64 = self.entries.iter().enumerate().map(meta).sum();
+        let chunks: u64 = self.chunks.iter().map(|drive| u64::from(drive.free)).sum();
+        let pairs = chunks.saturating_sub(1) / 2;
+        available + pairs * u64::from(self.group_blocks() - 2) >= self.node_reserve
+    }
+
+    fn assign(&mut self, class: Class, replicas: &[Replica]) -> u32 {
+        let free = u16::try_from(self.group_blocks() - 2).unwrap_or(u16::MAX);
+        let from = self.free_hint as usize;
+        let found = self.entries[from..]
+            .iter()
+            .position(|entry| entry.class() == Class::Free);
+        // There are as many groups as chunks, so a free chunk means a free group.
+        let index = from + found.unwrap_or(0);
+        let group = u32::try_from(index).unwrap_or(u32::MAX);
+        self.adopt(group, GroupEntry::assigned(class, replicas, free));
+        self.free_hint = group + 1;
+        self.new_groups.push(group);
+        group
+    }
+
+    /// Puts a free group to use as `entry` says and opens it, empty.
+    pub fn adopt(&mut self, group: u32, entry: GroupEntry) {
+        for replica in entry.in_sync() {
+            take_chunk(&mut self.chunks, replica);
+        }
+        self.set_entry(group, entry);
+        self.insert_open(group, Bitmap::empty());
+    }
+
+    fn make_room_to_open(&mut self, class: Class) -> Result<(), Shortage> {
+        if self.open.len() < self.open_max {
+            return Ok(());
+        }
+        let in_use =
+            |group: &u32| self.meta_open == Some(*group) || self.data_open.contains(&Some(*group));
+        let idle = |open: &OpenGroup| open.outstanding == 0 && !open.dirty;
+        let victim = self
+            .open
+            .iter()
+            .filter(|(group, open)| idle(open) && !in_use(group))
+            .min_by_key(|(group, open)| (open.available, **group))
+            .map(|(group, _)| *group);
+        match victim {
+            Some(victim) => drop(self.open.remove(&victim)),
+            // The running checkpoint cannot wait for another one.
+            None if class == Class::Meta => {}
+            None => return Err(Shortage::Open),
+        }
+        Ok(())
+    }
+
+    /// Takes in a group's bitmap from its drive.
+    pub fn insert_open(&mut self, group: u32, base: Bitmap) {
+        if self.open.contains_key(&group) {
+            return;
+        }
+        let mut current = base.clone();
+        let withheld = self.deferred.iter().chain(&self.freed);
+        for addr in withheld.filter(|addr| group_of(**addr) == group) {
+            current.set(block_of(*addr));
+        }
+        let blocks = self.group_blocks();
+        let available = blocks - current.count(blocks);
+        let new = OpenGroup {
+            base,
+            current,
+            available,
+            cursor: 0,
+            dirty: false,
+            outstanding: 0,
+        };
+        self.open.insert(group, new);
+    }
+
+    /// Notes that a group's bitmap could not be read: nothing is handed out from it.
+    pub fn close_damaged(&mut self, group: u32) {
+        let mut entry = self.entries[group as usize];
+        entry.free = 0.into();
+        self.entries[group as usize] = entry;
+    }
+
+    pub fn is_open(&self, group: u32) -> bool {
+        self.open.contains_key(&group)
+    }
+
+    pub fn open_group(&self, group: u32) -> Option<&OpenGroup> {
+        self.open.get(&group)
+    }
+
+    /// Groups whose bitmap must be written by the running checkpoint because of changes of `base`.
+    pub fn dirty_groups(&self) -> impl Iterator<Item = u32> + '_ {
+        self.open
+            .iter()
+            .filter(|(_, open)| open.dirty)
+            .map(|(group, _)| *group)
+    }
+
+    /// Marks blocks as handed out that the journal says are in use. False when they already were: a damaged journal.
+    pub fn replay_allocated(&mut self, addr: PoolAddr) -> bool {
+        let block = block_of(addr);
+        let Some(open) = self.open.get_mut(&group_of(addr)) else {
+            return false;
+        };
+        if open.current.get(block) {
+            return false;
+        }
+        open.current.set(block);
+        open.available -= 1;
+        open.outstanding += 1;
+        true
+    }
+
+    /// A block that was handed out is now in a map of the running checkpoint.
+    pub fn settle(&mut self, addr: PoolAddr) {
+        if let Some(open) = self.open.get_mut(&group_of(addr)) {
+            open.base.set(block_of(addr));
+            open.outstanding -= 1;
+            open.dirty = true;
+        }
+    }
+
+    /// A block of the last checkpoint's maps is in none of the running checkpoint's.
+    pub fn free(&mut self, addr: PoolAddr) {
+        if let Some(open) = self.open.get_mut(&group_of(addr)) {
+            open.base.clear(block_of(addr));
+            open.dirty = true;
+        }
+        self.freed.push(addr);
+    }
+
+    /// Takes back blocks that were handed out and never became part of anything.
+    pub fn give_back(&mut self, run: Run) {
+        for addr in run.addr..run.addr + u64::from(run.blocks) {
+            if let Some(open) = self.open.get_mut(&group_of(addr)) {
+                open.outstanding -= 1;
+            }
+            self.make_available(addr);
+        }
+    }
+
+    fn make_available(&mut self, addr: PoolAddr) {
+        let block = block_of(addr);
+        if let Some(open) = self.open.get_mut(&group_of(addr))
+            && open.current.get(block)
+        {
+            open.current.clear(block);
+            open.available += 1;
+        }
+    }
+
+    /// A write was replaced by a later one in the same delta table.
+    pub fn supersede(&mut self, addr: PoolAddr, at_once: bool) {
+        if at_once {
+            self.give_back(Run { addr, blocks: 1 });
+        } else {
+            self.superseded.push(addr);
+        }
+    }
+
+    /// The running checkpoint is durable: what the one before freed can be handed out.
+    ///
+    /// With `keep`, what this one freed is kept until the next, so that the drive can go back one checkpoint.
+    pub fn publish(&mut self, keep: bool) {
+        let mut available = core::mem::take(&mut self.deferred);
+        for addr in &self.superseded_frozen {
+            if let Some(open) = self.open.get_mut(&group_of(*addr)) {
+                open.outstanding -= 1;
+            }
+        }
+        self.deferred = core::mem::take(&mut self.freed);
+        self.deferred.append(&mut self.superseded_frozen);
+        if !keep {
+            available.append(&mut self.deferred);
+        }
+        for addr in &available {
+            self.make_available(*addr);
+        }
+        for open in self.open.values_mut() {
+            open.dirty = false;
+        }
+    }
+
+    /// Whether freed blocks are needed so badly that they are not kept for one more checkpoint.
+    pub fn is_tight(&self) -> bool {
+        let totals = self.totals();
+        totals.free < totals.size / 10
+    }
+
+    /// Whether blocks are on their way to become available.
+    pub fn has_pending(&self) -> bool {
+        !(self.superseded.is_empty()
+            && self.superseded_frozen.is_empty()
+            && self.freed.is_empty()
+            && self.deferred.is_empty())
+    }
+
+    /// Physical blocks of the pool: all, free, and freed but not yet reusable.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        let blocks = u64::from(self.group_blocks());
+        for drive in &self.chunks {
+            totals.size += drive.used.len() as u64 * blocks;
+            totals.free += u64::from(drive.free) * blocks;
+        }
+        for (index, entry) in self.entries.iter().enumerate() {
+            let group = u32::try_from(index).unwrap_or(u32::MAX);
+            let copies = entry.in_sync().count() as u64;
+            let free = match self.open.get(&group) {
+                Some(open) => open.available,
+                None => u32::from(entry.free.get()),
+            };
+            totals.free += copies * u64::from(free);
+        }
+        let copies = |addr: &PoolAddr| {
+            self.entry(group_of(*addr))
+                .map_or(1, |entry| entry.in_sync().count() as u64)
+        };
+        let waiting = self.superseded.iter().chain(&self.superseded_frozen);
+        totals.pending = waiting
+            .chain(&self.freed)
+            .chain(&self.deferred)
+            .map(copies)
+            .sum();
+        // Blocks withheld in groups that are not open count as free in their entries.
+        let closed = self.deferred.iter().chain(&self.freed);
+        let closed = closed.filter(|addr| !self.open.contains_key(&group_of(**addr)));
+        totals.free -= closed.map(copies).sum::<u64>().min(totals.free);
+        totals
+    }
+}
+
+/// See [`Space::totals`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub size: u64,
+    pub free: u64,
+    pub pending: u64,
+}
+
+impl OpenGroup {
+    pub fn base(&self) -> &Bitmap {
+        &self.base
+    }
+}
+
+pub fn group_of(addr: PoolAddr) -> u32 {
+    u32::try_from(addr >> GROUP_BITS).unwrap_or(u32::MAX)
+}
+
+pub fn block_of(addr: PoolAddr) -> u32 {
+    (addr & ((1 << GROUP_BITS) - 1)) as u32
+}
+
+fn push_run(runs: &mut Runs, addr: PoolAddr, blocks: u32) {
+    match runs.last_mut() {
+        Some(last) if last.addr + u64::from(last.blocks) == addr => last.blocks += blocks,
+        _ => runs.push(Run { addr, blocks }),
+    }
+}
+
+fn take_chunk(drives: &mut [Chunks], replica: Replica) {
+    let Some(drive) = drives.get_mut(usize::from(replica.device)) else {
+        return;
+    };
+    let chunk = replica.chunk.get() as usize;
+    if let Some(used) = drive.used.get_mut(chunk)
+        && !core::mem::replace(used, true)
+    {
+        drive.free -= 1;
+        while drive.used.get(drive.hint as usize) == Some(&true) {
+            drive.hint += 1;
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The block store as the rooms above see it.
+//!
+//! On the walk: above is `volume`, below are [`write`](crate::write) and [`read`](crate::read).
+
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+use hashbrown::HashMap;
+use world::{BLOCK_SIZE, Buf, Disk};
+
+use crate::api::{
+    Config, Contents, Environment, FormatOptions, PoolInfo, Span, StoreError, VolumeId, VolumeInfo,
+};
+use crate::cache::NodeCache;
+use crate::delta::DeltaTable;
+use crate::format;
+use crate::inspect::read_samples;
+use crate::journal::Journal;
+use crate::layout::{CatalogEntry, CatalogKind, HeaderState, Regions};
+use crate::load::{Loaded, load, read_header};
+use crate::overlap::InFlight;
+use crate::reclaim::Reclaim;
+use crate::recover;
+use crate::shared::{CATALOG, Handle, Mode, Shared, State, Tree};
+use crate::space::Space;
+
+/// The block store; clones refer to the same one.
+pub struct Store<D> {
+    shared: Handle<D>,
+}
+
+impl<D> Clone for Store<D> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<D: Disk + 'static> Store<D> {
+    /// Tells what a drive holds, reading only.
+    ///
+    /// # Errors
+    /// When the drive cannot be read.
+    pub async fn inspect(disk: &D) -> Result<Contents, StoreError> {
+        if disk.geometry().blocks == 0 {
+            return Err(StoreError::TooSmall);
+        }
+        match read_header(disk).await? {
+            // The format was interrupted before anything could be stored.
+            HeaderState::Valid(header) if header.is_forming() => Ok(Contents::Blank),
+            HeaderState::Valid(header) => Ok(Contents::Member {
+                pool_uuid: header.pool_uuid,
+                device_uuid: header.device_uuid,
+                members: header.members.get() as usize,
+            }),
+            HeaderState::Newer(what) => Ok(Contents::Foreign(what)),
+            HeaderState::Damaged => Ok(Contents::Foreign(
+                "a Ferrite pool whose labels are damaged".into(),
+            )),
+            HeaderState::None => {
+                let samples = read_samples(disk).await?;
+                Ok(match samples.name() {
+                    None if samples.is_blank() => Contents::Blank,
+                    name => Contents::Foreign(name.unwrap_or("unknown data").into()),
+                })
+            }
+        }
+    }
+
+    /// Makes a new pool on `disks`, whatever they hold. Costs the same for any size.
+    ///
+    /// # Errors
+    /// A drive that fails or is too small.
+    pub async fn format(
+        disks: &[D],
+        environment: &Environment,
+        options: FormatOptions,
+    ) -> Result<(), StoreError> {
+        format::format(disks, environment, &options).await
+    }
+
+    /// Opens the pool on `disks`, recovers what a power cut left, and starts its background work.
+    ///
+    /// # Errors
+    /// Missing, failing or damaged drives.
+    pub async fn open(
+        disks: Vec<D>,
+        environment: Environment,
+        config: Config,
+    ) -> Result<Self, StoreError> {
+        let loaded = load(&disks).await?;
+        let is_older = loaded.is_older;
+        let shared = Rc::new(assemble(disks, environment, config, loaded));
+        shared.load_catalog().await?;
+        {
+            let mut state = shared.state.borrow_mut();
+            let deltas = shared.deltas_max;
+            state.update_node_reserve(deltas);
+        }
+        if is_older {
+            shared.load_records().await?;
+            shared.fail("the newest checkpoint is damaged: this is the state of the one before");
+            return Ok(Self { shared });
+        }
+        let end = shared.find_end().await?;
+        shared
+            .unflushed
+            .iter()
+            .for_each(|unflushed| unflushed.set(true));
+        shared.flush_disks().await?;
+        shared
+            .write_superblock(|superblock| {
+                superblock.mount_gen.set(superblock.mount_gen.get() + 1);
+            })
+            .await?;
+        {
+            let mut state = shared.state.borrow_mut();
+            state.journal.mount_gen = state.superblock.mount_gen.get();
+            state.journal.checkpoint = state.superblock.checkpoint.get();
+        }
+        shared.replay(end).await?;
+        shared.load_records().await?;
+        recover::spawn(&shared);
+        Ok(Self { shared })
+    }
+
+    /// Finishes what runs, writes a checkpoint and refuses everything after.
+    ///
+    /// # Errors
+    /// A drive that fails, or a pool that takes no writes.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        {
+            let mut state = shared.state.borrow_mut();
+            state.require_serving()?;
+            state.mode = Mode::Closing;
+        }
+        shared.in_flight.all_drained().await;
+        let result = async {
+            shared.flush_now().await?;
+            shared.checkpoint_reached(shared.want_checkpoint()).await
+        }
+        .await;
+        shared.state.borrow_mut().mode = Mode::Closed;
+        shared.writer_wanted.notify();
+        shared.writer_done.notify();
+        shared.checkpoint_wanted.notify();
+        shared.checkpoint_done.notify();
+        result
+    }
+
+    /// The drives, in the order of the pool's member table.
+    pub fn with_disks<T>(&self, with: impl FnOnce(&[D]) -> T) -> T {
+        with(&self.shared.disks)
+    }
+
+    /// Space and state of the pool.
+    #[must_use]
+    pub fn pool(&self) -> PoolInfo {
+        let state = self.shared.state.borrow();
+        let totals = state.space.totals();
+        let bytes = |blocks: u64| blocks * BLOCK_SIZE as u64;
+        PoolInfo {
+            uuid: self.shared.pool_uuid,
+            size_bytes: bytes(totals.size),
+            used_bytes: bytes(totals.size - totals.free),
+            free_bytes: bytes(totals.free),
+            pending_bytes: bytes(totals.pending),
+            reserved_bytes: bytes((2 * state.space.node_reserve()).min(totals.free)),
+            state: self.shared.pool_state(),
+            checkpoints: state.checkpoints_done,
+            damaged_reads: self.shared.damaged_reads.get(),
+        }
+    }
+
+    /// Makes what was changed so far a checkpoint, and waits for it.
+    ///
+    /// # Errors
+    /// A drive that fails, or a pool that takes no writes.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.shared.state.borrow().require_serving()?;
+        self.shared
+            .checkpoint_reached(self.shared.want_checkpoint())
+            .await
+    }
+
+    /// All volumes, oldest first.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<VolumeInfo> {
+        self.shared.volumes()
+    }
+
+    /// Looks a volume up by name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<VolumeInfo> {
+        self.shared.find(name)
+    }
+
+    /// Looks a volume up by number.
+    #[must_use]
+    pub fn volume(&self, id: VolumeId) -> Option<VolumeInfo> {
+        self.shared.volume(id)
+    }
+
+    /// Makes an empty volume; durable when this returns.
+    ///
+    /// # Errors
+    /// A bad or taken name, a bad size, or a drive that fails.
+    pub async fn create_volume(
+        &self,
+        name: &str,
+        size_bytes: u64,
+    ) -> Result<VolumeInfo, StoreError> {
+        self.shared.create_volume(name, size_bytes).await
+    }
+
+    /// Deletes a volume; gone for the caller at once and durably, its space comes back in the background.
+    ///
+    /// # Errors
+    /// No such volume, or a drive that fails.
+    pub async fn delete_volume(&self, id: VolumeId) -> Result<(), StoreError> {
+        self.shared.delete_volume(id).await
+    }
+
+    /// Makes a volume larger; durable when this returns.
+    ///
+    /// # Errors
+    /// No such volume, or a size below the present one.
+    pub async fn grow_volume(
+        &self,
+        id: VolumeId,
+        size_bytes: u64,
+    ) -> Result<VolumeInfo, StoreError> {
+        self.shared.grow_volume(id, size_bytes).await
+    }
+
+    /// Reads `span` into the pages of `into` (see [`Span`]); bytes outside the span are arbitrary.
+    ///
+    /// # Errors
+    /// A wrong range, a failing drive, or damaged blocks: never wrong data.
+    pub async fn read(&self, id: VolumeId, span: Span, into: Buf) -> (Buf, Result<(), StoreError>) {
+        self.shared.read_span(id.0, span, into).await
+    }
+
+    /// Writes `span` from the pages of `from` (see [`Span`]). Durable after a later [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// A wrong range, a full pool, a failing drive. The old contents stay then.
+    pub async fn write(&self, id: VolumeId, span: Span, from: Buf) -> Result<(), StoreError> {
+        self.shared.write_span(id.0, span, from).await
+    }
+
+    /// Turns `len` bytes at `offset` into a hole that reads as zeros and uses no space; partial blocks at the ends are
+    /// zeroed. Serves TRIM and WRITE_ZEROES alike. Ordered with writes like a write.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); a full pool only for the partial blocks.
+    pub async fn discard(&self, id: VolumeId, offset: u64, len: u64) -> Result<(), StoreError> {
+        self.shared.discard(id.0, offset, len).await
+    }
+
+    /// Makes every write, discard and control operation that completed before this call durable.
+    ///
+    /// # Errors
+    /// A failing drive; the pool is read-only then.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.shared.state.borrow().require_serving()?;
+        self.shared.flush_now().await
+    }
+
+    /// Reads a record (durable settings of the rooms above), if there is one.
+    ///
+    /// # Errors
+    /// A failing drive or damaged metadata.
+    pub async fn record(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.shared.record(key).await
+    }
+
+    /// The keys of all records, in order.
+    #[must_use]
+    pub fn record_keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.shared.state.borrow().records.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Keeps `value` (at most 3 KiB) under `key` (at most 64 bytes), or forgets the key; durable when this returns.
+    ///
+    /// # Errors
+    /// Too long, a full pool, a failing drive.
+    pub async fn set_record(&self, key: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
+        self.shared.set_record(key, value).await
+    }
+}
+
+/// Puts the parts of an open pool together; nothing is read or written yet.
+fn assemble<D: Disk>(
+    disks: Vec<D>,
+    environment: Environment,
+    config: Config,
+    loaded: Loaded,
+) -> Shared<D> {
+    let Loaded {
+        headers,
+        order,
+        superblock,
+        entries,
+        table_tags,
+        ..
+    } = loaded;
+    let mut given: Vec<Option<D>> = disks.into_iter().map(Some).collect();
+    let disks: Vec<D> = order
+        .iter()
+        .filter_map(|index| given[*index].take())
+        .collect();
+    let regions: Vec<Regions> = headers.iter().map(|header| header.regions).collect();
+    let shift = headers[0].group_shift.get();
+    let chunks: Vec<u32> = regions
+        .iter()
+        .map(|regions| u32::try_from(regions.chunks.get()).unwrap_or(u32::MAX))
+        .collect();
+    let blocks: u64 = chunks
+        .iter()
+        .map(|chunks| u64::from(*chunks) << shift)
+        .sum();
+    let half = usize::try_from(blocks / 64).unwrap_or(usize::MAX).max(256);
+    let deltas_max = half.min(config.deltas_max / 2).max(64);
+    let mut space = Space::new(shift, entries, &chunks, config.groups_open_max);
+    let area = superblock.area.get() as usize;
+    space.dirty_table[1 - area].fill(true);
+    let mut tags = [Vec::new(), Vec::new()];
+    tags[area] = table_tags;
+    let ring = regions
+        .iter()
+        .map(|regions| regions.journal_blocks.get())
+        .min()
+        .unwrap_or(1);
+    let mut journal = Journal::new(
+        superblock.pool_uuid,
+        superblock.fork_id.get(),
+        superblock.mount_gen.get(),
+        (ring, superblock.live_max.get().min(ring / 2)),
+        superblock.tails[0],
+    );
+    journal.checkpoint = superblock.checkpoint.get();
+    let mut catalog = CatalogEntry::new(CATALOG, CatalogKind::Internal);
+    catalog.lineage_uuid = superblock.pool_uuid;
+    catalog.root = superblock.catalog_root;
+    catalog.height = u8::try_from(superblock.catalog_height.get()).unwrap_or(0);
+    let catalog = Tree {
+        entry: catalog,
+        slot: usize::MAX,
+        dirty: false,
+        merged: None,
+        deleted: false,
+    };
+    let state = State {
+        table_tags: tags,
+        next_node: superblock.next_node.get(),
+        space,
+        journal,
+        cache: NodeCache::new(config.nodes_max),
+        active: DeltaTable::new(deltas_max),
+        frozen: DeltaTable::new(deltas_max),
+        trees: HashMap::from_iter([(CATALOG, catalog)]),
+        slots: Vec::new(),
+        reclaim: Reclaim::default(),
+        records: HashMap::new(),
+        reserved_points: 0,
+        births: 1,
+        flush_wanted: 0,
+        checkpoints_wanted: 0,
+        checkpoints_begun: 0,
+        checkpoints_done: 0,
+        merge_percent: 0,
+        mode: Mode::Serving,
+        full_at: None,
+        dirty_since: None,
+        superblock,
+    };
+    Shared {
+        unflushed: disks.iter().map(|_| Cell::new(false)).collect(),
+        pool_uuid: state.superblock.pool_uuid,
+        disks,
+        regions,
+        environment,
+        config,
+        deltas_max,
+        state: RefCell::new(state),
+        in_flight: InFlight::default(),
+        writer_wanted: exec::Notify::default(),
+        writer_done: exec::Notify::default(),
+        checkpoint_wanted: exec::Notify::default(),
+        checkpoint_done: exec::Notify::default(),
+        damaged_reads: Cell::new(0),
+    }
+}

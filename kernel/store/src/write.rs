@@ -1,0 +1,414 @@
+//! Writing blocks: where they go, what they are called, and when the maps learn of them.
+//!
+//! On the walk: above is the public [`Store`](crate::Store), below are the drives. Plan (space, births, tags), wait (the drives), commit (delta
+//! and journal record, in one breath).
+
+use world::{BLOCK_SIZE, Buf, Disk};
+
+use crate::api::{Span, StoreError};
+use crate::delta::{Hole, Point, key};
+use crate::layout::{Class, Record, data_tag};
+use crate::shared::{FIRST_VOLUME, Shared, State};
+use crate::space::{Run, Runs, Shortage};
+use crate::tag::Tag;
+
+/// Writers wait while this many bytes of records wait for the journal's writer: the reserve of the ring must hold them.
+const WAITING_MAX: usize = 64 << 10;
+
+/// The store flushes by itself after this many blocks, so that recovery verifies a bounded number of them.
+const FLUSH_AFTER_BLOCKS: u64 = 16_384;
+
+/// A checkpoint begins when the active deltas are this full.
+const CHECKPOINT_AT_PERCENT: usize = 75;
+
+/// The longest delay of one acknowledgement while a checkpoint falls behind.
+const DELAY_MAX_US: u64 = 10_000;
+
+type Tags = arrayvec::ArrayVec<Tag, { Buf::PAGES_MAX }>;
+
+impl<D: Disk> Shared<D> {
+    /// Writes `span` from the pages of `from`.
+    pub async fn write_span(&self, tree: u64, span: Span, from: Buf) -> Result<(), StoreError> {
+        debug_assert_eq!(
+            span.blocks(),
+            from.blocks(),
+            "a buffer of another size than its span"
+        );
+        self.admit(tree, span.offset, span.len.into())?;
+        if span.len == 0 {
+            return Ok(());
+        }
+        let first = span.offset / BLOCK_SIZE as u64;
+        let end = first + from.blocks() as u64;
+        let turn = self
+            .in_flight
+            .enter(tree, first, end, self.config.mutants)
+            .await;
+        // It may have been deleted while this waited.
+        self.admit(tree, span.offset, span.len.into())?;
+        self.write_in_turn(tree, span, from).await?;
+        drop(turn);
+        self.throttle().await;
+        Ok(())
+    }
+
+    /// Writes a range that is in the in-flight table.
+    async fn write_in_turn(&self, tree: u64, span: Span, from: Buf) -> Result<(), StoreError> {
+        let from = if span.is_aligned() {
+            from
+        } else {
+            self.fill_partial(tree, span, from).await?
+        };
+        self.write_blocks(tree, span.offset / BLOCK_SIZE as u64, from)
+            .await
+    }
+
+    /// Whether a change of this range is allowed now.
+    pub fn admit(&self, tree: u64, offset: u64, len: u64) -> Result<(), StoreError> {
+        let state = self.state.borrow();
+        state.require_serving()?;
+        state.check_range(tree, offset, len)
+    }
+
+    /// Reads what is around a partial write in its first and last block, so that whole blocks are written.
+    async fn fill_partial(&self, tree: u64, span: Span, mut from: Buf) -> Result<Buf, StoreError> {
+        let lineage = self.state.borrow().lineage(tree);
+        let block = BLOCK_SIZE as u64;
+        let (start, end) = (span.offset, span.offset + u64::from(span.len));
+        let first = start / block;
+        let last = (end - 1) / block;
+        for lba in [Some(first), (last != first).then_some(last)]
+            .into_iter()
+            .flatten()
+        {
+            let from_byte = start.max(lba * block) - lba * block;
+            let to_byte = end.min((lba + 1) * block) - lba * block;
+            if to_byte - from_byte == block {
+                continue;
+            }
+            let page = self.environment.pool.take(1).await;
+            let (page, result) = self.read_blocks(tree, lineage, lba, page).await;
+            result?;
+            let whole = from.block_mut(usize::try_from(lba - first).unwrap_or(0));
+            let range =
+                usize::try_from(from_byte).unwrap_or(0)..usize::try_from(to_byte).unwrap_or(0);
+            whole[..range.start].copy_from_slice(&page.block(0)[..range.start]);
+            whole[range.end..].copy_from_slice(&page.block(0)[range.end..]);
+        }
+        Ok(from)
+    }
+
+    /// Writes whole blocks; the range is in the in-flight table already.
+    pub async fn write_blocks(&self, tree: u64, lba: u64, from: Buf) -> Result<(), StoreError> {
+        let class = if tree < FIRST_VOLUME {
+            Class::Meta
+        } else {
+            Class::Data
+        };
+        let count = from.blocks();
+        let mut grant = self.allocate(class, count).await?;
+        let (birth, tags) = {
+            let mut state = self.state.borrow_mut();
+            let bias = state.epoch_bias(tree);
+            let birth = state.next_births(count as u64, bias);
+            let lineage = state.lineage(tree);
+            let blocks = (0..count).zip(birth..);
+            let tags: Tags = blocks
+                .map(|(index, birth)| {
+                    data_tag(lineage, lba + index as u64, birth, from.block(index))
+                })
+                .collect();
+            (birth, tags)
+        };
+        self.write_runs(&grant.runs, from).await?;
+        let early = self.config.mutants.early_reuse();
+        let runs = core::mem::take(&mut grant.runs);
+        drop(grant);
+        let mut state = self.state.borrow_mut();
+        state.commit_write(tree, lba, &runs, birth, &tags, early);
+        let now = self.environment.exec.now();
+        state.dirty_since.get_or_insert(now);
+        let wants_flush = state.journal.blocks_since_flush >= FLUSH_AFTER_BLOCKS
+            && state.flush_wanted <= state.journal.durable;
+        if wants_flush {
+            state.flush_wanted = state.journal.pushed;
+        }
+        let wants_checkpoint = state.active.fill_percent() >= CHECKPOINT_AT_PERCENT;
+        drop(state);
+        if wants_checkpoint {
+            self.want_checkpoint();
+        }
+        self.writer_wanted.notify();
+        Ok(())
+    }
+
+    async fn write_runs(&self, runs: &[Run], mut from: Buf) -> Result<(), StoreError> {
+        if let [run] = runs {
+            return self.write_replicas(run.addr, from).await;
+        }
+        let pieces = runs.iter().map(|run| {
+            let rest = from.split_off(run.blocks as usize);
+            (run.addr, core::mem::replace(&mut from, rest))
+        });
+        let pieces: alloc::vec::Vec<(u64, Buf)> = pieces.collect();
+        let writes = pieces
+            .into_iter()
+            .map(|(addr, buf)| self.write_replicas(addr, buf));
+        exec::join_all(writes).await.into_iter().collect()
+    }
+
+    /// Space for `count` blocks, and room for their deltas and records.
+    ///
+    /// Waits while a checkpoint can make room; fails only when nothing is on its way.
+    async fn allocate(&self, class: Class, count: usize) -> Result<Grant<'_, D>, StoreError> {
+        self.wait_for_room(count).await?;
+        let mut grant = Grant {
+            shared: self,
+            runs: Runs::new(),
+            points: count,
+        };
+        self.state.borrow_mut().reserved_points += count;
+        let mut missing = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut waited = 0;
+        while missing > 0 {
+            let got = {
+                let mut state = self.state.borrow_mut();
+                state.require_serving()?;
+                let got = state.space.allocate(class, missing, &mut grant.runs);
+                state.journal_new_groups();
+                got
+            };
+            match got {
+                Ok(got) => missing -= got,
+                Err(Shortage::Load(group)) => self.load_group(group).await?,
+                Err(Shortage::Open) => self.checkpoint_reached(self.want_checkpoint()).await?,
+                Err(Shortage::Full) => {
+                    self.wait_for_space(waited).await?;
+                    waited += 1;
+                }
+            }
+        }
+        Ok(grant)
+    }
+
+    /// Waits until the active deltas and the journal take `count` more blocks.
+    async fn wait_for_room(&self, count: usize) -> Result<(), StoreError> {
+        loop {
+            let (room, waiting) = {
+                let state = self.state.borrow();
+                state.require_serving()?;
+                (
+                    state.active.room() >= count + state.reserved_points,
+                    state.journal.waiting(),
+                )
+            };
+            if !room {
+                self.checkpoint_reached(self.want_checkpoint()).await?;
+            } else if waiting > WAITING_MAX {
+                self.writer_wanted.notify();
+                self.writer_done.wait().await;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Nothing is free now: waits for a checkpoint if that can free something.
+    ///
+    /// What one checkpoint frees is available after the next, so after three there is nothing more to hope for, unless deleted
+    /// maps are still being taken apart.
+    async fn wait_for_space(&self, waited: usize) -> Result<(), StoreError> {
+        let (hopeless, pushed) = {
+            let state = self.state.borrow();
+            let nothing_new = state.full_at == Some(state.journal.pushed);
+            let pending = state.space.has_pending() && waited < 3 || !state.reclaim.is_empty();
+            (nothing_new && !pending, state.journal.pushed)
+        };
+        if hopeless {
+            return Err(StoreError::NoSpace);
+        }
+        self.checkpoint_reached(self.want_checkpoint()).await?;
+        self.state.borrow_mut().full_at = Some(pushed);
+        Ok(())
+    }
+
+    /// Delays the caller while the running checkpoint's merge is behind the filling of the active deltas.
+    pub async fn throttle(&self) {
+        let behind = {
+            let state = self.state.borrow();
+            if state.frozen.is_empty() {
+                return;
+            }
+            state
+                .active
+                .fill_percent()
+                .saturating_sub(state.merge_percent + 10)
+        };
+        if behind > 0 {
+            let micros = DELAY_MAX_US * behind as u64 / 100;
+            self.environment
+                .exec
+                .sleep(core::time::Duration::from_micros(micros))
+                .await;
+        }
+    }
+}
+
+/// Space and delta room of one write; what was not made use of goes back when this is dropped.
+struct Grant<'a, D> {
+    shared: &'a Shared<D>,
+    runs: Runs,
+    points: usize,
+}
+
+impl<D> Drop for Grant<'_, D> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.borrow_mut();
+        self.runs.iter().for_each(|run| state.space.give_back(*run));
+        state.reserved_points -= self.points;
+    }
+}
+
+impl State {
+    /// Whether `len` bytes at `offset` are units of 512 bytes within the volume.
+    pub fn check_range(&self, tree: u64, offset: u64, len: u64) -> Result<(), StoreError> {
+        let tree = self
+            .trees
+            .get(&tree)
+            .filter(|tree| !tree.deleted)
+            .ok_or(StoreError::NoVolume)?;
+        let end = offset.checked_add(len).ok_or(StoreError::OutOfRange)?;
+        let units = offset.is_multiple_of(512) && len.is_multiple_of(512);
+        if units && end <= tree.entry.size_bytes.get() {
+            Ok(())
+        } else {
+            Err(StoreError::OutOfRange)
+        }
+    }
+
+    pub fn lineage(&self, tree: u64) -> [u8; 16] {
+        self.trees
+            .get(&tree)
+            .map_or([0; 16], |tree| tree.entry.lineage_uuid)
+    }
+
+    pub fn epoch_bias(&self, tree: u64) -> u64 {
+        self.trees
+            .get(&tree)
+            .map_or(0, |tree| tree.entry.epoch_bias.get())
+    }
+
+    /// Tells the journal of groups that were put to use, before any record that names their blocks.
+    pub fn journal_new_groups(&mut self) {
+        for group in core::mem::take(&mut self.space.new_groups) {
+            if let Some(entry) = self.space.entry(group).copied() {
+                self.journal
+                    .push(|out| Record::push_group(out, group, &entry));
+            }
+        }
+    }
+
+    /// The data is on the drives: from now on reads find it.
+    fn commit_write(
+        &mut self,
+        tree: u64,
+        lba: u64,
+        runs: &[Run],
+        birth: u64,
+        tags: &[Tag],
+        early_reuse: bool,
+    ) {
+        let mut done = 0;
+        for run in runs {
+            let count = run.blocks as usize;
+            let tags = &tags[done..done + count];
+            let (lba, birth) = (lba + done as u64, birth + done as u64);
+            for (index, tag) in (0..).zip(tags) {
+                let point = Point {
+                    key: key(tree, lba + index),
+                    addr: run.addr + index,
+                    birth: birth + index,
+                    tag: *tag,
+                };
+                if let Some(old) = self.active.insert(point) {
+                    self.space.supersede(old, early_reuse);
+                }
+            }
+            self.journal
+                .push(|out| Record::push_write(out, (tree, lba), run.addr, birth, tags));
+            done += count;
+        }
+        self.journal.blocks_since_flush += done as u64;
+    }
+}
+
+impl<D: Disk> Shared<D> {
+    /// Turns a range into a hole; partial blocks at its ends are written with zeros.
+    pub async fn discard(&self, tree: u64, offset: u64, len: u64) -> Result<(), StoreError> {
+        self.admit(tree, offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let block = BLOCK_SIZE as u64;
+        let end = offset + len;
+        let touched = (offset / block, end.div_ceil(block));
+        let turn = self
+            .in_flight
+            .enter(tree, touched.0, touched.1, self.config.mutants)
+            .await;
+        self.admit(tree, offset, len)?;
+        let (first, last) = (offset.div_ceil(block), end / block);
+        // The whole blocks first: that needs no space, and may free what the ends need.
+        if first < last {
+            self.punch(tree, first, last).await?;
+        }
+        let head = offset..end.min(first * block);
+        let tail = (last * block).max(head.end)..end;
+        for part in [head, tail] {
+            if part.start < part.end {
+                let len = u32::try_from(part.end - part.start).unwrap_or(0);
+                let mut zeros = self.environment.pool.take(1).await;
+                zeros.zero();
+                self.write_in_turn(
+                    tree,
+                    Span {
+                        offset: part.start,
+                        len,
+                    },
+                    zeros,
+                )
+                .await?;
+            }
+        }
+        drop(turn);
+        self.throttle().await;
+        Ok(())
+    }
+
+    /// Makes a hole of whole blocks; they are in the in-flight table.
+    pub async fn punch(&self, tree: u64, first: u64, last: u64) -> Result<(), StoreError> {
+        loop {
+            self.wait_for_room(0).await?;
+            if self.state.borrow().active.has_hole_room() {
+                break;
+            }
+            self.checkpoint_reached(self.want_checkpoint()).await?;
+        }
+        let mut state = self.state.borrow_mut();
+        let bias = state.epoch_bias(tree);
+        let birth = state.next_births(1, bias);
+        state.active.insert_hole(Hole {
+            start: key(tree, first),
+            end: key(tree, last),
+            birth,
+        });
+        state
+            .journal
+            .push(|out| Record::push_hole(out, (tree, first), last - first, birth));
+        let now = self.environment.exec.now();
+        state.dirty_since.get_or_insert(now);
+        drop(state);
+        self.writer_wanted.notify();
+        Ok(())
+    }
+}
