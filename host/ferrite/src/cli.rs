@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use serde_json::{Value, json};
 
+use crate::check;
 use crate::client::segment;
 use crate::describe::{describe, items, size_of, text_of};
 use crate::output::{table, unseen};
@@ -67,6 +69,15 @@ enum Command {
     /// Turn the appliance off or restart it
     #[command(subcommand)]
     Node(Node),
+    /// Verify a pool on drive images (raw files or block devices): all drives of it, none of them in use
+    Check {
+        /// The images, in any order
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// Do not read the data, only the maps
+        #[arg(long)]
+        fast: bool,
+    },
     /// Print a completion script for a shell
     Completions {
         /// bash, zsh, fish, …
@@ -176,6 +187,19 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         } => follow(&find()?, lines),
         Command::Node(Node::Shutdown) => find()?.post("/v1/node/shutdown", &json!({})).map(drop),
         Command::Node(Node::Reboot) => find()?.post("/v1/node/reboot", &json!({})).map(drop),
+        Command::Check { images, fast } => {
+            let report = check(&images, !fast)?;
+            let text = if arguments.json {
+                format!("{:#}\n", report.json())
+            } else {
+                report.text()
+            };
+            print(&text)?;
+            match report.summary.findings {
+                0 => Ok(()),
+                count => Err(Failure::Damaged(count)),
+            }
+        }
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

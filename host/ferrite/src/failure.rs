@@ -19,7 +19,7 @@ pub enum Failure {
     /// Something on this host failed.
     Here(String),
     /// `check` found damage; it has been printed.
-    Damaged(usize),
+    Damaged(u64),
 }
 
 impl Failure {

@@ -12,12 +12,15 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 pub mod cli;
 mod client;
 mod describe;
 mod failure;
+mod file_disk;
 mod output;
 
+pub use check::check;
 pub use client::Client;
 pub use describe::items;
 pub use failure::Failure;

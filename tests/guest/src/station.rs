@@ -107,6 +107,24 @@ impl Station {
         appliance.running.kill()
     }
 
+    /// Verifies the pool on its drives with `ferrite check`; the appliance must not run.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<()> {
+        let drives = &self.options.machine.drives;
+        let images: Vec<PathBuf> = (0..drives.len())
+            .map(|index| self.drive_file(index))
+            .collect();
+        let report = ferrite::check(&images, true)?;
+        ensure!(
+            report.summary.is_clean(),
+            "the pool is damaged:\n{}",
+            report.text()
+        );
+        Ok(())
+    }
+
     /// A client of its API.
     #[must_use]
     pub fn api(&self) -> Client {

@@ -34,6 +34,13 @@ fn a_corrupted_block_is_an_error_and_nothing_else_is() -> Result<()> {
         "the block is not on the drive as it is"
     );
 
+    let report = ferrite::check(&[station.drive_file(0)], true)?;
+    ensure!(
+        report.summary.damaged == 1,
+        "`ferrite check` finds it:\n{}",
+        report.text()
+    );
+
     let appliance = station.start()?;
     let mut nbd = Nbd::connect(station.options.nbd, "demo", READY_LIMIT)?;
     let mut block = vec![0; BLOCK];

@@ -22,6 +22,7 @@ fn the_power_button_ends_cleanly() -> Result<()> {
     clients::qemu_io(&station.uri("demo"), &["write -P 8 0 32M"])?;
     let start = Instant::now();
     station.power_down(appliance)?;
+    station.check()?;
     ensure!(
         start.elapsed() < Duration::from_secs(10),
         "it took {:?}",
@@ -57,6 +58,9 @@ fn twenty_power_cuts_lose_no_flushed_write() -> Result<()> {
                 appliance.running.kill()
             })
             .with_context(|| format!("cut {cut}"))?;
+        station
+            .check()
+            .with_context(|| format!("after cut {cut}"))?;
         appliance = station
             .start()
             .with_context(|| format!("start after cut {cut}"))?;
