@@ -406,7 +406,7 @@ impl Session {
             return Ok(());
         }
         let exponent = random.between(10, 43);
-        let more = random.below(1 << exponent) / 512 * 512;
+        let more = (1 + random.below(1 << exponent) / 512) * 512;
         let size = (aim.size_bytes + more).min(128 << 40);
         self.model.borrow_mut().begin_grow(aim.number, size);
         self.note("> grow", [aim.number, size, 0]);

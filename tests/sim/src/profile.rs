@@ -107,6 +107,7 @@ impl Profile {
                 deltas_max,
                 nodes_max: random.pick(&[128, 256, 1024]),
                 groups_open_max: random.pick(&[16, 32, 64]),
+                ..Config::for_memory(1 << 20)
             },
             pool_pages: random.pick(&[512, 1024, 2048]),
             clients: random.pick(&[1, 2, 3, 5, 8]),

@@ -565,6 +565,10 @@ impl Model {
     /// An unexcused refusal.
     pub fn end_grow(&mut self, number: u64, result: Result<(), StoreError>) -> Result<(), String> {
         let outcome = self.judge(number, result)?;
+        if result == Err(StoreError::NoVolume) {
+            // A delete came between the grow and its answer. Both are open if the delete does not survive.
+            return Ok(());
+        }
         if let Some(volume) = self.volumes.get_mut(&number)
             && let Some((operation, size)) = volume.growing
         {
@@ -599,7 +603,10 @@ impl Model {
     ) -> Result<(), String> {
         self.end_change(change, result)?;
         if result.is_ok() {
-            self.promise_before(change.operation);
+            // Forgetting a record that there is not needs no place in the order.
+            if change.write > 0 {
+                self.promise_before(change.operation);
+            }
             if let Some(volume) = self.volumes.get_mut(&change.volume) {
                 for (block, position, _) in &change.touched {
                     if let Some(history) = volume.blocks.get_mut(block) {
