@@ -75,12 +75,19 @@ impl Workload {
         until: impl FnOnce(&AtomicU64) -> Result<()>,
     ) -> Result<()> {
         let (stop, flushes) = (AtomicBool::new(false), AtomicU64::new(0));
+        // All of them before the first write: an early kill must not meet a connection half made.
+        let connections = self
+            .parts
+            .iter()
+            .map(|_| Nbd::connect(server, export, ANSWER_LIMIT))
+            .collect::<Result<Vec<_>>>()?;
         thread::scope(|scope| {
             let (stop, flushes) = (&stop, &flushes);
             let writers: Vec<_> = self
                 .parts
                 .iter_mut()
-                .map(|part| scope.spawn(move || part.write(server, export, stop, flushes)))
+                .zip(connections)
+                .map(|(part, nbd)| scope.spawn(move || part.write(nbd, stop, flushes)))
                 .collect();
             let result = until(flushes);
             stop.store(true, Ordering::Relaxed);
@@ -108,14 +115,7 @@ impl Workload {
 }
 
 impl Part {
-    fn write(
-        &mut self,
-        server: SocketAddr,
-        export: &str,
-        stop: &AtomicBool,
-        flushes: &AtomicU64,
-    ) -> Result<()> {
-        let mut nbd = Nbd::connect(server, export, ANSWER_LIMIT)?;
+    fn write(&mut self, mut nbd: Nbd, stop: &AtomicBool, flushes: &AtomicU64) -> Result<()> {
         while !stop.load(Ordering::Relaxed) {
             match self.burst(&mut nbd, flushes) {
                 Ok(()) => {}
