@@ -1,37 +1,106 @@
 //! The image: wires the rooms together.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `settings` | what the appliance is told |
+//! | `machine`, `drive`, `clock`, `entropy` | the machine as a world |
+//! | `pool`, [`appliance::plan`] | which pool is served |
+//! | `service`, `node` | what is served to whom |
+//! | `idle` | the loop |
+//! | `power` | watchdog, power button, the end |
+//!
+//! A wrong configuration is shown on the console, and nothing is served: a half-configured appliance would be reached by
+//! the wrong people, or by nobody who could tell what is wrong with it.
 
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+mod clock;
+mod drive;
+mod entropy;
+mod idle;
+mod machine;
+mod node;
+mod pool;
+mod power;
+mod service;
+mod settings;
+
+use alloc::rc::Rc;
+
+use appliance::memory::Shares;
+use boot::BootInfo;
+use config::Config;
+use exec::Exec;
+use net::NetConfig;
+
+use crate::clock::MachineClock;
+use crate::entropy::Generator;
+use crate::machine::Machine;
+use crate::power::Power;
+use crate::service::{Parts, Stack};
+
+/// The version that is told to everybody.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 boot::entry!(main);
 
-fn main(info: &'static boot::BootInfo) -> ! {
-    log::info!(
-        "{} MiB of memory, started after {} us",
-        info.heap_bytes >> 20,
-        hal::clock::now_nanos() / 1000
-    );
-    log::debug!("command line {:?}", info.command_line);
-    for module in &info.modules {
-        log::debug!("module {:?} of {} bytes", module.name, module.bytes.len());
-    }
-    if let Some(config) = hal::fw_cfg::read("opt/ferrite/config") {
-        log::debug!("configuration of {} bytes by fw_cfg", config.len());
-    }
-    log::debug!("wall time {:?}", hal::clock::wall_nanos());
+fn main(info: &'static BootInfo) -> ! {
+    log::info!("ferrite {VERSION}, {} MiB of memory", info.heap_bytes >> 20);
     if let Some(report) = hal::crash::take_previous() {
         log::warn!("the last run ended in a crash: {report}");
     }
-    if let Some(kind) = hal::watchdog::start(10) {
-        log::info!("watchdog: {kind:?}");
-    }
+    power::guard_start();
+    let (config, net_config) = configure(info);
+    let exec = Exec::new(Rc::new(MachineClock));
+    let mut machine = Machine::find(&MachineClock);
+    let shares = Shares::of(hal::heap::stats().free_frames * hal::heap::FRAME_BYTES);
+    log::debug!("{shares:?}");
+
+    let mut source = machine.take_entropy();
+    let entropy = Generator::seeded(source.as_mut());
+    exec.spawn(entropy.clone().stay_fresh(exec.clone(), source));
+    let power = Rc::new(Power::default());
+    exec.spawn(power.clone().watch(exec.clone()));
+    exec.spawn(power.clone().end(exec.clone()));
+
+    let link = machine.open_link(shares.frames);
+    let stack = link.map(|link| Stack::new(link, net_config, exec.clone(), &*entropy));
+    exec.spawn(service::start(Parts {
+        config,
+        shares,
+        exec: exec.clone(),
+        entropy,
+        stack: stack.clone(),
+        drives: machine.drives().to_vec(),
+        broken: machine.broken().to_vec(),
+        power: power.clone(),
+    }));
+
+    power::guard_run();
     boot::test_fault(info);
-    loop {
-        hal::watchdog::kick();
-        if hal::power::power_button_pressed() {
-            hal::power::shutdown();
+    let end = idle::run(&machine, &exec, stack.as_ref(), &power);
+    hal::watchdog::stop();
+    machine.shut_down(&MachineClock);
+    end.carry_out()
+}
+
+/// Reads the configuration, or shows what is wrong with it for as long as the machine runs.
+fn configure(info: &BootInfo) -> (Config, NetConfig) {
+    let error = match settings::read(info) {
+        Ok(config) => {
+            hal::log::set_level(config.log_level);
+            match service::net_config(&config) {
+                Ok(net_config) => return (config, net_config),
+                Err(error) => alloc::string::ToString::to_string(error),
+            }
         }
-        hal::irq::wait_for_interrupt(Some(hal::clock::now_nanos() + 250_000_000));
-    }
+        Err(error) => alloc::format!("{error}"),
+    };
+    log::error!("wrong configuration, {error}");
+    log::error!("nothing is served until it is corrected; the power button turns the machine off");
+    power::wait_for_button()
 }

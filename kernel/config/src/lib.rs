@@ -204,8 +204,8 @@ impl Config {
                     .parse()
                     .map_err(|_| bad("off, error, warn, info, debug or trace"))?;
             }
-            "pool.demo" => self.demo = value.parse().map_err(|_| bad("true or false"))?,
-            "test.exit" => self.test_exit = value.parse().map_err(|_| bad("true or false"))?,
+            "pool.demo" => self.demo = parse_flag(value).ok_or(bad("true or false"))?,
+            "test.exit" => self.test_exit = parse_flag(value).ok_or(bad("true or false"))?,
             "test.fault" => self.test_fault = Some(value.to_string()),
             _ => return Err(ConfigError::UnknownKey(key.to_string())),
         }
@@ -220,6 +220,15 @@ fn is_name(text: &str) -> bool {
             .bytes()
             .all(|b| allowed(b) || matches!(b, b'.' | b'_' | b'-'))
         && text.bytes().next().is_some_and(allowed)
+}
+
+/// `true` and `false`, and `1` and `0` as command lines are used to.
+fn parse_flag(text: &str) -> Option<bool> {
+    match text {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 fn parse_list<T: core::str::FromStr>(text: &str) -> Option<Vec<T>> {
@@ -248,6 +257,10 @@ mod tests {
         assert_eq!(config.gateways.len(), 2);
         assert_eq!(config.log_level, log::LevelFilter::Debug);
         assert!(config.demo);
+        config
+            .apply_command_line("pool.demo=0 test.exit=1")
+            .unwrap();
+        assert!(!config.demo && config.test_exit);
     }
 
     #[test]
@@ -267,7 +280,7 @@ mod tests {
             "net.gateway=10.0.0.1,10.0.0.2",
             "api.token=",
             "log.level=loud",
-            "pool.demo=1",
+            "pool.demo=yes",
         ] {
             let key = line.split('=').next().unwrap();
             assert!(

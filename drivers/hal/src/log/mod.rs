@@ -29,27 +29,30 @@ impl Log for Serial {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // A log call inside a log call (a failing allocation, say) goes to the console only.
-        let mut out = Both {
-            recent: RECENT.try_lock(),
-        };
         let now = clock::now_nanos() / 1_000_000;
         let module = record.target().rsplit("::").next().unwrap_or_default();
-        // Nothing is left to do about a console that fails.
-        let _ = writeln!(
-            out,
+        write_line(format_args!(
             "[{:5}.{:03}] {:<5} {module}: {}",
             now / 1000,
             now % 1000,
             level(record.level()),
             record.args()
-        );
-        if let Some(recent) = &mut out.recent {
-            recent.end_line();
-        }
+        ));
     }
 
     fn flush(&self) {}
+}
+
+fn write_line(text: fmt::Arguments<'_>) {
+    // A log call inside a log call (a failing allocation, say) goes to the console only.
+    let mut out = Both {
+        recent: RECENT.try_lock(),
+    };
+    // Nothing is left to do about a console that fails.
+    let _ = writeln!(out, "{text}");
+    if let Some(recent) = &mut out.recent {
+        recent.end_line();
+    }
 }
 
 fn level(level: Level) -> &'static str {
@@ -80,6 +83,11 @@ pub fn init() {
     if ::log::set_logger(&Serial).is_ok() {
         set_level(LevelFilter::Info);
     }
+}
+
+/// Logs a line as it is, whatever the level: for what scripts wait for.
+pub fn announce(text: fmt::Arguments<'_>) {
+    write_line(text);
 }
 
 /// Sets the least important level that is still logged.

@@ -1,0 +1,115 @@
+//! The appliance as its API shows it.
+
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use appliance::plan::Verdict;
+use serve::api::{DriveInfo, DriveState, MemoryInfo, Node, NodeInfo};
+use store::Store;
+use world::{BLOCK_SIZE, Disk};
+
+use crate::VERSION;
+use crate::drive::Drive;
+use crate::machine::Broken;
+use crate::power::{End, Power};
+
+/// What the API asks, and where the answers are.
+pub struct Appliance {
+    /// Its name.
+    pub name: String,
+    /// Drives, and what they were at the start.
+    pub drives: Vec<(Drive, Verdict)>,
+    /// What was found but cannot be used.
+    pub broken: Vec<Broken>,
+    /// The pool.
+    pub store: Option<Store<Drive>>,
+    /// The way out.
+    pub power: Rc<Power>,
+}
+
+impl Node for Appliance {
+    fn info(&self) -> NodeInfo {
+        let heap = hal::heap::stats();
+        NodeInfo {
+            name: self.name.clone(),
+            version: VERSION.into(),
+            uptime_ms: hal::clock::now_nanos() / 1_000_000,
+            memory: MemoryInfo {
+                total: heap.total_bytes as u64,
+                free: (heap.free_frames * hal::heap::FRAME_BYTES) as u64,
+            },
+        }
+    }
+
+    fn drives(&self) -> Vec<DriveInfo> {
+        let working = self
+            .drives
+            .iter()
+            .map(|(drive, verdict)| self.describe(drive, verdict));
+        working
+            .chain(self.broken.iter().map(describe_broken))
+            .collect()
+    }
+
+    fn log_tail(&self, lines: usize) -> Vec<String> {
+        hal::log::tail(lines)
+    }
+
+    fn shutdown(&self) {
+        self.power.ask(End::Off);
+    }
+
+    fn reboot(&self) {
+        self.power.ask(End::Reboot);
+    }
+}
+
+impl Appliance {
+    fn describe(&self, drive: &Drive, verdict: &Verdict) -> DriveInfo {
+        let info = drive.info();
+        let size = drive.geometry().blocks * BLOCK_SIZE as u64;
+        let (state, detail) = match drive.failure() {
+            Some(failure) => (DriveState::Failed, Some(failure.to_string())),
+            None => (verdict.state, verdict.detail.clone()),
+        };
+        DriveInfo {
+            id: info.id,
+            model: info.model,
+            serial: info.serial,
+            slot: info.slot,
+            state,
+            detail,
+            size,
+            used: self.used(verdict, size),
+            errors: drive.errors(),
+        }
+    }
+
+    /// A drive's part of what the pool uses. The store fills its drives evenly and counts them together.
+    fn used(&self, verdict: &Verdict, size: u64) -> u64 {
+        let (Some(store), DriveState::Serving) = (&self.store, verdict.state) else {
+            return 0;
+        };
+        let all: u64 = store.with_disks(|disks| {
+            let sizes = disks.iter().map(|disk| disk.geometry().blocks);
+            sizes.sum::<u64>() * BLOCK_SIZE as u64
+        });
+        let used = u128::from(store.pool().used_bytes) * u128::from(size) / u128::from(all.max(1));
+        u64::try_from(used).unwrap_or(size)
+    }
+}
+
+fn describe_broken(broken: &Broken) -> DriveInfo {
+    DriveInfo {
+        id: broken.id.clone(),
+        model: String::new(),
+        serial: String::new(),
+        slot: broken.slot.clone(),
+        state: DriveState::Failed,
+        detail: Some(broken.why.clone()),
+        size: 0,
+        used: 0,
+        errors: 0,
+    }
+}

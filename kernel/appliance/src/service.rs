@@ -1,0 +1,181 @@
+//! From a machine whose loop runs to one that serves.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use appliance::memory::{API_BUFFER_BYTES, API_CONNECTIONS_MAX, NBD_CONNECTIONS_MAX, Shares};
+use config::Config;
+use exec::Exec;
+use net::{ListenOptions, NetConfig};
+use serve::{api, nbd};
+use store::Environment;
+use virtio::{NetLink, PciDevice};
+use volume::Volumes;
+use world::Entropy;
+
+use crate::VERSION;
+use crate::drive::Drive;
+use crate::machine::Broken;
+use crate::node::Appliance;
+use crate::pool::{self, Pool, Terms};
+use crate::power::Power;
+
+/// The stack of this machine.
+pub type Stack = net::Stack<NetLink<PciDevice>>;
+
+const NBD_PORT: u16 = 10809;
+const API_PORT: u16 = 8080;
+/// Connections that may be half-open at a port.
+const HALF_OPEN_MAX: usize = 16;
+/// How long being ready waits for an address; whoever gives it later finds the servers waiting.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether an address came.
+const ADDRESS_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Everything that serving is made of.
+pub struct Parts {
+    pub config: Config,
+    pub shares: Shares,
+    pub exec: Exec,
+    pub entropy: Rc<dyn Entropy>,
+    pub stack: Option<Stack>,
+    pub drives: Vec<Drive>,
+    pub broken: Vec<Broken>,
+    pub power: Rc<Power>,
+}
+
+/// Brings the pool up, opens the ports, and says so.
+pub async fn start(parts: Parts) {
+    let Pool { store, verdicts } = bring_up_pool(&parts).await;
+    if let Some(store) = &store {
+        parts.power.will_close(store.clone());
+    }
+    let Some(stack) = parts.stack.clone() else {
+        log::error!("no network device works: nothing is served");
+        return;
+    };
+    let node = Appliance {
+        name: parts.config.node_name.clone(),
+        drives: parts.drives.iter().cloned().zip(verdicts).collect(),
+        broken: parts.broken.clone(),
+        store: store.clone(),
+        power: parts.power.clone(),
+    };
+    let volumes = store.map(Volumes::new);
+    serve_nbd(&parts, &stack, volumes.clone());
+    serve_api(&parts, &stack, Rc::new(node), volumes);
+    let address = wait_for_address(&parts.exec, &stack).await;
+    match &address {
+        Some(address) => log::info!("at {address}"),
+        None => log::warn!("no address yet"),
+    }
+    let millis = hal::clock::now_nanos() / 1_000_000;
+    hal::log::announce(format_args!("ferrite {VERSION} ready in {millis} ms"));
+}
+
+async fn bring_up_pool(parts: &Parts) -> Pool {
+    let terms = Terms {
+        environment: Environment {
+            exec: parts.exec.clone(),
+            entropy: parts.entropy.clone(),
+            pool: world::Pool::new(parts.shares.store_pages),
+        },
+        config: store::Config::for_memory(parts.shares.store_bytes),
+        demo: parts.config.demo,
+        are_all_there: parts.broken.is_empty(),
+    };
+    pool::bring_up(&parts.drives, terms).await
+}
+
+fn serve_nbd(parts: &Parts, stack: &Stack, volumes: Option<Volumes<Drive>>) {
+    let Some(volumes) = volumes else {
+        return;
+    };
+    let bytes = parts.shares.nbd_buffer_bytes;
+    let listener = stack.listen(
+        NBD_PORT,
+        ListenOptions {
+            receive_bytes: bytes,
+            transmit_bytes: bytes,
+            connections_max: NBD_CONNECTIONS_MAX,
+            half_open_max: HALF_OPEN_MAX,
+        },
+    );
+    let limits = nbd::Limits {
+        connections_max: NBD_CONNECTIONS_MAX,
+        ..nbd::Limits::default()
+    };
+    let pages = world::Pool::new(parts.shares.nbd_pages);
+    let server = nbd::Server::new(parts.exec.clone(), volumes, pages, limits);
+    parts.exec.spawn(server.serve(listener));
+}
+
+fn serve_api(parts: &Parts, stack: &Stack, node: Rc<Appliance>, volumes: Option<Volumes<Drive>>) {
+    let listener = stack.listen(
+        API_PORT,
+        ListenOptions {
+            receive_bytes: API_BUFFER_BYTES,
+            transmit_bytes: API_BUFFER_BYTES,
+            connections_max: API_CONNECTIONS_MAX,
+            half_open_max: HALF_OPEN_MAX,
+        },
+    );
+    let backend = api::Backend {
+        node,
+        volumes,
+        token: token(&parts.config, &*parts.entropy),
+    };
+    let limits = api::Limits {
+        connections_max: API_CONNECTIONS_MAX,
+        ..api::Limits::default()
+    };
+    let server = api::Server::new(parts.exec.clone(), backend, limits);
+    parts.exec.spawn(server.serve(listener));
+}
+
+/// The configured token, or one that nobody knows: then only what needs none is answered.
+fn token(config: &Config, entropy: &dyn Entropy) -> String {
+    if let Some(token) = &config.token {
+        return token.clone();
+    }
+    log::warn!("no api.token is configured: the API tells its health and nothing else");
+    let mut bytes = [0; 32];
+    entropy.fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Waits until others can reach the stack, for a while.
+async fn wait_for_address(exec: &Exec, stack: &Stack) -> Option<String> {
+    let give_up = exec.now() + ADDRESS_PATIENCE;
+    loop {
+        let addresses = stack.addresses();
+        let reachable = addresses.iter().find(|cidr| match cidr.address() {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+        });
+        if reachable.is_some() || exec.now() >= give_up {
+            return reachable.map(ToString::to_string);
+        }
+        exec.sleep(ADDRESS_INTERVAL).await;
+    }
+}
+
+/// What the stack is told, or the key whose value no host can have.
+pub fn net_config(config: &Config) -> Result<NetConfig, &'static str> {
+    if config.addresses.is_empty() {
+        return Ok(NetConfig {
+            gateways: config.gateways.clone(),
+            ..NetConfig::default()
+        });
+    }
+    let addresses = config.addresses.iter();
+    let addresses: Option<Vec<net::Cidr>> = addresses
+        .map(|cidr| net::Cidr::new(cidr.address, cidr.prefix_len))
+        .collect();
+    let addresses = addresses.ok_or("net.address is not one that a host can have")?;
+    Ok(NetConfig::fixed(&addresses, &config.gateways))
+}
