@@ -160,6 +160,21 @@ fn report_panics() {
     });
 }
 
+/// Shows what the appliance logs, between the events of a verbose run.
+struct ShowLog;
+
+impl log::Log for ShowLog {
+    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("{:>16} {}: {}", "", record.level(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
 /// Runs one seed in this thread.
 ///
 /// # Errors
@@ -171,6 +186,9 @@ pub fn run_seed(
     verbose: bool,
 ) -> Result<Outcome, Failure> {
     report_panics();
+    if verbose && log::set_logger(&ShowLog).is_ok() {
+        log::set_max_level(log::LevelFilter::Trace);
+    }
     CURRENT.set(Some((seed, operations, parts)));
     let scenario = || Scenario::new(seed, operations, parts, verbose).run();
     let result = catch_unwind(AssertUnwindSafe(scenario));

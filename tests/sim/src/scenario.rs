@@ -54,6 +54,8 @@ pub struct Scenario {
     model: Rc<RefCell<Model>>,
     outcome: Outcome,
     operations: u64,
+    /// The last life ended with an orderly close.
+    is_closed: bool,
 }
 
 /// Why a step did not succeed.
@@ -114,6 +116,7 @@ impl Scenario {
             model,
             outcome: Outcome::default(),
             operations,
+            is_closed: false,
         }
     }
 
@@ -280,10 +283,14 @@ impl Scenario {
                 let Running { machine, store } = running;
                 let closed = machine.block_on(self.deadline(), async move { store.close().await });
                 match closed {
-                    Ok(Ok(())) => self.model.borrow_mut().closed(),
+                    Ok(Ok(())) => {
+                        self.model.borrow_mut().closed();
+                        self.is_closed = true;
+                    }
                     Ok(Err(_)) if self.profile.trust != Trust::Full => {}
                     other => return Err(Trouble::Wrong(format!("close failed: {other:?}"))),
                 }
+                // A close leaves nothing in the drives' caches that matters.
                 if self.random.one_in(2) {
                     self.crash(machine);
                 } else {
@@ -330,6 +337,7 @@ impl Scenario {
 
     fn try_recover(&mut self, cut: bool) -> Result<Running, Trouble> {
         let (machine, environment) = self.switch_on();
+        self.check_at_rest(&machine)?;
         if cut {
             let exponent = self.random.between(1, 10);
             let points = 1 + self.random.below(1 << exponent);
@@ -386,14 +394,19 @@ impl Scenario {
         let all = self.random.one_in(2);
         let task = verify::contents(store.clone(), self.model.clone(), all, RECORD_KEYS);
         match machine.block_on(self.deadline(), task) {
-            Ok(result) => result?,
-            Err(stop) => return Err(Trouble::Wrong(format!("verifying: {stop:?}"))),
+            Ok(result) => Ok(result?),
+            Err(stop) => Err(Trouble::Wrong(format!("verifying: {stop:?}"))),
         }
-        let checked = machine.block_on(self.deadline(), verify::metadata(store.clone()));
-        match checked {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) if self.profile.trust != Trust::Full => Ok(()),
-            Ok(Err(what)) => Err(Trouble::Wrong(format!("check: {what}"))),
+    }
+
+    /// What lies on the drives now must be a sound pool, whether it was closed or lost power.
+    fn check_at_rest(&mut self, machine: &Machine) -> Result<(), Trouble> {
+        let verify_data = self.random.one_in(4);
+        let closed = core::mem::take(&mut self.is_closed);
+        let task = verify::at_rest(self.disks.clone(), verify_data, closed);
+        match machine.block_on(self.deadline(), task) {
+            Ok(Err(what)) if self.profile.trust == Trust::Full => Err(Trouble::Wrong(what)),
+            Ok(_) => Ok(()),
             Err(stop) => Err(Trouble::Wrong(format!("check: {stop:?}"))),
         }
     }
@@ -431,18 +444,17 @@ impl Scenario {
             }
             self.check_accounts(&store)?;
         }
-        let last = machine.block_on(self.deadline(), async move {
-            verify::metadata(store.clone()).await?;
-            let closed = store.close().await;
-            closed.map_err(|error| format!("last close: {error:?}"))
-        });
-        match last {
-            Ok(Err(what)) if self.profile.trust == Trust::Full => Err(Trouble::Wrong(what)),
-            Ok(_) => {
-                self.reset(machine);
-                Ok(())
-            }
-            Err(stop) => Err(Trouble::Wrong(format!("last check: {stop:?}"))),
+        let closed = machine.block_on(self.deadline(), async move { store.close().await });
+        match closed {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) if self.profile.trust != Trust::Full => {}
+            other => return Err(Trouble::Wrong(format!("last close: {other:?}"))),
         }
+        self.reset(machine);
+        self.is_closed = true;
+        let (machine, _) = self.switch_on();
+        self.check_at_rest(&machine)?;
+        machine.switch_off();
+        Ok(())
     }
 }
