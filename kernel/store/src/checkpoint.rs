@@ -298,12 +298,7 @@ impl<D: Disk> Shared<D> {
             let Some(tree) = state.trees.get(id) else {
                 continue;
             };
-            let mut entry = tree.entry.clone();
-            if let Some((root, height)) = tree.merged {
-                entry.root = root;
-                entry.height = height;
-            }
-            room.copy_from_slice(entry.as_bytes());
+            room.copy_from_slice(tree.entry_at_cut().as_bytes());
         }
         block
     }
@@ -326,6 +321,7 @@ impl<D: Disk> Shared<D> {
         let deltas = self.deltas_max;
         let state = &mut *self.state.borrow_mut();
         for tree in state.trees.values_mut() {
+            tree.at_cut = None;
             if let Some((root, height)) = tree.merged.take() {
                 tree.entry.root = root;
                 tree.entry.height = height;

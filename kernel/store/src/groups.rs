@@ -30,16 +30,22 @@ pub struct Table {
 impl<D: Disk> Shared<D> {
     /// Loads a group's bitmap so that blocks can be handed out.
     pub async fn load_group(&self, group: u32) -> Result<(), StoreError> {
-        if self.state.borrow().space.is_open(group) {
-            return Ok(());
-        }
-        let entry = self.state.borrow().space.entry(group).copied();
-        let entry = entry.ok_or(StoreError::DamagedPool)?;
-        match self.read_bitmap(group, &entry).await {
-            Ok(bitmap) => self.state.borrow_mut().space.insert_open(group, bitmap),
-            Err(error) => {
-                log::error!("bitmap of group {group}: {error}; nothing more is written there");
-                self.state.borrow_mut().space.close_damaged(group);
+        while !self.state.borrow().space.is_open(group) {
+            let entry = self.state.borrow().space.entry(group).copied();
+            let entry = entry.ok_or(StoreError::DamagedPool)?;
+            let read = self.read_bitmap(group, &entry).await;
+            let space = &mut self.state.borrow_mut().space;
+            if space.entry(group) != Some(&entry) {
+                // A checkpoint wrote another one meanwhile.
+                continue;
+            }
+            match read {
+                Ok(bitmap) => space.insert_open(group, bitmap),
+                Err(error) => {
+                    log::error!("bitmap of group {group}: {error}; nothing more is written there");
+                    space.close_damaged(group);
+                    break;
+                }
             }
         }
         Ok(())
@@ -142,6 +148,10 @@ impl<D: Disk> Shared<D> {
         let free = blocks - bitmap.count(blocks);
         entry.free = u16::try_from(free).unwrap_or(u16::MAX).into();
         state.space.set_entry(group, entry);
+        if !freed.is_empty() {
+            // It may have been opened while this was under way, from the bitmap before.
+            state.space.clear_base(freed);
+        }
         Ok(())
     }
 

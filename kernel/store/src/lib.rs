@@ -8,7 +8,7 @@
 //! | [`checkpoint`], [`merge`], [`update`], [`reclaim`], [`groups`] | what makes them part of the maps |
 //! | [`space`], [`bitmap`] | which blocks are in use |
 //! | [`map`], [`cache`], [`delta`] | where blocks are |
-//! | [`load`], [`replay`], [`recover`] | opening |
+//! | [`load`], [`replay`], [`recover`], [`complete`] | opening |
 //! | [`format`](mod@format), [`inspect`], [`check`] | making and looking at pools |
 //! | [`volumes`], [`records`] | the catalog, and settings of the rooms above |
 //! | [`layout`], [`tag`] | bytes on a drive |
@@ -26,6 +26,7 @@ mod cache;
 mod check;
 mod checkpoint;
 mod commit;
+mod complete;
 mod delta;
 mod format;
 mod groups;

@@ -80,9 +80,13 @@ impl<D: Disk> Shared<D> {
         while at.seq < end.seq {
             let frame = reader.next(at).await.ok_or(StoreError::DamagedPool)?;
             let mut claims = Vec::new();
+            let mut groups = Vec::new();
             for record in frame.records() {
                 match record? {
-                    Record::Group { group, entry } => self.adopt_group(group, entry)?,
+                    Record::Group { group, entry } => {
+                        self.adopt_group(group, entry)?;
+                        groups.push(group);
+                    }
                     Record::Control(entry) => {
                         lineages.insert(entry.id.get(), entry.lineage_uuid);
                     }
@@ -107,19 +111,38 @@ impl<D: Disk> Shared<D> {
                 }
             }
             let verify = frame.header.seq.get() > durable && !self.config.mutants.no_tail_verify();
-            if verify && !self.claims_hold(claims).await {
+            if verify && !self.claims_hold(&claims).await {
                 log::info!(
                     "the journal ends at frame {}: its data is not there",
                     at.seq.get()
                 );
+                // These groups stay in use, but the journal that goes on here has not heard of them.
+                self.state.borrow_mut().space.new_groups.extend(groups);
                 break;
+            }
+            self.complete_frame(&frame.header).await;
+            // Before anything is handed out: a checkpoint in the middle of the replay must not take these blocks.
+            for claim in &claims {
+                self.mark_in_use(claim).await?;
             }
             at = frame.after;
         }
         Ok(at)
     }
 
-    async fn claims_hold(&self, claims: Vec<Claim>) -> bool {
+    async fn mark_in_use(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.load_group(group_of(claim.addr)).await?;
+        let state = &mut *self.state.borrow_mut();
+        for addr in claim.addr..claim.addr + claim.tags.len() as u64 {
+            if !state.space.replay_allocated(addr) {
+                log::error!("the journal names block {addr:#x}, which is in use already");
+                return Err(StoreError::DamagedPool);
+            }
+        }
+        Ok(())
+    }
+
+    async fn claims_hold(&self, claims: &[Claim]) -> bool {
         for some in claims.chunks(VERIFY_AT_ONCE) {
             let checks = join_all(some.iter().map(|claim| self.claim_holds(claim))).await;
             if checks.contains(&false) {
@@ -130,22 +153,13 @@ impl<D: Disk> Shared<D> {
     }
 
     async fn claim_holds(&self, claim: &Claim) -> bool {
-        let Ok(replicas) = self.replicas(claim.addr) else {
-            return false;
+        let matches = |index: usize, bytes: &[u8; BLOCK_SIZE]| {
+            let (lba, birth) = (claim.lba + index as u64, claim.birth + index as u64);
+            let pointer = Pointer::data(claim.addr + index as u64, birth, claim.tags[index]);
+            is_block(claim.lineage, lba, &pointer, bytes)
         };
-        for replica in replicas {
-            let buf = Buf::from_heap(claim.tags.len().min(Buf::PAGES_MAX));
-            let (buf, result) = self.read_replica(replica, claim.addr, buf).await;
-            let matches = |(index, tag): (usize, &Tag)| {
-                let (lba, birth) = (claim.lba + index as u64, claim.birth + index as u64);
-                let pointer = Pointer::data(claim.addr + index as u64, birth, *tag);
-                is_block(claim.lineage, lba, &pointer, buf.block(index))
-            };
-            if result.is_ok() && claim.tags.iter().enumerate().all(matches) {
-                return true;
-            }
-        }
-        false
+        let count = claim.tags.len();
+        count <= Buf::PAGES_MAX && self.complete_blocks((claim.addr, count), matches).await
     }
 
     fn adopt_group(&self, group: u32, entry: crate::layout::GroupEntry) -> Result<(), StoreError> {
@@ -236,13 +250,8 @@ impl<D: Disk> Shared<D> {
                 birth,
                 tags,
             } => {
-                self.load_group(group_of(addr)).await?;
                 let state = &mut *self.state.borrow_mut();
                 for (index, tag) in (0..).zip(tags) {
-                    if !state.space.replay_allocated(addr + index) {
-                        log::error!("the journal names block {:#x} twice", addr + index);
-                        return Err(StoreError::DamagedPool);
-                    }
                     let point = Point {
                         key: key(tree, lba + index),
                         addr: addr + index,
@@ -345,6 +354,7 @@ impl State {
             entry,
             slot,
             dirty,
+            at_cut: None,
             merged: None,
             deleted: false,
         };

@@ -1,5 +1,6 @@
 //! What all parts of the store share.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -109,6 +110,8 @@ pub struct Tree {
     pub slot: usize,
     /// The entry differs from the one in the last checkpoint's catalog.
     pub dirty: bool,
+    /// The entry as it was at the cut of the running checkpoint, if it was changed since.
+    pub at_cut: Option<Box<CatalogEntry>>,
     /// Root and height in the running checkpoint.
     pub merged: Option<(Pointer, u8)>,
     /// Deleted; its space goes to the reclaim queue at the next checkpoint.
@@ -126,6 +129,14 @@ impl Tree {
 
     pub fn is_volume(&self) -> bool {
         self.entry.kind() == CatalogKind::Head && !self.deleted
+    }
+
+    /// The entry for the running checkpoint.
+    pub fn entry_at_cut(&self) -> CatalogEntry {
+        let mut entry = self.at_cut.as_deref().unwrap_or(&self.entry).clone();
+        entry.blocks = self.entry.blocks;
+        (entry.root, entry.height) = self.merged.unwrap_or((self.root(), self.height()));
+        entry
     }
 
     /// Size in whole blocks.

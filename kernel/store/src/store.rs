@@ -354,6 +354,7 @@ fn assemble<D: Disk>(
         entry: catalog,
         slot: usize::MAX,
         dirty: false,
+        at_cut: None,
         merged: None,
         deleted: false,
     };

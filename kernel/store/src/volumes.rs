@@ -3,6 +3,7 @@
 //! A change of the catalog is a control record in the journal, pushed in the same breath that changes the catalog in memory; only
 //! the acknowledgement waits.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -118,6 +119,10 @@ impl<D: Disk + 'static> Shared<D> {
             let tree = tree.ok_or(StoreError::NoVolume)?;
             if size_bytes < tree.entry.size_bytes.get() {
                 return Err(StoreError::BadSize);
+            }
+            if state.checkpoints_begun > state.checkpoints_done {
+                tree.at_cut
+                    .get_or_insert_with(|| Box::new(tree.entry.clone()));
             }
             tree.entry.size_bytes.set(size_bytes);
             tree.dirty = true;

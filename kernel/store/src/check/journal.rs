@@ -30,8 +30,8 @@ struct Model {
     /// Volumes as they are after the journal.
     maps: Maps,
     deleted: BTreeSet<u64>,
-    /// The newest write of each block.
-    points: HashMap<(u64, u64), Data>,
+    /// The newest write of each block, and whether the journal says that it was durable.
+    points: HashMap<(u64, u64), (Data, bool)>,
     /// Volume, first block, end, birth.
     holes: Vec<(u64, u64, u64, u64)>,
     births: HashSet<u64>,
@@ -85,7 +85,7 @@ impl<D: Disk> Checker<'_, D> {
             mount_gen = header.mount_gen.get();
             self.summary.frames += 1;
             for record in records {
-                self.apply(&mut model, seq, record);
+                self.apply(&mut model, (seq, seq <= durable), record);
             }
         }
         let volumes = model
@@ -97,7 +97,11 @@ impl<D: Disk> Checker<'_, D> {
         if names.iter().collect::<BTreeSet<_>>().len() != names.len() {
             self.malformed("two volumes have the same name".into());
         }
-        let mut current: Vec<Data> = model.points.into_values().collect();
+        // What was not durable was found on one replica; the others get it when the pool is opened.
+        let points = model.points.into_values();
+        let mut current: Vec<Data> = points
+            .filter_map(|(data, durable)| durable.then_some(data))
+            .collect();
         current.retain(|data| {
             let covers = |(volume, start, end, birth): &(u64, u64, u64, u64)| {
                 *volume == data.volume && (*start..*end).contains(&data.lba) && *birth > data.birth
@@ -292,7 +296,7 @@ impl<D: Disk> Checker<'_, D> {
             .map_or(self.pool_uuid, |entry| entry.lineage_uuid)
     }
 
-    fn apply(&mut self, model: &mut Model, seq: u64, record: Record) {
+    fn apply(&mut self, model: &mut Model, (seq, durable): (u64, bool), record: Record) {
         match record {
             Record::Group { .. } => {}
             Record::Control(entry) => {
@@ -339,8 +343,10 @@ impl<D: Disk> Checker<'_, D> {
                         let (what, birth) = (data.owner(), data.birth);
                         self.find(Finding::ImpossibleBirth { what, birth });
                     }
-                    let old = model.points.insert((data.volume, data.lba), data);
-                    if old.is_some_and(|old| old.birth > data.birth) {
+                    let old = model
+                        .points
+                        .insert((data.volume, data.lba), (data, durable));
+                    if old.is_some_and(|(old, _)| old.birth > data.birth) {
                         self.record(
                             seq,
                             format!("an older write of {} comes later", data.owner()),

@@ -22,14 +22,22 @@ pub type Image = BTreeMap<u64, Box<[u8; BLOCK_SIZE]>>;
 
 /// What a drive did.
 pub enum Event {
-    Write(u64, Box<[u8; BLOCK_SIZE]>),
-    Flush,
+    Write {
+        drive: usize,
+        at: u64,
+        block: Box<[u8; BLOCK_SIZE]>,
+    },
+    Flush {
+        drive: usize,
+    },
 }
 
 /// A drive in memory that remembers what was written in which order; clones are the same drive.
 #[derive(Clone, Default)]
 pub struct Ram {
+    drive: usize,
     pub image: Rc<RefCell<Image>>,
+    /// What all drives of the pool did, in order.
     pub log: Rc<RefCell<Vec<Event>>>,
     pub logs: Rc<Cell<bool>>,
 }
@@ -67,7 +75,9 @@ impl Disk for Ram {
 
     async fn flush(&self) -> Result<(), DiskError> {
         if self.logs.get() {
-            self.log.borrow_mut().push(Event::Flush);
+            self.log
+                .borrow_mut()
+                .push(Event::Flush { drive: self.drive });
         }
         Ok(())
     }
@@ -87,9 +97,11 @@ impl Ram {
 
     pub fn put(&self, at: u64, bytes: &[u8; BLOCK_SIZE]) {
         if self.logs.get() {
-            self.log
-                .borrow_mut()
-                .push(Event::Write(at, Box::new(*bytes)));
+            self.log.borrow_mut().push(Event::Write {
+                drive: self.drive,
+                at,
+                block: Box::new(*bytes),
+            });
         }
         self.image.borrow_mut().insert(at, Box::new(*bytes));
     }
@@ -138,7 +150,17 @@ impl Lab {
         Self {
             exec: Exec::new(clock.clone()),
             clock,
-            disks: (0..drives).map(|_| Ram::default()).collect(),
+            disks: {
+                let one = Ram::default();
+                let (log, logs) = (one.log, one.logs);
+                let new = |drive| Ram {
+                    drive,
+                    image: Rc::default(),
+                    log: log.clone(),
+                    logs: logs.clone(),
+                };
+                (0..drives).map(new).collect()
+            },
         }
     }
 

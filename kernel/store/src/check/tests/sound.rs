@@ -69,7 +69,7 @@ fn a_pool_is_sound_after_every_write() {
     *replayed.image.borrow_mut() = before;
     let mut checked = 0;
     for (number, event) in log.into_iter().enumerate() {
-        let Event::Write(at, block) = event else {
+        let Event::Write { at, block, .. } = event else {
             continue;
         };
         replayed.put(at, &block);
@@ -94,56 +94,80 @@ fn a_pool_is_sound_after_every_write() {
 /// so is what recovery makes of it.
 #[test]
 fn a_pool_is_sound_whatever_a_power_cut_leaves() {
-    let lab = Lab::new(1);
-    lab.format();
-    let before = lab.disks[0].image.borrow().clone();
-    lab.disks[0].logs.set(true);
-    for life in 0..2 {
-        let store = lab.open();
-        lab.run(work(store.clone(), life));
-        lab.cut(store);
-    }
-    let log = lab.disks[0].log.take();
-    let mut state = 11_u64;
-    let mut random = move |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as usize % below
-    };
-    for _ in 0..120 {
-        let crash = random(log.len());
-        let flushed = log[..crash]
+    for (drives, cuts) in [(1, 100), (2, 60)] {
+        let lab = Lab::new(drives);
+        lab.format();
+        let before: Vec<_> = lab
+            .disks
             .iter()
-            .rposition(|event| matches!(event, Event::Flush));
-        let after = Lab::new(1);
-        let disk = &after.disks[0];
-        *disk.image.borrow_mut() = before.clone();
-        for (number, event) in log[..crash].iter().enumerate() {
-            let Event::Write(at, new) = event else {
-                continue;
-            };
-            if flushed.is_some_and(|flushed| number < flushed) {
-                disk.put(*at, new);
-                continue;
-            }
-            let mut block = disk.block(*at);
-            let sectors = [0, 0xff, 0xff, random(256)][random(4)];
-            for sector in (0..8).filter(|sector| sectors >> sector & 1 == 1) {
-                let range = sector * 512..(sector + 1) * 512;
-                block[range.clone()].copy_from_slice(&new[range]);
-            }
-            disk.put(*at, &block);
+            .map(|disk| disk.image.borrow().clone())
+            .collect();
+        lab.disks[0].logs.set(true);
+        for life in 0..2 {
+            let store = lab.open();
+            lab.run(work(store.clone(), life));
+            lab.cut(store);
         }
-        after.expect_sound();
-        let store = after.open();
-        after.expect_sound();
-        after.run(work(store.clone(), 77));
-        after.expect_sound();
-        let closing = store.clone();
-        after.run(async move { closing.close().await }).unwrap();
-        after.expect_sound();
-        after.cut(store);
+        let log = lab.disks[0].log.take();
+        let mut state = 11_u64;
+        let mut random = move |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..cuts {
+            let after = Lab::new(drives);
+            for (disk, before) in after.disks.iter().zip(&before) {
+                *disk.image.borrow_mut() = before.clone();
+            }
+            let cut = random(log.len());
+            after_a_cut(&after, &log[..cut], &mut random);
+            after.expect_sound();
+            let store = after.open();
+            after.expect_sound();
+            // From now on the journal says that everything before was durable.
+            let using = store.clone();
+            after
+                .run(async move { using.set_record("life", Some(b"2")).await })
+                .unwrap();
+            after.expect_sound();
+            after.run(work(store.clone(), 77));
+            after.expect_sound();
+            let closing = store.clone();
+            after.run(async move { closing.close().await }).unwrap();
+            after.expect_sound();
+            after.cut(store);
+        }
+    }
+}
+
+/// Does to the drives what `log` says; of what no FLUSH covers only parts.
+fn after_a_cut(lab: &Lab, log: &[Event], random: &mut impl FnMut(usize) -> usize) {
+    let flushes = |drive| {
+        let is_flush =
+            move |event: &Event| matches!(event, Event::Flush { drive: of } if *of == drive);
+        log.iter().rposition(is_flush).unwrap_or(0)
+    };
+    let flushed: Vec<usize> = (0..lab.disks.len()).map(flushes).collect();
+    for (number, event) in log.iter().enumerate() {
+        let Event::Write {
+            drive,
+            at,
+            block: new,
+        } = event
+        else {
+            continue;
+        };
+        let disk = &lab.disks[*drive];
+        let all = [0, 0xff, 0xff, random(256)][random(4)];
+        let sectors = if number < flushed[*drive] { 0xff } else { all };
+        let mut block = disk.block(*at);
+        for sector in (0..8).filter(|sector| sectors >> sector & 1 == 1) {
+            let range = sector * 512..(sector + 1) * 512;
+            block[range.clone()].copy_from_slice(&new[range]);
+        }
+        disk.put(*at, &block);
     }
 }
 
@@ -198,7 +222,7 @@ fn a_pool_is_sound_while_it_takes_maps_apart() {
         *replayed.image.borrow_mut() = before;
         let mut left = BTreeSet::new();
         for event in lab.disks[0].log.take() {
-            let Event::Write(at, block) = event else {
+            let Event::Write { at, block, .. } = event else {
                 continue;
             };
             replayed.put(at, &block);
