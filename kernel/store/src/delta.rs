@@ -80,6 +80,11 @@ impl DeltaTable {
         HOLES_MAX - self.holes.len()
     }
 
+    /// Whether a point can be added for this block: there is room, or it replaces one.
+    pub fn takes(&self, key: u64) -> bool {
+        self.room() > 0 || self.index[self.slot_of(key)] != VACANT
+    }
+
     /// How full it is, in percent.
     pub fn fill_percent(&self) -> usize {
         (self.points.len() * 100 / self.points_max).max(self.holes.len() * 100 / HOLES_MAX)

@@ -90,6 +90,8 @@ impl<D: Disk> Shared<D> {
         if self.config.mutants.no_flush() {
             return Ok(());
         }
+        // One after the other: whoever finds no mark must not return while the FLUSH that took it is under way.
+        let _turn = self.flushing.acquire().await;
         // The mark is taken away before the FLUSH begins: a write that comes meanwhile needs another one.
         let dirty: Vec<usize> = self
             .unflushed

@@ -124,37 +124,34 @@ impl<D: Disk> Shared<D> {
 
     /// Frees the next leaf of an item and every node that is finished with it. Returns how many blocks that were.
     async fn reclaim_leaf(&self, item: &mut Item) -> Result<usize, StoreError> {
-        let cursor = item.cursor.get();
+        let mut cursor = item.cursor.get();
         let mut trail = arrayvec::ArrayVec::<Missing, 8>::new();
-        let mut at = Missing {
-            pointer: item.root,
-            level: item.level,
-        };
+        let mut at = Missing { pointer: item.root, level: item.level };
         let mut freed = 0;
         let next = loop {
             trail.push(at);
+            let end = (cursor / span(at.level + 1) + 1) * span(at.level + 1);
             let mut node = Buf::from_heap(1);
-            if !self.copy_cached(at, &mut node) && self.read_node(at, &mut node).await.is_err() {
+            if self.copy_node(at, &mut node).await.is_err() {
                 // What is below an unreadable node is lost space; the checker tells.
-                log::error!(
-                    "map node {:#x} is damaged: its blocks stay in use",
-                    at.pointer.addr()
-                );
-                break (cursor / span(at.level + 1) + 1) * span(at.level + 1);
+                log::error!("map node {:#x} is damaged: its blocks stay in use", at.pointer.addr());
+                break end;
             }
             let node = node.block(0);
             if at.level == 0 {
                 freed += self.free_leaf(node, index_in(0, cursor), item.tree.get());
-                break (cursor / span(1) + 1) * span(1);
+                break end;
             }
-            let child = get_pointer(node, index_in(at.level, cursor));
-            if child.kind() != Kind::Node {
-                break (cursor / span(at.level) + 1) * span(at.level);
-            }
-            at = Missing {
-                pointer: child,
-                level: at.level - 1,
+            let first = index_in(at.level, cursor);
+            let children = (first..FAN).map(|index| (index, get_pointer(node, index)));
+            let Some((index, child)) = { children }.find(|(_, child)| child.kind() == Kind::Node)
+            else {
+                break end;
             };
+            if index > first {
+                cursor = end - (FAN - index) as u64 * span(at.level);
+            }
+            at = Missing { pointer: child, level: at.level - 1 };
         };
         item.cursor = next.into();
         let mut state = self.state.borrow_mut();
@@ -166,6 +163,22 @@ impl<D: Disk> Shared<D> {
             freed += 1;
         }
         Ok(freed)
+    }
+
+    /// Copies a node from the cache, or from the drives into the cache and `into`.
+    async fn copy_node(&self, missing: Missing, into: &mut Buf) -> Result<(), StoreError> {
+        if self.copy_cached(missing, into) {
+            return Ok(());
+        }
+        let mut buf = Buf::from_heap(1);
+        self.read_node(missing, &mut buf).await?;
+        into.block_mut(0).copy_from_slice(buf.block(0));
+        if missing.level > 0 {
+            // It is needed again for each of its leaves.
+            let page = &mut buf.pages_mut()[0];
+            self.state.borrow_mut().cache.insert(&missing.pointer, page);
+        }
+        Ok(())
     }
 
     fn copy_cached(&self, missing: Missing, into: &mut Buf) -> bool {

@@ -189,10 +189,6 @@ impl<D: Disk> Shared<D> {
                 // What was replayed so far becomes a checkpoint; replay would begin here.
                 self.state.borrow_mut().journal.set_head(at);
                 self.checkpoint_at(at).await?;
-                if !self.has_room_for(&frame)? {
-                    log::error!("a journal frame needs more memory than is configured");
-                    return Err(StoreError::Unsupported);
-                }
             }
             for record in frame.records() {
                 self.replay_record(record?).await?;
@@ -240,7 +236,12 @@ impl<D: Disk> Shared<D> {
                     end: key(tree, end),
                     birth,
                 };
-                self.state.borrow_mut().active.insert_hole(hole);
+                let state = &mut *self.state.borrow_mut();
+                if !state.active.has_hole_room() {
+                    log::error!("a journal frame needs more memory than is configured");
+                    return Err(StoreError::Unsupported);
+                }
+                state.active.insert_hole(hole);
                 Ok(())
             }
             Record::Write {
@@ -252,6 +253,11 @@ impl<D: Disk> Shared<D> {
             } => {
                 let state = &mut *self.state.borrow_mut();
                 for (index, tag) in (0..).zip(tags) {
+                    // A frame may write a block many times, so only here it shows how much room it needs.
+                    if !state.active.takes(key(tree, lba + index)) {
+                        log::error!("a journal frame needs more memory than is configured");
+                        return Err(StoreError::Unsupported);
+                    }
                     let point = Point {
                         key: key(tree, lba + index),
                         addr: addr + index,

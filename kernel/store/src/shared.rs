@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
-use exec::Notify;
+use exec::{Notify, Semaphore};
 use hashbrown::HashMap;
 
 use crate::api::{Config, Environment, PoolState, StoreError};
@@ -48,6 +48,8 @@ pub struct Shared<D> {
     pub checkpoint_done: Notify,
     /// Drives with writes that no FLUSH covers.
     pub unflushed: Vec<Cell<bool>>,
+    /// Held while drives are flushed.
+    pub flushing: Semaphore,
     pub damaged_reads: Cell<u64>,
 }
 

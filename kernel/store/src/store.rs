@@ -396,6 +396,7 @@ fn assemble<D: Disk>(
         writer_done: exec::Notify::default(),
         checkpoint_wanted: exec::Notify::default(),
         checkpoint_done: exec::Notify::default(),
+        flushing: exec::Semaphore::new(1),
         damaged_reads: Cell::new(0),
     }
 }
