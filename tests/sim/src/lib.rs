@@ -46,4 +46,6 @@ mod scenario;
 mod verify;
 
 pub use profile::Parts;
-pub use runner::{Failure, Options, Progress, Summary, run, run_seed};
+pub use runner::{Failure, Options, Progress, Summary, hunt, run, run_seed};
+pub use scenario::Outcome;
+pub use store::Mutant;

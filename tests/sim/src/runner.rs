@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError, mpsc};
 
 use crate::profile::Parts;
-use crate::scenario::{Outcome, Scenario};
+use crate::scenario::{Outcome, Scenario, Task};
+use store::{Mutant, Mutants};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -144,6 +145,8 @@ fn replay_line(seed: u64, operations: u64, parts: Parts) -> String {
 thread_local! {
     /// What this thread is at, for the report of a panic.
     static CURRENT: Cell<Option<(u64, u64, Parts)>> = const { Cell::new(None) };
+    /// Panics are expected here.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A panic ends the process where panics abort, so the replay line is printed before anything else can happen.
@@ -152,6 +155,9 @@ fn report_panics() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
+            if QUIET.get() {
+                return;
+            }
             before(info);
             if let Some((seed, operations, parts)) = CURRENT.get() {
                 eprintln!("{}", replay_line(seed, operations, parts));
@@ -185,13 +191,50 @@ pub fn run_seed(
     parts: Parts,
     verbose: bool,
 ) -> Result<Outcome, Failure> {
-    report_panics();
     if verbose && log::set_logger(&ShowLog).is_ok() {
         log::set_max_level(log::LevelFilter::Trace);
     }
+    run_task(&Task {
+        seed,
+        operations,
+        parts,
+        mutants: Mutants::default(),
+        verbose,
+    })
+}
+
+/// Counts the seeds, from 1 on, that it takes to notice a deliberate bug of the store: the number and what was noticed,
+/// or `None` when `seeds_max` seeds notice nothing. Panics count, so this wants a build in which they unwind.
+#[must_use]
+pub fn hunt(mutant: Mutant, seeds_max: u64, operations: u64) -> Option<(u64, String)> {
+    QUIET.set(true);
+    let found = (1..=seeds_max).find_map(|seed| {
+        let task = Task {
+            seed,
+            operations,
+            parts: Parts {
+                faults: false,
+                ..Parts::ALL
+            },
+            mutants: Mutants::only(mutant),
+            verbose: false,
+        };
+        run_task(&task).err().map(|failure| (seed, failure.what))
+    });
+    QUIET.set(false);
+    found
+}
+
+fn run_task(task: &Task) -> Result<Outcome, Failure> {
+    report_panics();
+    let Task {
+        seed,
+        operations,
+        parts,
+        ..
+    } = *task;
     CURRENT.set(Some((seed, operations, parts)));
-    let scenario = || Scenario::new(seed, operations, parts, verbose).run();
-    let result = catch_unwind(AssertUnwindSafe(scenario));
+    let result = catch_unwind(AssertUnwindSafe(|| Scenario::new(task).run()));
     CURRENT.set(None);
     let result = result.unwrap_or_else(|panic| {
         let text = (panic.downcast_ref::<String>().map(String::as_str))

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use store::{Environment, FormatOptions, PoolState, Store, StoreError};
+use store::{Environment, FormatOptions, Mutants, PoolState, Store, StoreError};
 use volume::Volumes;
 use world::{Clock, Instant, Pool};
 
@@ -40,6 +40,21 @@ pub struct Outcome {
     pub gave_up: bool,
     /// Hash over all events.
     pub trace: u64,
+}
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// The seed.
+    pub seed: u64,
+    /// Requests in all.
+    pub operations: u64,
+    /// What the scenario may contain.
+    pub parts: Parts,
+    /// A deliberate bug of the store.
+    pub mutants: Mutants,
+    /// Prints every event to standard error.
+    pub verbose: bool,
 }
 
 /// One seed at work.
@@ -81,11 +96,20 @@ struct Running {
 }
 
 impl Scenario {
-    /// Prepares the run of `seed` with `operations` requests in all.
+    /// Prepares the run.
     #[must_use]
-    pub fn new(seed: u64, operations: u64, parts: Parts, verbose: bool) -> Self {
+    pub fn new(task: &Task) -> Self {
+        let Task {
+            seed,
+            operations,
+            parts,
+            mutants,
+            verbose,
+        } = *task;
         let mut random = Random::new(seed);
-        let profile = Rc::new(Profile::draw(&mut random.fork(1), parts));
+        let mut profile = Profile::draw(&mut random.fork(1), parts);
+        profile.config.mutants = mutants;
+        let profile = Rc::new(profile);
         let clock = Rc::new(VirtualClock::default());
         let trace = Rc::new(Trace::new(verbose));
         trace.remark(|| format!("{profile:#?}"));
@@ -180,7 +204,9 @@ impl Scenario {
     fn first_start(&mut self) -> Result<Running, Trouble> {
         let (machine, environment) = self.switch_on();
         let (disks, config) = (self.disks.clone(), self.profile.config);
-        let options = FormatOptions::default();
+        let options = FormatOptions {
+            group_shift: self.profile.group_shift,
+        };
         let opened = machine.block_on(self.deadline(), async move {
             Store::format(&disks, &environment, options).await?;
             Store::open(disks, environment, config).await

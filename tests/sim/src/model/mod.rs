@@ -504,7 +504,8 @@ impl Model {
                 Ok(id) => {
                     volume.id = Some(id);
                     let existence = core::mem::replace(&mut volume.existence, Existence::Live);
-                    if !self.used_ids.insert(id) {
+                    // A lost superblock takes the numbers given out since with it.
+                    if !self.used_ids.insert(id) && self.trust != Trust::DrivesLie {
                         return Err(format!("the number of a volume was used before: {id:?}"));
                     }
                     if let Existence::Coming(operation) = existence {
