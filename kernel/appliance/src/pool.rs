@@ -102,7 +102,7 @@ async fn start(drives: Vec<Drive>, is_new: bool, terms: Terms) -> Result<Store<D
     let store = Store::open(drives, environment, config).await?;
     let pool = store.pool();
     log::info!(
-        "pool {} of {} MiB, {} MiB used, {} volumes: {} in {} ms",
+        "{} of {} MiB, {} MiB used, volumes: {}; {} in {} ms",
         short(&pool.uuid),
         pool.size_bytes >> 20,
         pool.used_bytes >> 20,

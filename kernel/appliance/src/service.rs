@@ -68,11 +68,12 @@ pub async fn start(parts: Parts) {
     let volumes = store.map(Volumes::new);
     serve_nbd(&parts, &stack, volumes.clone());
     serve_api(&parts, &stack, Rc::new(node), volumes);
-    let address = wait_for_address(&parts.exec, &stack).await;
-    match &address {
-        Some(address) => log::info!("at {address}"),
-        None => log::warn!("no address yet"),
-    }
+    wait_for_address(&parts.exec, &stack).await;
+    let addresses: Vec<String> = stack.addresses().iter().map(ToString::to_string).collect();
+    log::info!(
+        "NBD at port {NBD_PORT}, HTTP at port {API_PORT} of {}",
+        addresses.join(", ")
+    );
     let millis = hal::clock::now_nanos() / 1_000_000;
     hal::log::announce(format_args!("ferrite {VERSION} ready in {millis} ms"));
 }
@@ -92,9 +93,6 @@ async fn bring_up_pool(parts: &Parts) -> Pool {
 }
 
 fn serve_nbd(parts: &Parts, stack: &Stack, volumes: Option<Volumes<Drive>>) {
-    let Some(volumes) = volumes else {
-        return;
-    };
     let bytes = parts.shares.nbd_buffer_bytes;
     let listener = stack.listen(
         NBD_PORT,
@@ -148,17 +146,20 @@ fn token(config: &Config, entropy: &dyn Entropy) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Waits until others can reach the stack, for a while.
-async fn wait_for_address(exec: &Exec, stack: &Stack) -> Option<String> {
+/// Waits until more than the neighbours can reach the stack, for a while.
+async fn wait_for_address(exec: &Exec, stack: &Stack) {
     let give_up = exec.now() + ADDRESS_PATIENCE;
     loop {
-        let addresses = stack.addresses();
-        let reachable = addresses.iter().find(|cidr| match cidr.address() {
+        let is_reachable = stack.addresses().iter().any(|cidr| match cidr.address() {
             IpAddr::V4(_) => true,
             IpAddr::V6(v6) => !v6.is_unicast_link_local(),
         });
-        if reachable.is_some() || exec.now() >= give_up {
-            return reachable.map(ToString::to_string);
+        if is_reachable {
+            return;
+        }
+        if exec.now() >= give_up {
+            log::warn!("no address yet");
+            return;
         }
         exec.sleep(ADDRESS_INTERVAL).await;
     }

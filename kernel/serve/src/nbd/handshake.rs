@@ -26,7 +26,7 @@ pub(super) struct Negotiated<D> {
 /// Goes through the handshake; `None` when the client ended it properly.
 pub(super) async fn negotiate<D: Disk + 'static, S: Stream>(
     stream: &S,
-    volumes: &Volumes<D>,
+    volumes: Option<&Volumes<D>>,
 ) -> Result<Option<Negotiated<D>>, Broken> {
     stream.write_all(&greeting()).await?;
     let mut bytes = [0; ClientFlags::LEN];
@@ -59,7 +59,8 @@ enum Step<D> {
 
 struct Haggling<'a, D, S> {
     stream: &'a S,
-    volumes: &'a Volumes<D>,
+    /// None while there is no pool: then there are no exports.
+    volumes: Option<&'a Volumes<D>>,
     flags: ClientFlags,
     structured: bool,
 }
@@ -113,11 +114,7 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
         }
         let data = self.data(len).await?;
         let name = core::str::from_utf8(&data).map_err(|_| Broken::NoExport)?;
-        let access = Access::ReadWrite;
-        let volume = self
-            .volumes
-            .attach(name, access)
-            .map_err(|_| Broken::NoExport)?;
+        let volume = self.attach(name).map_err(|_| Broken::NoExport)?;
         let mut reply = info_export(volume.size_bytes(), self.export_flags(&volume))[2..].to_vec();
         if !self.flags.no_zeroes {
             reply.resize(reply.len() + 124, 0);
@@ -127,7 +124,7 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
     }
 
     async fn list(&self) -> Result<(), Broken> {
-        for info in self.volumes.list() {
+        for info in self.volumes.map(Volumes::list).unwrap_or_default() {
             let len = u32::try_from(info.name.len()).expect("names are short");
             let mut data = len.to_be_bytes().to_vec();
             data.extend_from_slice(info.name.as_bytes());
@@ -148,7 +145,7 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
                 return Ok(Step::Next);
             }
         };
-        let volume = match self.volumes.attach(request.name, Access::ReadWrite) {
+        let volume = match self.attach(request.name) {
             Ok(volume) => volume,
             Err(error) => {
                 let reply = match error {
@@ -174,6 +171,11 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
         } else {
             Step::Next
         })
+    }
+
+    fn attach(&self, name: &str) -> Result<Volume<D>, VolumeError> {
+        let volumes = self.volumes.ok_or(VolumeError::NoVolume)?;
+        volumes.attach(name, Access::ReadWrite)
     }
 
     fn export_flags(&self, volume: &Volume<D>) -> u16 {

@@ -75,7 +75,7 @@ impl Default for Limits {
 /// What all connections share; clones are the same server, so one may listen at several ports.
 pub struct Server<D> {
     exec: Exec,
-    volumes: Volumes<D>,
+    volumes: Option<Volumes<D>>,
     pool: Pool,
     limits: Limits,
     connections: Semaphore,
@@ -96,19 +96,25 @@ impl<D> Clone for Server<D> {
 }
 
 impl<D: Disk + 'static> Server<D> {
-    /// A server for `volumes` that moves all data through buffers of `pool`.
+    /// A server for `volumes` that moves all data through buffers of `pool`. Without volumes (there is no pool on the
+    /// drives) every export is refused politely.
     ///
     /// # Panics
     /// When the pool has fewer pages than two of the largest buffers, 64.
     #[must_use]
-    pub fn new(exec: Exec, volumes: Volumes<D>, pool: Pool, limits: Limits) -> Self {
+    pub fn new(
+        exec: Exec,
+        volumes: impl Into<Option<Volumes<D>>>,
+        pool: Pool,
+        limits: Limits,
+    ) -> Self {
         assert!(
             pool.limit() >= 2 * Buf::PAGES_MAX,
             "an NBD server needs 64 pages"
         );
         Self {
             exec,
-            volumes,
+            volumes: volumes.into(),
             pool,
             limits,
             connections: Semaphore::new(limits.connections_max),
@@ -149,7 +155,7 @@ struct Session<D, S> {
 
 async fn connection<D: Disk + 'static, S: Stream>(server: Server<D>, stream: S, permit: Permit) {
     let peer = stream.peer();
-    let handshake = handshake::negotiate(&stream, &server.volumes);
+    let handshake = handshake::negotiate(&stream, server.volumes.as_ref());
     let limit = server.limits.handshake_time_max;
     let negotiated = match server.exec.timeout(limit, handshake).await {
         Ok(Ok(Some(negotiated))) => negotiated,

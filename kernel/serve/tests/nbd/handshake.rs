@@ -1,9 +1,14 @@
 //! Options.
 
 use net::Stream;
+use net::pipe::pipe_port;
+use serve::nbd::{Limits, Server};
+use volume::Volumes;
 use wire::nbd::*;
+use world::Pool;
 
 use crate::client::{Client, info_data};
+use crate::ram::{Bench, RamDisk};
 use crate::{Rig, SIZE};
 
 const RW: u16 = NBD_FLAG_HAS_FLAGS
@@ -83,6 +88,26 @@ fn list_names_all_volumes() {
         let replies = client.option(NBD_OPT_ABORT, &[]).await;
         assert_eq!(replies, [(NBD_REP_ACK, vec![])]);
         assert!(client.is_closed().await);
+    });
+}
+
+#[test]
+fn without_a_pool_there_are_no_exports() {
+    let bench = Bench::new();
+    let (listener, port) = pipe_port(64 << 10);
+    let none: Option<Volumes<RamDisk>> = None;
+    let server = Server::new(bench.exec.clone(), none, Pool::new(64), Limits::default());
+    bench.exec.spawn(server.serve(listener));
+    bench.run(async move {
+        let client = Client::connect(&port).await;
+        let listed = client.option(NBD_OPT_LIST, &[]).await;
+        assert_eq!(listed, [(NBD_REP_ACK, vec![])]);
+        for name in ["", "demo"] {
+            let replies = client.option(NBD_OPT_GO, &info_data(name, &[])).await;
+            assert_eq!((replies.len(), replies[0].0), (1, NBD_REP_ERR_UNKNOWN));
+        }
+        let replies = client.option(NBD_OPT_ABORT, &[]).await;
+        assert_eq!(replies, [(NBD_REP_ACK, vec![])]);
     });
 }
 
