@@ -2,7 +2,7 @@
 
 use store::VolumeInfo;
 
-use super::history::{Certainty, SECTORS};
+use super::history::{Certainty, History, SECTORS};
 use super::{Existence, Model, Observed, Outcome, RECORDS, Tick, Trust};
 
 /// The evidence gathered while looking at a recovered pool.
@@ -145,7 +145,10 @@ impl Model {
             return Vec::new();
         };
         let all = volume.blocks.iter();
-        all.filter(|(_, history)| !changed || history.entries().next().is_some())
+        let open = |history: &History| {
+            history.certainty > Certainty::Exact || history.entries().next().is_some()
+        };
+        all.filter(|(_, history)| !changed || open(history))
             .map(|(block, _)| *block)
             .collect()
     }
