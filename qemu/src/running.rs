@@ -48,10 +48,11 @@ impl Running {
             running.check_started(deadline)?;
             thread::sleep(Duration::from_millis(2));
         }
-        // The socket comes before the machine, the greeting after it: a refused device shows here.
-        if let Err(error) = running.qmp() {
-            running.wait(START_LIMIT).context(error)?;
+        // The socket comes before the machine, the greeting after it: a refused device shows here. Between the socket's
+        // name and somebody listening at it there is a moment, too.
+        while running.qmp().is_err() {
             running.check_started(deadline)?;
+            thread::sleep(Duration::from_millis(2));
         }
         Ok(running)
     }

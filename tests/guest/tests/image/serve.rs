@@ -24,7 +24,7 @@ fn nbdinfo_describes_the_demo_volume() -> Result<()> {
     }
     ensure!(info["is_read_only"] == false, "{info}");
     ensure!(
-        info["block_minimum"] == 512 && info["block_preferred"] == 4096,
+        info["block_size_minimum"] == 512 && info["block_size_preferred"] == 4096,
         "{info}"
     );
     ensure!(clients::list(&station.uri(""))? == ["demo"]);
@@ -135,18 +135,10 @@ fn sixty_four_connections_at_once() -> Result<()> {
     let station = Station::with_drive("many", 8 << 30)?;
     let _appliance = station.start()?;
     let limit = std::time::Duration::from_secs(30);
-    let connect = |_| guest::nbd::Nbd::connect(station.options.nbd, "demo", limit);
-    let mut all = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..64)
-            .map(|index| scope.spawn(move || connect(index)))
-            .collect();
-        let joined = threads.into_iter().map(|thread| {
-            thread
-                .join()
-                .map_err(|_| anyhow::anyhow!("a client panicked"))?
-        });
-        joined.collect::<Result<Vec<_>>>()
-    })?;
+    // One after the other: QEMU's user network lets one connection wait, and forgets others without a word.
+    let mut all = (0..64)
+        .map(|_| guest::nbd::Nbd::connect(station.options.nbd, "demo", limit))
+        .collect::<Result<Vec<_>>>()?;
     for (index, nbd) in (0u64..).zip(&mut all) {
         nbd.write(index * 4096, &[index as u8; 4096], 0)?;
     }
