@@ -7,9 +7,10 @@
 const FRAME_BYTES: usize = 68 << 10;
 const PAGE_BYTES: usize = 4096;
 
-/// The most NBD connections at one time; their sockets are the largest thing that clients can make us allocate.
-pub const NBD_CONNECTIONS_MAX: usize = 64;
-/// The most API connections at one time, and the bytes of each of their two buffers.
+/// The most NBD connections at one time: 64 that work, and some that come and go. Their sockets are the largest thing
+/// that clients can make us allocate.
+pub const NBD_CONNECTIONS_MAX: usize = 80;
+/// The most API connections at one time.
 pub const API_CONNECTIONS_MAX: usize = 32;
 /// Bytes of each buffer of an API connection.
 pub const API_BUFFER_BYTES: usize = 8 << 10;
@@ -37,7 +38,7 @@ impl Shares {
             store_bytes: (free / 4).min(4 << 30),
             store_pages: (free / 16 / PAGE_BYTES).clamp(512, 16 << 10),
             nbd_pages: (free / 8 / PAGE_BYTES).clamp(256, 64 << 10),
-            nbd_buffer_bytes: power_of_two(free / 6 / (2 * NBD_CONNECTIONS_MAX), 16 << 10, 1 << 20),
+            nbd_buffer_bytes: power_of_two(free / 5 / (2 * NBD_CONNECTIONS_MAX), 16 << 10, 1 << 20),
             frames: power_of_two(free / 12 / (2 * FRAME_BYTES), 8, 128) as u16,
         }
     }

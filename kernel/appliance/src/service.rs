@@ -29,8 +29,6 @@ pub type Stack = net::Stack<NetLink<PciDevice>>;
 
 const NBD_PORT: u16 = 10809;
 const API_PORT: u16 = 8080;
-/// Connections that may be half-open at a port.
-const HALF_OPEN_MAX: usize = 16;
 /// How long being ready waits for an address; whoever gives it later finds the servers waiting.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether an address came.
@@ -100,7 +98,8 @@ fn serve_nbd(parts: &Parts, stack: &Stack, volumes: Option<Volumes<Drive>>) {
             receive_bytes: bytes,
             transmit_bytes: bytes,
             connections_max: NBD_CONNECTIONS_MAX,
-            half_open_max: HALF_OPEN_MAX,
+            // Many clients may come at once after a restart.
+            half_open_max: NBD_CONNECTIONS_MAX,
         },
     );
     let limits = nbd::Limits {
@@ -119,7 +118,7 @@ fn serve_api(parts: &Parts, stack: &Stack, node: Rc<Appliance>, volumes: Option<
             receive_bytes: API_BUFFER_BYTES,
             transmit_bytes: API_BUFFER_BYTES,
             connections_max: API_CONNECTIONS_MAX,
-            half_open_max: HALF_OPEN_MAX,
+            half_open_max: API_CONNECTIONS_MAX,
         },
     );
     let backend = api::Backend {
