@@ -169,8 +169,7 @@ async fn load_table<D: Disk>(
         tags.extend(here.iter().take((blocks - tags.len()).min(TAGS_PER_BLOCK)));
     }
     let mut entries = Vec::with_capacity(groups);
-    for index in 0..blocks {
-        let expected = tags[index];
+    for (index, expected) in tags.iter().copied().enumerate() {
         let at = tag_blocks(blocks) + index;
         let block = read(at, &|bytes| table_tag(pool, index, bytes).0 == expected).await?;
         entries.extend(decode_entries(block.block(0)).take(groups - entries.len()));

@@ -34,10 +34,6 @@ macro_rules! switch {
         }
 
         #[cfg(not(feature = "mutants"))]
-        #[expect(
-            clippy::unused_self,
-            reason = "the same signature with and without the feature"
-        )]
         pub(crate) fn $name(self) -> bool {
             false
         }

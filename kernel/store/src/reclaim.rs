@@ -75,6 +75,16 @@ impl Reclaim {
         self.items.iter()
     }
 
+    /// Notes how far the oldest item has come; it goes when it is done.
+    fn advance(&mut self, item: Item) {
+        self.dirty = true;
+        if item.cursor.get() >= span(item.level + 1) {
+            self.items.pop_front();
+        } else {
+            self.items[0] = item;
+        }
+    }
+
     /// The items as blocks.
     pub fn encode(&self) -> Vec<[u8; BLOCK_SIZE]> {
         let items: Vec<Item> = self.items.iter().copied().collect();
@@ -109,14 +119,7 @@ impl<D: Disk> Shared<D> {
             let Some(mut item) = item else { break };
             let freed = self.reclaim_leaf(&mut item).await?;
             left = left.saturating_sub(freed.max(1));
-            let mut state = self.state.borrow_mut();
-            state.reclaim.dirty = true;
-            if item.cursor.get() >= span(item.level + 1) {
-                state.reclaim.items.pop_front();
-            } else {
-                state.reclaim.items[0] = item;
-            }
-            drop(state);
+            self.state.borrow_mut().reclaim.advance(item);
             self.environment.exec.yield_now().await;
         }
         Ok(())
@@ -126,7 +129,10 @@ impl<D: Disk> Shared<D> {
     async fn reclaim_leaf(&self, item: &mut Item) -> Result<usize, StoreError> {
         let mut cursor = item.cursor.get();
         let mut trail = arrayvec::ArrayVec::<Missing, 8>::new();
-        let mut at = Missing { pointer: item.root, level: item.level };
+        let mut at = Missing {
+            pointer: item.root,
+            level: item.level,
+        };
         let mut freed = 0;
         let next = loop {
             trail.push(at);
@@ -134,7 +140,10 @@ impl<D: Disk> Shared<D> {
             let mut node = Buf::from_heap(1);
             if self.copy_node(at, &mut node).await.is_err() {
                 // What is below an unreadable node is lost space; the checker tells.
-                log::error!("map node {:#x} is damaged: its blocks stay in use", at.pointer.addr());
+                log::error!(
+                    "map node {:#x} is damaged: its blocks stay in use",
+                    at.pointer.addr()
+                );
                 break end;
             }
             let node = node.block(0);
@@ -151,7 +160,10 @@ impl<D: Disk> Shared<D> {
             if index > first {
                 cursor = end - (FAN - index) as u64 * span(at.level);
             }
-            at = Missing { pointer: child, level: at.level - 1 };
+            at = Missing {
+                pointer: child,
+                level: at.level - 1,
+            };
         };
         item.cursor = next.into();
         let mut state = self.state.borrow_mut();
