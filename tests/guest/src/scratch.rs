@@ -17,10 +17,19 @@ impl Scratch {
     /// When the file system refuses.
     #[must_use]
     pub fn new(name: &str) -> Self {
+        Self::inside(&std::env::temp_dir(), name)
+    }
+
+    /// A new, empty folder inside `parent`.
+    ///
+    /// # Panics
+    /// When the file system refuses.
+    #[must_use]
+    pub fn inside(parent: &Path, name: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("ferrite-{name}-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(folder);
+        let path = parent.join(folder);
         std::fs::create_dir_all(&path).expect("a temporary folder");
         Self { path }
     }

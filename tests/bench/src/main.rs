@@ -1,0 +1,142 @@
+//! `cargo xtask bench`: measures the finished image in QEMU and prints a table.
+//!
+//! A **figure** is one number that is sampled several times; it is reported as median and spread, never judged: nothing
+//! here fails because something was slow. A **load** is one fio job on one **target** (an appliance behind one kind of
+//! network, or a server of the host beside it), so that ratios come from the same minutes on the same machine.
+
+#![forbid(unsafe_code)]
+
+mod fio;
+mod host;
+mod idle;
+mod interrupt;
+mod loads;
+mod memory;
+mod namespace;
+mod report;
+mod size;
+mod start;
+mod target;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use qemu::instance::target_dir;
+
+use report::Report;
+use target::Bench;
+
+/// Measures the image in QEMU: start, memory, size, idle CPU, and fio through two kinds of network.
+///
+/// Prints a Markdown table with median and spread (least..most) to standard output and progress to standard error; the
+/// JSON file has every sample. Nothing is asserted. Without options it takes about ten minutes.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask bench",
+    bin_name = "cargo xtask bench",
+    after_help = "The tap needs root (a network namespace with a tap is made and removed again); without it those rows \
+        say so.\nMachines without hardware virtualisation run the guest's instructions 10 to 50 times slower than \
+        silicon: compare figures of one run only.\n\nExamples:\n  cargo xtask bench --only start --runs 10\n  \
+        cargo xtask bench --only user --only host --seconds 10"
+)]
+struct Arguments {
+    /// Measure only this; repeatable
+    #[arg(long, value_name = "NAME")]
+    only: Vec<Part>,
+    /// Samples of each figure; starts are cheap and get three times as many
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// How long each fio job runs
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=120))]
+    seconds: u32,
+    /// Where the samples go; target/bench.json when absent
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+    /// Where drive files lie while it runs; /dev/shm where there is one, so that the host's disk is no part of it
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Time from exec of QEMU to the first NBD read of an existing pool
+    Start,
+    /// The least memory that boots and serves 500 reads and 500 writes
+    Memory,
+    /// Sizes of the image
+    Size,
+    /// CPU that an idle appliance takes
+    Idle,
+    /// fio through QEMU's user-mode network
+    User,
+    /// fio through a tap in a network namespace (root)
+    Tap,
+    /// fio against qemu-nbd on the host, on the same kind of file
+    Host,
+}
+
+fn main() -> ExitCode {
+    match measure(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
+    interrupt::listen()?;
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let bench = Bench::new(
+        arguments.folder.as_deref(),
+        arguments.runs,
+        Duration::from_secs(arguments.seconds.into()),
+    )?;
+    let mut report = Report::new(host::describe(&bench)?);
+    let pool_needed = [Part::Start, Part::Memory, Part::Idle].map(wanted);
+    if wanted(Part::Size) {
+        report.figures.extend(size::measure(&bench)?);
+    }
+    if pool_needed.contains(&true) {
+        let station = bench.station()?;
+        bench.make_pool(&station)?;
+        if wanted(Part::Start) {
+            report.figures.extend(start::measure(&bench, &station)?);
+        }
+        if wanted(Part::Memory) {
+            report.figures.push(memory::measure(&station)?);
+        }
+        if wanted(Part::Idle) {
+            report.figures.push(idle::measure(&bench, &station)?);
+        }
+    }
+    let routes = [
+        (Part::User, target::Route::User),
+        (Part::Tap, target::Route::Tap),
+        (Part::Host, target::Route::Host),
+    ];
+    let routes: Vec<_> = routes
+        .into_iter()
+        .filter(|(part, _)| wanted(*part))
+        .map(|(_, route)| route)
+        .collect();
+    if !routes.is_empty() {
+        loads::measure(&bench, &routes, &mut report)?;
+    }
+    report.host.load_after = host::load_average();
+    print!("{}", report.markdown());
+    let json = match &arguments.json {
+        Some(path) => path.clone(),
+        None => target_dir().join("bench.json"),
+    };
+    let text = serde_json::to_string_pretty(&report.json())?;
+    std::fs::write(&json, text + "\n")
+        .with_context(|| format!("cannot write {}", json.display()))?;
+    eprintln!("every sample: {}", qemu::instance::shown(&json));
+    Ok(())
+}
