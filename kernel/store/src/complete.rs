@@ -6,8 +6,9 @@
 
 use alloc::vec::Vec;
 
-use world::{BLOCK_SIZE, Buf, Disk};
+use world::{BLOCK_SIZE, Buf, Disk, DiskError};
 
+use crate::api::StoreError;
 use crate::io::read_disk;
 use crate::layout::{FrameHeader, PoolAddr};
 use crate::shared::Shared;
@@ -40,24 +41,37 @@ impl<D: Disk> Shared<D> {
     }
 
     /// Whether a replica of `addr` is `sound`. The others are written anew.
+    ///
+    /// # Errors
+    /// When none was found, but a drive that may have it did not answer.
     pub async fn complete_blocks(
         &self,
         (addr, count): (PoolAddr, usize),
         sound: impl Fn(usize, &[u8; BLOCK_SIZE]) -> bool,
-    ) -> bool {
+    ) -> Result<bool, StoreError> {
         let Ok(replicas) = self.replicas(addr) else {
-            return false;
+            return Ok(false);
         };
+        let mut silent = None;
         let is_sound = |buf: &Buf| (0..count).all(|index| sound(index, buf.block(index)));
         let mut copies = Copies::default();
         for replica in replicas {
             let (buf, result) = self
                 .read_replica(replica, addr, Buf::from_heap(count))
                 .await;
+            if let Err(error) = result
+                && error != DiskError::Media
+            {
+                silent = Some(error);
+            }
             let place = self.disk_block(replica, addr);
             copies.add(place, buf, |buf| result.is_ok() && is_sound(buf));
         }
-        self.write_missing(copies).await
+        match (self.write_missing(copies).await, silent) {
+            (true, _) => Ok(true),
+            (false, None) => Ok(false),
+            (false, Some(error)) => Err(error.into()),
+        }
     }
 
     /// Whether there is a sound copy.

@@ -110,8 +110,31 @@ impl<D: Disk> Shared<D> {
     }
 }
 
-/// Reads in commands that the drive takes.
+/// How often a read that a drive answered with an error is sent.
+const READS_MAX: usize = 4;
+
+/// Reads in commands that the drive takes. A drive that answers with an error is asked again: it may be a passing one.
 pub async fn read_disk<D: Disk>(disk: &D, at: u64, into: Buf) -> (Buf, Result<(), DiskError>) {
+    let blocks = into.blocks();
+    let mut buf = into;
+    let mut attempt = 1;
+    loop {
+        let (back, result) = read_pieces(disk, at, buf).await;
+        let passing = matches!(result, Err(DiskError::Device(_))) && attempt < READS_MAX;
+        if !passing {
+            return (back, result);
+        }
+        attempt += 1;
+        // The driver keeps the memory of a command that it lost.
+        buf = if back.blocks() == blocks {
+            back
+        } else {
+            Buf::from_heap(blocks)
+        };
+    }
+}
+
+async fn read_pieces<D: Disk>(disk: &D, at: u64, into: Buf) -> (Buf, Result<(), DiskError>) {
     let most = disk.geometry().transfer_blocks_max.max(1) as usize;
     if into.blocks() <= most {
         return disk.read(at, into).await;

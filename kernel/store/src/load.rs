@@ -5,7 +5,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use world::{BLOCK_SIZE, Buf, Disk};
+use world::{BLOCK_SIZE, Buf, Disk, DiskError};
 
 use crate::api::StoreError;
 use crate::groups::{TAGS_PER_BLOCK, decode_entries, table_tag, table_tags_tag, tag_blocks};
@@ -31,7 +31,7 @@ pub struct Loaded {
 
 /// Reads one block.
 pub async fn read_block<D: Disk>(disk: &D, at: u64) -> Result<Buf, StoreError> {
-    let (buf, result) = disk.read(at, Buf::from_heap(1)).await;
+    let (buf, result) = read_disk(disk, at, Buf::from_heap(1)).await;
     result?;
     Ok(buf)
 }
@@ -63,6 +63,12 @@ pub async fn load<D: Disk>(disks: &[D]) -> Result<Loaded, StoreError> {
         for label in [0, header.regions.label_b()] {
             let ring = Buf::from_heap(usize::try_from(SLOTS).unwrap_or(0));
             let (ring, result) = read_disk(&disks[*index], label + 32, ring).await;
+            // Only blocks that cannot be read for good are passed over: an older superblock must not be taken for the newest.
+            if let Err(error) = result
+                && error != DiskError::Media
+            {
+                return Err(error.into());
+            }
             if result.is_ok() {
                 let slots = (0..ring.blocks()).map(|slot| ring.block(slot));
                 candidates.extend(slots.filter_map(|block| Superblock::decode(block, pool)));
@@ -80,8 +86,8 @@ pub async fn load<D: Disk>(disks: &[D]) -> Result<Loaded, StoreError> {
         if checkpoint != last && !(may_go_back && checkpoint + 1 == last) {
             break;
         }
-        if let Some((entries, table_tags)) = load_table(disks, &headers, &order, &superblock).await
-        {
+        let table = load_table(disks, &headers, &order, &superblock).await?;
+        if let Some((entries, table_tags)) = table {
             let is_older = checkpoint != last;
             return Ok(Loaded {
                 headers,
@@ -130,48 +136,55 @@ async fn read_headers<D: Disk>(disks: &[D]) -> Result<(Vec<Header>, Vec<usize>),
 type Table = (Vec<GroupEntry>, Vec<[u8; 16]>);
 
 /// Reads and verifies the group table of a superblock; `None` when no drive has it whole.
+///
+/// An error of a drive is not an answer: the pool must not go back to an older checkpoint because of one.
 async fn load_table<D: Disk>(
     disks: &[D],
     headers: &[Header],
     order: &[usize],
     superblock: &Superblock,
-) -> Option<Table> {
+) -> Result<Option<Table>, StoreError> {
     let pool = superblock.pool_uuid;
     let groups = superblock.groups.get() as usize;
     let blocks = groups.div_ceil(ENTRIES_PER_BLOCK);
     let room = headers
         .iter()
         .map(|header| header.regions.table_blocks.get())
-        .min()?;
+        .min()
+        .unwrap_or(0);
     if (tag_blocks(blocks) + blocks) as u64 > room || tag_blocks(blocks) > 64 {
-        return None;
+        return Ok(None);
     }
     let area = superblock.area.get() as usize;
     let read = async |index: usize, is_right: &dyn Fn(&[u8; BLOCK_SIZE]) -> bool| {
+        let mut answer = Ok(None);
         for (header, disk) in headers.iter().zip(order) {
             let at = header.regions.table[area].get() + index as u64;
-            if let Ok(block) = read_block(&disks[*disk], at).await
-                && is_right(block.block(0))
-            {
-                return Some(block);
+            match read_block(&disks[*disk], at).await {
+                Ok(block) if is_right(block.block(0)) => return Ok(Some(block)),
+                Ok(_) | Err(StoreError::Disk(DiskError::Media)) => {}
+                Err(error) => answer = Err(error),
             }
         }
-        None
+        answer
     };
     let mut tags: Vec<[u8; 16]> = Vec::with_capacity(blocks);
     for index in 0..tag_blocks(blocks) {
         let expected = superblock.table_tags[index];
-        let block = read(index, &|bytes| {
-            table_tags_tag(pool, index, bytes).0 == expected
-        })
-        .await?;
+        let is_right = |bytes: &[u8; BLOCK_SIZE]| table_tags_tag(pool, index, bytes).0 == expected;
+        let Some(block) = read(index, &is_right).await? else {
+            return Ok(None);
+        };
         let here = block.block(0).as_chunks::<16>().0;
         tags.extend(here.iter().take((blocks - tags.len()).min(TAGS_PER_BLOCK)));
     }
     let mut entries = Vec::with_capacity(groups);
     for (index, expected) in tags.iter().copied().enumerate() {
         let at = tag_blocks(blocks) + index;
-        let block = read(at, &|bytes| table_tag(pool, index, bytes).0 == expected).await?;
+        let is_right = |bytes: &[u8; BLOCK_SIZE]| table_tag(pool, index, bytes).0 == expected;
+        let Some(block) = read(at, &is_right).await? else {
+            return Ok(None);
+        };
         entries.extend(decode_entries(block.block(0)).take(groups - entries.len()));
     }
     let sound = entries.iter().all(|entry| {
@@ -181,5 +194,5 @@ async fn load_table<D: Disk>(
                 .is_some_and(|header| u64::from(replica.chunk.get()) < header.regions.chunks.get())
         })
     });
-    sound.then_some((entries, tags))
+    Ok(sound.then_some((entries, tags)))
 }

@@ -45,12 +45,17 @@ impl<D: Disk> Shared<D> {
         let tail = superblock.tails[0];
         let mut reader = self.reader();
         let (mut end, mut durable, mut newest) = (tail, 0, 0);
+        let mut mount_gen = superblock.mount_gen.get();
         while let Some(frame) = reader.next(end).await {
             durable = durable.max(frame.header.durable_seq.get());
             newest = newest.max(frame.header.checkpoint.get());
+            mount_gen = mount_gen.max(frame.header.mount_gen.get());
             end = frame.after;
         }
         let behind = reader.vouched(&superblock, tail, end).await;
+        reader.verdict()?;
+        // Births must not repeat even if the superblock that noted the last mount was lost.
+        self.state.borrow_mut().journal.mount_gen = mount_gen;
         durable = durable.max(behind.0);
         newest = newest.max(behind.1);
         if durable >= end.seq.get() {
@@ -78,7 +83,7 @@ impl<D: Disk> Shared<D> {
         let mut lineages: HashMap<u64, [u8; 16]> = HashMap::new();
         let mut at = tail;
         while at.seq < end.seq {
-            let frame = reader.next(at).await.ok_or(StoreError::DamagedPool)?;
+            let frame = reader.require(at).await?;
             let mut claims = Vec::new();
             let mut groups = Vec::new();
             for record in frame.records() {
@@ -111,7 +116,7 @@ impl<D: Disk> Shared<D> {
                 }
             }
             let verify = frame.header.seq.get() > durable && !self.config.mutants.no_tail_verify();
-            if verify && !self.claims_hold(&claims).await {
+            if verify && !self.claims_hold(&claims).await? {
                 log::info!(
                     "the journal ends at frame {}: its data is not there",
                     at.seq.get()
@@ -142,24 +147,28 @@ impl<D: Disk> Shared<D> {
         Ok(())
     }
 
-    async fn claims_hold(&self, claims: &[Claim]) -> bool {
+    async fn claims_hold(&self, claims: &[Claim]) -> Result<bool, StoreError> {
         for some in claims.chunks(VERIFY_AT_ONCE) {
-            let checks = join_all(some.iter().map(|claim| self.claim_holds(claim))).await;
-            if checks.contains(&false) {
-                return false;
+            for holds in join_all(some.iter().map(|claim| self.claim_holds(claim))).await {
+                if !holds? {
+                    return Ok(false);
+                }
             }
         }
-        true
+        Ok(true)
     }
 
-    async fn claim_holds(&self, claim: &Claim) -> bool {
+    async fn claim_holds(&self, claim: &Claim) -> Result<bool, StoreError> {
         let matches = |index: usize, bytes: &[u8; BLOCK_SIZE]| {
             let (lba, birth) = (claim.lba + index as u64, claim.birth + index as u64);
             let pointer = Pointer::data(claim.addr + index as u64, birth, claim.tags[index]);
             is_block(claim.lineage, lba, &pointer, bytes)
         };
         let count = claim.tags.len();
-        count <= Buf::PAGES_MAX && self.complete_blocks((claim.addr, count), matches).await
+        if count > Buf::PAGES_MAX {
+            return Ok(false);
+        }
+        self.complete_blocks((claim.addr, count), matches).await
     }
 
     fn adopt_group(&self, group: u32, entry: crate::layout::GroupEntry) -> Result<(), StoreError> {
@@ -184,7 +193,7 @@ impl<D: Disk> Shared<D> {
         let mut reader = self.reader();
         let mut at = self.state.borrow().superblock.tails[0];
         while at.seq < end.seq {
-            let frame = reader.next(at).await.ok_or(StoreError::DamagedPool)?;
+            let frame = reader.require(at).await?;
             if !self.has_room_for(&frame)? {
                 // What was replayed so far becomes a checkpoint; replay would begin here.
                 self.state.borrow_mut().journal.set_head(at);
@@ -362,6 +371,7 @@ impl State {
             dirty,
             at_cut: None,
             merged: None,
+            leaving: false,
             deleted: false,
         };
         self.trees.insert(id, tree);

@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use world::{BLOCK_SIZE, Buf, Disk};
+use world::{BLOCK_SIZE, Buf, Disk, DiskError};
 
 use crate::api::StoreError;
 use crate::io::read_disk;
@@ -48,6 +48,8 @@ pub struct Reader<'a, D> {
     /// First ring block and drive of what is in memory.
     window: (usize, u64),
     buf: Buf,
+    /// A drive that does not answer although nothing is known to be wrong with its medium.
+    failure: Option<DiskError>,
 }
 
 impl<'a, D: Disk> Reader<'a, D> {
@@ -64,7 +66,13 @@ impl<'a, D: Disk> Reader<'a, D> {
             ring_blocks,
             window: (usize::MAX, 0),
             buf: Buf::from_heap(Buf::PAGES_MAX),
+            failure: None,
         }
+    }
+
+    /// What was found counts only if every drive answered: an error says nothing about what is there.
+    pub fn verdict(&self) -> Result<(), StoreError> {
+        self.failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
     async fn block(&mut self, device: usize, at: u64) -> Option<&[u8; BLOCK_SIZE]> {
@@ -75,9 +83,17 @@ impl<'a, D: Disk> Reader<'a, D> {
             let count = (self.ring_blocks - at).min(Buf::PAGES_MAX as u64);
             let buf = Buf::from_heap(usize::try_from(count).unwrap_or(1));
             let (disk, regions) = &self.disks[device];
-            let (buf, result) = read_disk(*disk, regions.journal.get() + at, buf).await;
-            if result.is_err() {
+            let first = regions.journal.get() + at;
+            let (mut buf, mut result) = read_disk(*disk, first, buf).await;
+            if result == Err(DiskError::Media) {
+                // One unreadable block must not take its neighbours with it.
+                (buf, result) = read_disk(*disk, first, Buf::from_heap(1)).await;
+            }
+            if let Err(error) = result {
                 self.window = (usize::MAX, 0);
+                if error != DiskError::Media {
+                    self.failure = Some(error);
+                }
                 return None;
             }
             self.buf = buf;
@@ -111,6 +127,14 @@ impl<'a, D: Disk> Reader<'a, D> {
             }
         }
         None
+    }
+
+    /// The frame at `tail`, which was there before.
+    pub async fn require(&mut self, tail: JournalTail) -> Result<Frame, StoreError> {
+        match self.next(tail).await {
+            Some(frame) => Ok(frame),
+            None => Err(self.verdict().err().unwrap_or(StoreError::DamagedPool)),
+        }
     }
 
     /// A whole frame at this position, whatever its number.

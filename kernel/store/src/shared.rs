@@ -116,6 +116,8 @@ pub struct Tree {
     pub at_cut: Option<Box<CatalogEntry>>,
     /// Root and height in the running checkpoint.
     pub merged: Option<(Pointer, u8)>,
+    /// Being deleted: takes no new requests, but some may be under way.
+    pub leaving: bool,
     /// Deleted; its space goes to the reclaim queue at the next checkpoint.
     pub deleted: bool,
 }
@@ -130,7 +132,7 @@ impl Tree {
     }
 
     pub fn is_volume(&self) -> bool {
-        self.entry.kind() == CatalogKind::Head && !self.deleted
+        self.entry.kind() == CatalogKind::Head && !self.leaving && !self.deleted
     }
 
     /// The entry for the running checkpoint.
@@ -205,7 +207,7 @@ impl<D> Shared<D> {
     /// Stops taking writes, and says why.
     pub fn fail(&self, why: &str) {
         let mut state = self.state.borrow_mut();
-        if state.mode == Mode::Serving {
+        if matches!(state.mode, Mode::Serving | Mode::Closing) {
             log::error!("the pool is read-only from now on: {why}");
             state.mode = Mode::ReadOnly(why.into());
         }

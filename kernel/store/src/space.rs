@@ -364,9 +364,14 @@ impl Space {
     }
 
     /// Takes in a group's bitmap from its drive.
-    pub fn insert_open(&mut self, group: u32, base: Bitmap) {
+    pub fn insert_open(&mut self, group: u32, mut base: Bitmap) {
         if self.open.contains_key(&group) {
             return;
+        }
+        let mut dirty = false;
+        for addr in self.freed.iter().filter(|addr| group_of(**addr) == group) {
+            base.clear(block_of(*addr));
+            dirty = true;
         }
         let mut current = base.clone();
         let withheld = self.deferred.iter().chain(&self.freed);
@@ -380,7 +385,7 @@ impl Space {
             current,
             available,
             cursor: 0,
-            dirty: false,
+            dirty,
             outstanding: 0,
         };
         self.open.insert(group, new);

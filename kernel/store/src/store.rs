@@ -106,6 +106,7 @@ impl<D: Disk + 'static> Store<D> {
             return Ok(Self { shared });
         }
         let end = shared.find_end().await?;
+        let mount_gen = shared.state.borrow().journal.mount_gen + 1;
         shared
             .unflushed
             .iter()
@@ -113,7 +114,7 @@ impl<D: Disk + 'static> Store<D> {
         shared.flush_disks().await?;
         shared
             .write_superblock(|superblock| {
-                superblock.mount_gen.set(superblock.mount_gen.get() + 1);
+                superblock.mount_gen.set(mount_gen);
             })
             .await?;
         {
@@ -356,6 +357,7 @@ fn assemble<D: Disk>(
         dirty: false,
         at_cut: None,
         merged: None,
+        leaving: false,
         deleted: false,
     };
     let state = State {

@@ -88,15 +88,17 @@ impl<D: Disk + 'static> Shared<D> {
             let mut state = self.state.borrow_mut();
             state.require_serving()?;
             let tree = state.trees.get_mut(&id.0).filter(|tree| tree.is_volume());
-            tree.ok_or(StoreError::NoVolume)?.deleted = true;
+            tree.ok_or(StoreError::NoVolume)?.leaving = true;
         }
         // What was under way is done with before the volume is gone for good.
         self.in_flight.drained(id.0).await;
         {
             let state = &mut *self.state.borrow_mut();
             let mut entry = CatalogEntry::new(id.0, CatalogKind::Free);
-            if let Some(tree) = state.trees.get(&id.0) {
+            if let Some(tree) = state.trees.get_mut(&id.0) {
                 entry.lineage_uuid = tree.entry.lineage_uuid;
+                // Not before: a checkpoint that drops the volume must come after its last record.
+                tree.deleted = true;
             }
             state.update_node_reserve(self.deltas_max);
             self.push_control(state, &entry);

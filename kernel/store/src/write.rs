@@ -275,7 +275,7 @@ impl State {
         let tree = self
             .trees
             .get(&tree)
-            .filter(|tree| !tree.deleted)
+            .filter(|tree| !tree.leaving && !tree.deleted)
             .ok_or(StoreError::NoVolume)?;
         let end = offset.checked_add(len).ok_or(StoreError::OutOfRange)?;
         let units = offset.is_multiple_of(512) && len.is_multiple_of(512);
