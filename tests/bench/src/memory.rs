@@ -12,7 +12,7 @@ use crate::report::Figure;
 use crate::target::{self, EXPORT};
 
 /// Sizes that are tried, in MiB.
-const LEAST_MIB: u32 = 16;
+const LEAST_MIB: u32 = 4;
 const MOST_MIB: u32 = 256;
 const STEP_MIB: u32 = 4;
 

@@ -236,6 +236,7 @@ fn spread(samples: &[f64], unit: &str) -> String {
         return "–".into();
     };
     let places = match most {
+        _ if samples.iter().all(|sample| sample.fract() == 0.0) => 0,
         most if most < 10.0 => 2,
         most if most < 100.0 => 1,
         _ => 0,
@@ -269,7 +270,8 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(spread(&[], "ms"), "–");
-        assert_eq!(spread(&[48.0], "MiB"), "48.0 MiB");
+        assert_eq!(spread(&[48.0], "MiB"), "48 MiB");
+        assert_eq!(spread(&[0.25, 0.5], "%"), "0.38 % (0.25..0.50)");
         assert_eq!(spread(&[120.0, 100.0, 110.4], "ms"), "110 ms (100..120)");
     }
 

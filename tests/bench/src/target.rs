@@ -14,6 +14,7 @@ use guest::{Scratch, Station};
 use qemu::instance::target_dir;
 use qemu::{API_PORT, Appliance, ApplianceOptions, Drive, NBD_PORT, Network, probe, sparse_file};
 
+use crate::fio;
 use crate::namespace::{GUEST_ADDRESS, Namespace, TAP};
 
 /// The volume that is measured; the first boot makes it.
@@ -109,12 +110,14 @@ impl Bench {
         Ok(Station { scratch, options })
     }
 
-    /// Boots once, so that every later start meets an existing pool.
+    /// Boots once and fills the volume, so that every later start meets an existing pool with data in it.
     ///
     /// # Errors
-    /// When the appliance does not start or end.
+    /// When the appliance does not start, serve or end.
     pub fn make_pool(&self, station: &Station) -> Result<()> {
+        eprintln!("making a pool");
         let mut appliance = station.start()?;
+        fio::fill(&appliance.nbd_uri(EXPORT))?;
         finish(&mut appliance)
     }
 
