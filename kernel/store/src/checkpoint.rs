@@ -32,7 +32,7 @@ const PENDING_PAUSE: core::time::Duration = core::time::Duration::from_secs(1);
 const RECLAIM_PAUSE: core::time::Duration = core::time::Duration::from_millis(20);
 
 /// What the cut fixed.
-struct Cut {
+pub struct Cut {
     /// Trees that existed.
     trees: Vec<u64>,
     /// Of these, the deleted ones.
@@ -87,6 +87,9 @@ impl<D: Disk> Shared<D> {
 
     /// Writes one checkpoint. On failure the pool must not be written any more.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        if self.finish_early_cut().await? {
+            return Ok(());
+        }
         let mut cut = self.begin_checkpoint();
         self.flush_to(cut.1).await?;
         let tail = self.state.borrow_mut().journal.end_cut();
@@ -94,7 +97,7 @@ impl<D: Disk> Shared<D> {
         self.write_checkpoint(&cut.0).await
     }
 
-    /// The rest of a checkpoint, from the merge on; recovery uses it too.
+    /// The rest of a checkpoint, from the merge on.
     async fn write_checkpoint(&self, cut: &Cut) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         self.merge_all(cut, &mut batch).await?;
@@ -122,12 +125,26 @@ impl<D: Disk> Shared<D> {
         Ok(())
     }
 
-    /// A checkpoint in the middle of recovery: nothing of it is in the journal's buffer.
-    pub async fn checkpoint_at(&self, tail: JournalTail) -> Result<(), StoreError> {
-        let mut cut = self.begin_checkpoint();
-        self.state.borrow_mut().journal.end_cut();
-        cut.0.tail = tail;
-        self.write_checkpoint(&cut.0).await
+    /// Cuts in the middle of a replay, before the frame at `tail`: the active deltas are full. The checkpoint itself can wait
+    /// until the pool serves, unless this happens again.
+    pub async fn cut_early(&self, tail: JournalTail) -> Result<(), StoreError> {
+        self.finish_early_cut().await?;
+        let (mut cut, _) = self.begin_checkpoint();
+        cut.tail = tail;
+        let state = &mut *self.state.borrow_mut();
+        state.journal.end_cut();
+        state.checkpoints_wanted = state.checkpoints_begun;
+        state.early_cut = Some(cut);
+        Ok(())
+    }
+
+    /// Writes the checkpoint that a replay began, if there is one.
+    async fn finish_early_cut(&self) -> Result<bool, StoreError> {
+        let cut = self.state.borrow_mut().early_cut.take();
+        if let Some(cut) = &cut {
+            self.write_checkpoint(cut).await?;
+        }
+        Ok(cut.is_some())
     }
 
     /// Fixes in one breath what belongs to this checkpoint; also says how far the journal must be durable.

@@ -25,6 +25,7 @@ mod bitmap;
 mod cache;
 mod check;
 mod checkpoint;
+mod chunks;
 mod commit;
 mod complete;
 mod delta;

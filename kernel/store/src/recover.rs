@@ -17,7 +17,7 @@ use crate::layout::{CatalogEntry, CatalogKind, Class, JournalTail, Kind, Pointer
 use crate::map::reach;
 use crate::read::is_block;
 use crate::replay::{Frame, Reader};
-use crate::shared::{CATALOG, FIRST_VOLUME, Handle, RECLAIM, RECORDS, Shared, State, Tree};
+use crate::shared::{CATALOG, Handle, RECLAIM, RECORDS, Shared, State, Tree};
 use crate::space::group_of;
 use crate::tag::Tag;
 
@@ -195,9 +195,9 @@ impl<D: Disk> Shared<D> {
         while at.seq < end.seq {
             let frame = reader.require(at).await?;
             if !self.has_room_for(&frame)? {
-                // What was replayed so far becomes a checkpoint; replay would begin here.
+                // What was replayed so far becomes a checkpoint; the next replay would begin here.
                 self.state.borrow_mut().journal.set_head(at);
-                self.checkpoint_at(at).await?;
+                self.cut_early(at).await?;
             }
             for record in frame.records() {
                 self.replay_record(record?).await?;
@@ -334,20 +334,10 @@ impl<D: Disk> Shared<D> {
 impl State {
     /// One more than the last block of an internal map that the deltas know.
     fn internal_end(&self, tree: u64) -> u64 {
-        let mine = |key: u64| {
-            let (of, lba) = crate::delta::split_key(key);
-            (of == tree).then_some(lba + 1)
-        };
-        let points = self
-            .active
-            .points()
-            .iter()
-            .filter_map(|point| mine(point.key));
-        if tree < FIRST_VOLUME {
-            points.max().unwrap_or(0)
-        } else {
-            0
-        }
+        let points = self.active.points().iter().chain(self.frozen.points());
+        let mine = points.map(|point| crate::delta::split_key(point.key));
+        let mine = mine.filter(|(of, _)| *of == tree);
+        mine.map(|(_, lba)| lba + 1).max().unwrap_or(0)
     }
 
     /// Adds a tree in `slot`, or in the first free one.
@@ -385,6 +375,9 @@ impl State {
         match self.trees.get_mut(&id) {
             Some(tree) if deleted => tree.deleted = true,
             Some(tree) => {
+                if self.checkpoints_begun > self.checkpoints_done {
+                    tree.keep_entry_of_cut();
+                }
                 tree.entry.size_bytes = new.size_bytes;
                 tree.entry.set_name(new.name());
                 tree.dirty = true;

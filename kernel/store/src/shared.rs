@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 
 use crate::api::{Config, Environment, PoolState, StoreError};
 use crate::cache::NodeCache;
+use crate::checkpoint::Cut;
 use crate::delta::DeltaTable;
 use crate::journal::Journal;
 use crate::layout::{CatalogEntry, CatalogKind, Pointer, Regions, Superblock, first_birth};
@@ -83,6 +84,8 @@ pub struct State {
     pub checkpoints_wanted: u64,
     pub checkpoints_begun: u64,
     pub checkpoints_done: u64,
+    /// A cut that a replay made; its checkpoint is not written yet.
+    pub early_cut: Option<Cut>,
     /// Progress of the running checkpoint's merge, in percent.
     pub merge_percent: usize,
     pub mode: Mode,
@@ -133,6 +136,13 @@ impl Tree {
 
     pub fn is_volume(&self) -> bool {
         self.entry.kind() == CatalogKind::Head && !self.leaving && !self.deleted
+    }
+
+    /// Keeps the entry for the running checkpoint, before the first change after its cut.
+    pub fn keep_entry_of_cut(&mut self) {
+        if self.at_cut.is_none() {
+            self.at_cut = Some(Box::new(self.entry.clone()));
+        }
     }
 
     /// The entry for the running checkpoint.

@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 use world::Buf;
 
 use crate::bitmap::Bitmap;
+use crate::chunks::Chunks;
 use crate::layout::{Class, GROUP_BITS, GroupEntry, PoolAddr, Replica};
 
 /// Contiguous blocks of the pool.
@@ -53,14 +54,6 @@ pub struct OpenGroup {
     outstanding: u32,
 }
 
-/// Chunks of one drive.
-struct Chunks {
-    used: Vec<bool>,
-    free: u32,
-    /// Chunks below are in use.
-    hint: u32,
-}
-
 /// All groups.
 pub struct Space {
     shift: u32,
@@ -95,14 +88,7 @@ pub const ENTRIES_PER_BLOCK: usize = 64;
 impl Space {
     /// Space with these groups; `chunks` says how many chunks each drive has.
     pub fn new(shift: u32, entries: Vec<GroupEntry>, chunks: &[u32], open_max: usize) -> Self {
-        let mut drives: Vec<Chunks> = chunks
-            .iter()
-            .map(|count| Chunks {
-                used: vec![false; *count as usize],
-                free: *count,
-                hint: 0,
-            })
-            .collect();
+        let mut drives: Vec<Chunks> = chunks.iter().map(|count| Chunks::new(*count)).collect();
         for entry in entries.iter().filter(|entry| entry.class() != Class::Free) {
             for replica in entry.in_sync() {
                 take_chunk(&mut drives, replica);
@@ -272,12 +258,7 @@ impl Space {
     fn chunks_for(&self, class: Class, device: usize) -> Option<ArrayVec<Replica, 2>> {
         let mut replicas = ArrayVec::new();
         let mut take = |device: usize, skip: usize| {
-            let drive = &self.chunks[device];
-            let free = (drive.hint..).zip(&drive.used[drive.hint as usize..]);
-            let chunk = free
-                .filter(|(_, used)| !**used)
-                .nth(skip)
-                .map(|(chunk, _)| chunk)?;
+            let chunk = self.chunks[device].nth_free(skip)?;
             replicas.push(Replica::in_sync(u8::try_from(device).ok()?, chunk));
             Some(())
         };
@@ -286,12 +267,12 @@ impl Space {
         } else {
             // Two copies, on different drives where there are two with room.
             let mut by_room: Vec<usize> = (0..self.chunks.len()).collect();
-            by_room.sort_by_key(|device| core::cmp::Reverse(self.chunks[*device].free));
+            by_room.sort_by_key(|device| core::cmp::Reverse(self.chunks[*device].free()));
             let first = *by_room.first()?;
             let second = by_room
                 .get(1)
                 .copied()
-                .filter(|device| self.chunks[*device].free > 0);
+                .filter(|device| self.chunks[*device].free() > 0);
             take(first, 0)?;
             match second {
                 Some(device) => take(device, 0)?,
@@ -312,7 +293,11 @@ impl Space {
             }
         };
         let available: u64 = self.entries.iter().enumerate().map(meta).sum();
-        let chunks: u64 = self.chunks.iter().map(|drive| u64::from(drive.free)).sum();
+        let chunks: u64 = self
+            .chunks
+            .iter()
+            .map(|drive| u64::from(drive.free()))
+            .sum();
         let pairs = chunks.saturating_sub(1) / 2;
         available + pairs * u64::from(self.group_blocks() - 2) >= self.node_reserve
     }
@@ -527,8 +512,8 @@ impl Space {
         let mut totals = Totals::default();
         let blocks = u64::from(self.group_blocks());
         for drive in &self.chunks {
-            totals.size += drive.used.len() as u64 * blocks;
-            totals.free += u64::from(drive.free) * blocks;
+            totals.size += drive.all() * blocks;
+            totals.free += u64::from(drive.free()) * blocks;
         }
         for (index, entry) in self.entries.iter().enumerate() {
             let group = u32::try_from(index).unwrap_or(u32::MAX);
@@ -587,16 +572,7 @@ fn push_run(runs: &mut Runs, addr: PoolAddr, blocks: u32) {
 }
 
 fn take_chunk(drives: &mut [Chunks], replica: Replica) {
-    let Some(drive) = drives.get_mut(usize::from(replica.device)) else {
-        return;
-    };
-    let chunk = replica.chunk.get() as usize;
-    if let Some(used) = drive.used.get_mut(chunk)
-        && !core::mem::replace(used, true)
-    {
-        drive.free -= 1;
-        while drive.used.get(drive.hint as usize) == Some(&true) {
-            drive.hint += 1;
-        }
+    if let Some(drive) = drives.get_mut(usize::from(replica.device)) {
+        drive.take(replica.chunk.get());
     }
 }

@@ -378,6 +378,7 @@ fn assemble<D: Disk>(
         checkpoints_wanted: 0,
         checkpoints_begun: 0,
         checkpoints_done: 0,
+        early_cut: None,
         merge_percent: 0,
         mode: Mode::Serving,
         full_at: None,

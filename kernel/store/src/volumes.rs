@@ -3,7 +3,6 @@
 //! A change of the catalog is a control record in the journal, pushed in the same breath that changes the catalog in memory; only
 //! the acknowledgement waits.
 
-use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -123,8 +122,7 @@ impl<D: Disk + 'static> Shared<D> {
                 return Err(StoreError::BadSize);
             }
             if state.checkpoints_begun > state.checkpoints_done {
-                tree.at_cut
-                    .get_or_insert_with(|| Box::new(tree.entry.clone()));
+                tree.keep_entry_of_cut();
             }
             tree.entry.size_bytes.set(size_bytes);
             tree.dirty = true;
