@@ -85,8 +85,11 @@ fn run_command(command: Command) -> Result<()> {
         Command::Check => test::quick(),
         Command::Sim(rest) => steps::become_program("sim", Profile::Release, &rest.arguments),
         Command::Bench(rest) => {
-            setup::ensure(setup::Need::Tests)?;
-            image::build()?;
+            let is_help = |word: &String| matches!(word.as_str(), "-h" | "--help");
+            if !rest.arguments.iter().any(is_help) {
+                setup::ensure(setup::Need::Tests)?;
+                image::build_disk(&image::build()?, None)?;
+            }
             steps::become_program("bench", Profile::Release, &rest.arguments)
         }
         Command::Ferrite(rest) => steps::become_program("ferrite", Profile::Dev, &rest.arguments),

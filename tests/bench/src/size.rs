@@ -18,7 +18,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
         ("ferrite.img", "flashable, BIOS + UEFI"),
     ] {
         let figure = Figure::new(format!("size of {name}"), "KiB");
-        let path = bench.elf.with_file_name(name);
+        let path = bench.dist.join(name);
         figures.push(match fs::metadata(path) {
             Ok(meta) => {
                 let mut figure = figure.remark(what);

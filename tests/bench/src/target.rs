@@ -58,14 +58,18 @@ impl Route {
 /// Settings of this run, and what is made once for it.
 #[derive(Debug)]
 pub struct Bench {
-    /// The image under measurement.
+    /// The image under measurement: a copy, so that a build meanwhile does not change what is measured.
     pub elf: PathBuf,
+    /// Where finished images lie.
+    pub dist: PathBuf,
     /// Where drive files lie.
     pub folder: PathBuf,
     /// Samples of each figure.
     pub runs: u32,
     /// How long each fio job runs.
     pub job_time: Duration,
+    // Only keeps the copy of the image.
+    _scratch: Scratch,
     namespace: OnceCell<Result<Rc<Namespace>, String>>,
 }
 
@@ -73,13 +77,14 @@ impl Bench {
     /// Finds the image and a folder for drive files.
     ///
     /// # Errors
-    /// When the image is not built.
+    /// When the image is not built or the folder not writable.
     pub fn new(folder: Option<&Path>, runs: u32, job_time: Duration) -> Result<Self> {
-        let elf = std::path::absolute(target_dir().join("dist").join("ferrite.elf"))?;
+        let dist = std::path::absolute(target_dir().join("dist"))?;
+        let built = dist.join("ferrite.elf");
         ensure!(
-            elf.exists(),
+            built.exists(),
             "there is no {}; `cargo xtask image` builds it",
-            elf.display()
+            built.display()
         );
         let shared = Path::new(SHARED_MEMORY);
         let folder = match folder {
@@ -87,11 +92,17 @@ impl Bench {
             None if shared.is_dir() => shared.into(),
             None => std::env::temp_dir(),
         };
+        ensure!(folder.is_dir(), "there is no folder {}", folder.display());
+        let scratch = Scratch::inside(&folder, "bench-image");
+        let elf = scratch.file("ferrite.elf");
+        fs::copy(&built, &elf).with_context(|| format!("cannot copy {}", built.display()))?;
         Ok(Self {
             elf,
+            dist,
             folder,
             runs,
             job_time,
+            _scratch: scratch,
             namespace: OnceCell::new(),
         })
     }
