@@ -1,5 +1,7 @@
 //! `cargo xtask sim`: runs seeds, replays one, or makes a failing one smaller.
 
+#![forbid(unsafe_code)]
+
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
