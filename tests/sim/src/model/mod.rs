@@ -50,6 +50,13 @@ pub struct Operation {
     pub outcome: Outcome,
 }
 
+impl Operation {
+    /// When it was acknowledged. One that failed may never have happened, so that it is missing says nothing.
+    fn acknowledged(&self) -> Option<Tick> {
+        self.ended.filter(|_| self.outcome == Outcome::Done)
+    }
+}
+
 /// How much a drive's faults excuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {

@@ -94,7 +94,7 @@ impl Model {
                 Existence::Live if self.trust == Trust::DrivesLie => {}
                 Existence::Live => return Err(format!("volume {number} ({name}) is missing")),
                 Existence::Coming(operation) => {
-                    let ended = self.operations[operation].ended;
+                    let ended = self.operations[operation].acknowledged();
                     verdict.is_missing(ended, || format!("the making of volume {number}"));
                 }
                 Existence::Going(operation) => {
@@ -111,7 +111,7 @@ impl Model {
                 verdict.is_present(started, || format!("the making of volume {number}"));
             }
             Existence::Going(operation) => {
-                let ended = self.operations[operation].ended;
+                let ended = self.operations[operation].acknowledged();
                 verdict.is_missing(ended, || format!("the delete of volume {number}"));
             }
             Existence::Live => {}
@@ -125,7 +125,9 @@ impl Model {
                 verdict.is_present(operation.started, || format!("the grow of volume {number}"));
                 volume.size_bytes = size;
             } else {
-                verdict.is_missing(operation.ended, || format!("the grow of volume {number}"));
+                verdict.is_missing(operation.acknowledged(), || {
+                    format!("the grow of volume {number}")
+                });
             }
         }
         if info.size_bytes != volume.size_bytes && self.trust != Trust::DrivesLie {
@@ -190,7 +192,7 @@ impl Model {
                 if position < first {
                     verdict.is_present(operation.started, what);
                 } else if position >= last {
-                    verdict.is_missing(operation.ended, what);
+                    verdict.is_missing(operation.acknowledged(), what);
                 }
             }
         }
