@@ -3,13 +3,13 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`store`] | the public face |
-//! | [`write`], [`read`], [`overlap`] | the data path |
+//! | [`write`](mod@write), [`read`], [`overlap`] | the data path |
 //! | [`commit`], [`journal`] | what makes changes durable |
 //! | [`checkpoint`], [`merge`], [`update`], [`reclaim`], [`groups`] | what makes them part of the maps |
-//! | [`space`], [`bitmap`] | which blocks are in use |
+//! | [`space`], [`chunks`], [`bitmap`] | which blocks are in use |
 //! | [`map`], [`cache`], [`delta`] | where blocks are |
 //! | [`load`], [`replay`], [`recover`], [`complete`] | opening |
-//! | [`format`](mod@format), [`inspect`], [`check`] | making and looking at pools |
+//! | [`format`](mod@format), [`inspect`], [`check`](mod@check) | making and looking at pools |
 //! | [`volumes`], [`records`] | the catalog, and settings of the rooms above |
 //! | [`layout`], [`tag`] | bytes on a drive |
 //!
