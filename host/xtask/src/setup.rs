@@ -146,15 +146,11 @@ pub fn ensure(need: Need) -> Result<()> {
     };
     eprintln!("==> installing {}", names(&missing));
     apt(prefix, &["update", "-qq"])?;
-    // One at a time: where one conflicts with something newer that is already there, the others still get in.
-    let failed: Vec<&Package> = missing
-        .into_iter()
-        .filter(|package| install(prefix, package.name).is_err())
-        .collect();
-    let left: Vec<&Package> = failed
-        .into_iter()
-        .filter(|package| !package.is_there())
-        .collect();
+    // Twice: the first round may remove what is too new to live with QEMU (its own utilities from elsewhere, say).
+    for _ in 0..2 {
+        install_missing(prefix, need);
+    }
+    let left = self::missing(need);
     if !left.is_empty() {
         bail!(
             "could not install {}; the messages above say why. By hand: {by_hand}",
@@ -219,11 +215,15 @@ fn is_root() -> bool {
     line.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
 }
 
-fn install(prefix: &[&str], name: &str) -> Result<()> {
-    apt(
-        prefix,
-        &["install", "-qq", "-y", "--no-install-recommends", name],
-    )
+/// One at a time: where one conflicts with what is already there, the others still get in. What counts is what is
+/// there in the end, so a failure is only printed.
+fn install_missing(prefix: &[&str], need: Need) {
+    for package in missing(need) {
+        let arguments = ["install", "-qq", "-y", "--no-install-recommends"];
+        if let Err(error) = apt(prefix, &[&arguments[..], &[package.name]].concat()) {
+            eprintln!("{error}");
+        }
+    }
 }
 
 fn apt(prefix: &[&str], arguments: &[&str]) -> Result<()> {

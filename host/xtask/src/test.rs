@@ -8,7 +8,7 @@ use qemu::instance::target_dir;
 
 use crate::image;
 use crate::setup::{self, Need};
-use crate::steps::{cargo, run, seconds, step};
+use crate::steps::{cargo, run, run_tests, seconds, step};
 
 /// Crates that are only ever built by themselves, without std.
 const IMAGE_CRATES: [&str; 2] = ["appliance", "boot"];
@@ -16,9 +16,6 @@ const IMAGE_CRATES: [&str; 2] = ["appliance", "boot"];
 /// A dead link is an error; links to what is private are welcome, as the documents are for people who read the source.
 const DOC_LINTS: &str =
     "-D warnings -A rustdoc::private_intra_doc_links -A rustdoc::redundant_explicit_links";
-
-/// Simulated histories of every commit; always the same, so that a failure is the commit's.
-const SEEDS: [&str; 4] = ["--first-seed", "1", "--seeds", "200"];
 
 /// Options of `test`.
 #[derive(Args)]
@@ -29,7 +26,7 @@ pub struct TestArgs {
     /// Leave out what boots machines or simulates at length
     #[arg(long)]
     fast: bool,
-    /// For `--only unit` and `--only guest`: handed to the tests, e.g. a part of their names
+    /// For `--only` unit, sim or guest: handed to the tests, e.g. a part of their names
     #[arg(last = true)]
     filter: Vec<String>,
 }
@@ -75,7 +72,7 @@ pub fn command(args: &TestArgs) -> Result<()> {
     }
     if !args.filter.is_empty() && args.only.is_empty() {
         bail!(
-            "a filter needs `--only unit` or `--only guest`, or the other steps would not know what to do with it"
+            "a filter needs `--only` unit, sim or guest; the other steps would not know what to do with it"
         );
     }
     run_steps(&steps, &args.filter)
@@ -94,35 +91,39 @@ fn run_steps(steps: &[Step], filter: &[String]) -> Result<()> {
         setup::ensure(Need::Tests)?;
     }
     let start = Instant::now();
-    let mut times: Vec<(Step, Duration)> = Vec::new();
+    let mut results: Vec<(Step, Duration, u64)> = Vec::new();
     for &name in steps {
         let begun = Instant::now();
-        run_step(name, filter)?;
-        times.push((name, begun.elapsed()));
+        let tests = run_step(name, filter)?;
+        results.push((name, begun.elapsed(), tests));
     }
     eprintln!();
-    for (name, time) in times {
-        eprintln!(
-            "{:>8}  {}",
-            format!("{name:?}").to_lowercase(),
-            seconds(time)
-        );
+    for &(name, time, tests) in &results {
+        let name = format!("{name:?}").to_lowercase();
+        let tests = match tests {
+            0 => String::new(),
+            _ => format!("  {tests} tests"),
+        };
+        eprintln!("{name:>8}  {:>9}{tests}", seconds(time));
     }
+    let tests: u64 = results.iter().map(|(_, _, tests)| tests).sum();
     let all = steps.len() == QUICK.len() + SLOW.len();
     let what = if all {
         "all tests passed"
     } else {
         "passed what was asked for"
     };
-    println!("{what} in {}", seconds(start.elapsed()));
+    println!("{what} in {}: {tests} tests", seconds(start.elapsed()));
     Ok(())
 }
 
-fn run_step(name: Step, filter: &[String]) -> Result<()> {
+/// Runs a step and returns how many tests passed in it.
+fn run_step(name: Step, filter: &[String]) -> Result<u64> {
     match name {
         Step::Format => step("format", || run(cargo().args(["fmt", "--all", "--check"])))
-            .context("`cargo fmt --all` puts it right"),
-        Step::Lint => step("lint", lint),
+            .context("`cargo fmt --all` puts it right")
+            .map(|()| 0),
+        Step::Lint => step("lint", lint).map(|()| 0),
         Step::Docs => step("docs", || {
             let mut doc = cargo();
             doc.args([
@@ -132,38 +133,21 @@ fn run_step(name: Step, filter: &[String]) -> Result<()> {
                 "--keep-going",
                 "--document-private-items",
             ]);
-            run(without_image(&mut doc).env("RUSTDOCFLAGS", DOC_LINTS))
+            run(without_image(&mut doc).env("RUSTDOCFLAGS", DOC_LINTS)).map(|()| 0)
         }),
-        Step::Unit => step("unit tests", || {
-            let mut test = cargo();
-            test.args([
-                "test",
-                "--no-fail-fast",
-                "--exclude",
-                "guest",
-                "--exclude",
-                "tidy",
-            ]);
-            run(without_image(&mut test).arg("--").args(filter))?;
-            // By themselves, like the image: what is pure in them is tested on the host.
-            for name in IMAGE_CRATES {
-                let mut test = cargo();
-                test.args(["test", "--quiet", "--lib", "--package", name, "--"]);
-                run(test.args(filter))?;
-            }
-            Ok(())
-        }),
+        Step::Unit => step("unit tests", || unit(filter)),
         Step::Tidy => step("tidy", || {
-            run(cargo().args(["test", "--quiet", "--package", "tidy"]))
+            run_tests(cargo().args(["test", "--quiet", "--package", "tidy"]))
         }),
         Step::Sim => step("simulator", || {
-            let mut sim = cargo();
-            sim.args(["run", "--quiet", "--release", "--package", "sim", "--"]);
-            run(sim.args(SEEDS))
+            let mut test = cargo();
+            // The dev profile, for it is built already and optimises what counts; its overflow checks are welcome.
+            test.args(["test", "--package", "sim", "--", "--show-output"]);
+            run_tests(test.args(filter))
         }),
         Step::Image => {
             let elf = image::build()?;
-            image::build_disk(&elf, None).map(drop)
+            image::build_disk(&elf, None).map(|_| 0)
         }
         Step::Guest => step("guest tests", || {
             let mut test = cargo();
@@ -177,9 +161,26 @@ fn run_step(name: Step, filter: &[String]) -> Result<()> {
                 "--show-output",
             ])
             .args(filter);
-            run(&mut test)
+            run_tests(&mut test)
         }),
     }
+}
+
+/// Tests of all crates but those that are steps of their own.
+fn unit(filter: &[String]) -> Result<u64> {
+    let mut test = cargo();
+    test.args(["test", "--no-fail-fast"]);
+    for name in ["guest", "sim", "tidy"] {
+        test.args(["--exclude", name]);
+    }
+    let mut passed = run_tests(without_image(&mut test).arg("--").args(filter))?;
+    // By themselves, like the image: what is pure in them is tested on the host.
+    for name in IMAGE_CRATES {
+        let mut test = cargo();
+        test.args(["test", "--quiet", "--lib", "--package", name, "--"]);
+        passed += run_tests(test.args(filter))?;
+    }
+    Ok(passed)
 }
 
 fn lint() -> Result<()> {
