@@ -7,7 +7,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use world::{BLOCK_SIZE, Disk};
+use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::api::StoreError;
 use crate::shared::{RECORDS, Shared};
@@ -29,7 +29,8 @@ impl<D: Disk> Shared<D> {
             state.records.get(key).copied()
         };
         let Some(slot) = slot else { return Ok(None) };
-        let page = self.environment.pool.take(1).await;
+        // Not from the pool, here and below: nobody waits for a page, or for the journal, while holding one.
+        let page = Buf::from_heap(1);
         let (page, result) = self.read_blocks(RECORDS, self.pool_uuid, slot, page).await;
         result.map_err(|_| StoreError::DamagedPool)?;
         // A slot that was emptied meanwhile reads as zeros.
@@ -69,7 +70,7 @@ impl<D: Disk> Shared<D> {
             .await;
         let result = match value {
             Some(value) => {
-                let mut page = self.environment.pool.take(1).await;
+                let mut page = Buf::from_heap(1);
                 encode(page.block_mut(0), key, value);
                 self.write_blocks(RECORDS, slot, page).await
             }
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn records_read_back_and_garbage_does_not() {
-        let mut page = world::Buf::from_heap(1);
+        let mut page = Buf::from_heap(1);
         assert_eq!(decode(page.block(0)), None);
         encode(page.block_mut(0), "token/1", b"value");
         assert_eq!(

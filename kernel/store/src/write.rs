@@ -86,7 +86,8 @@ impl<D: Disk> Shared<D> {
             if to_byte - from_byte == block {
                 continue;
             }
-            let page = self.environment.pool.take(1).await;
+            // Not from the pool: nobody waits for a page while holding one, and the look-up may need one.
+            let page = Buf::from_heap(1);
             let (page, result) = self.read_blocks(tree, lineage, lba, page).await;
             result?;
             let whole = from.block_mut(usize::try_from(lba - first).unwrap_or(0));
@@ -367,8 +368,8 @@ impl<D: Disk> Shared<D> {
         for part in [head, tail] {
             if part.start < part.end {
                 let len = u32::try_from(part.end - part.start).unwrap_or(0);
-                let mut zeros = self.environment.pool.take(1).await;
-                zeros.zero();
+                // Not from the pool: the journal needs pages before this write may go on.
+                let zeros = Buf::from_heap(1);
                 self.write_in_turn(
                     tree,
                     Span {
