@@ -5,13 +5,15 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use hashbrown::HashSet;
 use world::{BLOCK_SIZE, Buf, Disk, DiskError};
 
 use crate::api::StoreError;
 use crate::groups::{TAGS_PER_BLOCK, decode_entries, table_tag, table_tags_tag, tag_blocks};
 use crate::io::read_disk;
 use crate::layout::{
-    GroupEntry, Header, HeaderState, LABEL_BLOCKS, SLOTS, SUPERBLOCK_FLAG_DEFERRED, Superblock,
+    Class, GroupEntry, Header, HeaderState, IDS_MAX, LABEL_BLOCKS, MOUNTS_MAX, SLOTS,
+    SUPERBLOCK_FLAG_DEFERRED, Superblock,
 };
 use crate::space::ENTRIES_PER_BLOCK;
 
@@ -152,7 +154,8 @@ async fn load_table<D: Disk>(
         .map(|header| header.regions.table_blocks.get())
         .min()
         .unwrap_or(0);
-    if (tag_blocks(blocks) + blocks) as u64 > room || tag_blocks(blocks) > 64 {
+    let fits = (tag_blocks(blocks) + blocks) as u64 <= room && tag_blocks(blocks) <= 64;
+    if !fits || !is_possible(superblock, headers) {
         return Ok(None);
     }
     let area = superblock.area.get() as usize;
@@ -187,12 +190,51 @@ async fn load_table<D: Disk>(
         };
         entries.extend(decode_entries(block.block(0)).take(groups - entries.len()));
     }
-    let sound = entries.iter().all(|entry| {
-        entry.in_sync().all(|replica| {
-            headers
-                .get(usize::from(replica.device))
-                .is_some_and(|header| u64::from(replica.chunk.get()) < header.regions.chunks.get())
-        })
-    });
-    Ok(sound.then_some((entries, tags)))
+    Ok(are_possible(&entries, headers).then_some((entries, tags)))
+}
+
+/// The least room for the live part of a journal: the largest frames, and what is kept for the cut of a checkpoint.
+const LIVE_MIN: u64 = 128;
+
+/// The most levels of the catalog: 16 million volumes. All blocks within its reach are looked up when a pool is opened.
+const CATALOG_HEIGHT_MAX: u32 = 3;
+
+/// Positions and numbers of frames are below this, which a drive never comes near: nothing that is added overflows.
+const COUNT_MAX: u64 = 1 << 60;
+
+/// Whether the store can work with these numbers, whoever wrote them.
+fn is_possible(superblock: &Superblock, headers: &[Header]) -> bool {
+    let chunks: u64 = (headers.iter())
+        .map(|header| header.regions.chunks.get())
+        .sum();
+    let tail = &superblock.tails[0];
+    u64::from(superblock.groups.get()) == chunks
+        && headers
+            .iter()
+            .all(|header| header.group_shift == headers[0].group_shift)
+        && superblock.catalog_height.get() <= CATALOG_HEIGHT_MAX
+        && superblock.live_max.get() >= LIVE_MIN
+        && superblock.mount_gen.get() < MOUNTS_MAX
+        && superblock.next_node.get() <= IDS_MAX
+        && superblock.generation.get() < COUNT_MAX
+        && superblock.checkpoint.get() < COUNT_MAX
+        && tail.position.get() < COUNT_MAX
+        && (1..COUNT_MAX).contains(&tail.seq.get())
+}
+
+/// Whether each group in use has chunks that are there and its own, and no more free blocks than fit.
+fn are_possible(entries: &[GroupEntry], headers: &[Header]) -> bool {
+    let blocks = 1_u32 << headers[0].group_shift.get();
+    let mut taken = HashSet::new();
+    let used = entries.iter().filter(|entry| entry.class() != Class::Free);
+    { used }.all(|entry| {
+        u32::from(entry.free.get()) <= blocks - 2
+            && entry.in_sync().next().is_some()
+            && entry.in_sync().all(|replica| {
+                let (device, chunk) = (usize::from(replica.device), replica.chunk.get());
+                let header = headers.get(device);
+                header.is_some_and(|header| u64::from(chunk) < header.regions.chunks.get())
+                    && taken.insert((device, chunk))
+            })
+    })
 }

@@ -137,7 +137,13 @@ impl<'a, D: Disk> Update<'a, D> {
             return Err(StoreError::DamagedPool);
         };
         let old = get_pointer(&leaf.page.bytes, index);
-        assert!(old.birth() < pointer.birth(), "births of a block must grow");
+        if old.birth() >= pointer.birth() {
+            log::error!(
+                "block {lba} of map {} is younger than what replaces it",
+                self.tree
+            );
+            return Err(StoreError::DamagedPool);
+        }
         set_pointer(&mut leaf.page.bytes, index, &pointer);
         leaf.changed = true;
         if old.kind() == Kind::Data {

@@ -2,10 +2,12 @@
 
 use core::fmt;
 
+use world::BLOCK_SIZE;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Pointer;
+use crate::shared::FIRST_VOLUME;
 
 /// The longest name in bytes.
 pub const NAME_MAX: usize = 63;
@@ -74,6 +76,18 @@ impl fmt::Debug for CatalogEntry {
     }
 }
 
+/// Maps are numbered below this.
+pub const IDS_MAX: u64 = 1 << 28;
+
+/// The most blocks of a map: 128 TiB, five levels.
+pub const BLOCKS_MAX: u64 = 1 << 35;
+
+/// The most levels of a map: one to spare.
+pub const HEIGHT_MAX: u8 = 6;
+
+/// Mounts are counted up to here; births have no room for more.
+pub const MOUNTS_MAX: u64 = (1 << 20) - 1;
+
 impl CatalogEntry {
     /// An entry without name, size and identity.
     #[must_use]
@@ -87,6 +101,22 @@ impl CatalogEntry {
     }
 
     /// What it describes.
+    /// Whether all numbers are within what the store can work with, whoever wrote them.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let id = self.id.get();
+        let is_known = match self.kind {
+            0 | 1 => (FIRST_VOLUME..IDS_MAX).contains(&id),
+            4 => (1..FIRST_VOLUME).contains(&id),
+            _ => false,
+        };
+        is_known
+            && self.height <= HEIGHT_MAX
+            && self.size_bytes.get() <= BLOCKS_MAX * BLOCK_SIZE as u64
+            && self.blocks.get() <= BLOCKS_MAX
+            && self.epoch_bias.get() < MOUNTS_MAX
+    }
+
     #[must_use]
     pub fn kind(&self) -> CatalogKind {
         match self.kind {

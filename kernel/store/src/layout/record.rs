@@ -3,10 +3,12 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use world::Buf;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{CatalogEntry, GroupEntry, PoolAddr};
+use super::catalog::{BLOCKS_MAX, IDS_MAX};
+use super::{CatalogEntry, CatalogKind, GroupEntry, PoolAddr};
 use crate::tag::Tag;
 
 /// Bytes of a write record without its tags (16 bytes for each block).
@@ -43,6 +45,24 @@ struct Fixed {
 }
 
 const _: () = assert!(size_of::<Fixed>() == 40);
+
+impl Fixed {
+    /// Whether `count` blocks can be in a map, and at least one is.
+    fn is_in_a_map(&self, count: u64) -> bool {
+        count > 0 && self.tree.get() < IDS_MAX && ends_by(self.lba, count, BLOCKS_MAX)
+    }
+}
+
+/// Whether `count` numbers from `first` on are all below `end`.
+fn ends_by(first: U64, count: u64, end: u64) -> bool {
+    first
+        .get()
+        .checked_add(count)
+        .is_some_and(|last| last <= end)
+}
+
+/// Pool addresses are below this.
+const ADDR_MAX: u64 = 1 << 48;
 
 const WRITE: u8 = 1;
 const HOLE: u8 = 2;
@@ -150,7 +170,11 @@ impl Record {
             WRITE => {
                 let (fixed, tags) = Fixed::read_from_prefix(bytes).ok()?;
                 let count = usize::try_from(head.count.get()).ok()?;
-                if count == 0 || tags.len() != count.checked_mul(16)? {
+                let fits = count <= Buf::PAGES_MAX
+                    && tags.len() == count * 16
+                    && ends_by(fixed.operand, count as u64, ADDR_MAX)
+                    && ends_by(fixed.birth, count as u64, u64::MAX);
+                if !fits || !fixed.is_in_a_map(count as u64) {
                     return None;
                 }
                 let tags = tags
@@ -169,6 +193,9 @@ impl Record {
             }
             HOLE => {
                 let fixed = Fixed::read_from_bytes(bytes).ok()?;
+                if !fixed.is_in_a_map(fixed.operand.get()) {
+                    return None;
+                }
                 Self::Hole {
                     tree: fixed.tree.get(),
                     lba: fixed.lba.get(),
@@ -178,7 +205,11 @@ impl Record {
             }
             CONTROL => {
                 let entry = bytes.get(size_of::<Head>()..)?;
-                Self::Control(Box::new(CatalogEntry::read_from_bytes(entry).ok()?))
+                let entry = CatalogEntry::read_from_bytes(entry).ok()?;
+                if !entry.is_sound() || entry.kind() == CatalogKind::Internal {
+                    return None;
+                }
+                Self::Control(Box::new(entry))
             }
             GROUP => {
                 let entry = bytes.get(size_of::<Head>()..)?;
@@ -228,8 +259,9 @@ mod tests {
         let mut out = Vec::new();
         let tags = vec![Tag([1; 16]), Tag([2; 16])];
         Record::push_write(&mut out, (16, 5), 0x8003, 99, &tags);
-        Record::push_hole(&mut out, (17, 6), 1 << 40, 100);
-        Record::push_control(&mut out, &CatalogEntry::default());
+        Record::push_hole(&mut out, (17, 6), 1 << 30, 100);
+        let entry = CatalogEntry::new(17, CatalogKind::Free);
+        Record::push_control(&mut out, &entry);
         let (write, used) = Record::decode(&out).unwrap();
         assert_eq!(
             write,
@@ -247,12 +279,12 @@ mod tests {
             Record::Hole {
                 tree: 17,
                 lba: 6,
-                count: 1 << 40,
+                count: 1 << 30,
                 birth: 100
             }
         );
         let (control, last) = Record::decode(&out[used + more..]).unwrap();
-        assert_eq!(control, Record::Control(Box::default()));
+        assert_eq!(control, Record::Control(Box::new(entry)));
         assert_eq!(used + more + last, out.len());
     }
 
@@ -263,5 +295,49 @@ mod tests {
         for len in 0..out.len() {
             assert!(Record::decode(&out[..len]).is_none(), "{len}");
         }
+    }
+
+    /// Whoever damaged or forged a journal: no number that comes out of it is beyond what the maps can hold.
+    #[test]
+    fn impossible_numbers_are_refused() {
+        let tags = [Tag([1; 16]); 2];
+        let write = |tree, lba, addr, birth| {
+            let mut out = Vec::new();
+            Record::push_write(&mut out, (tree, lba), addr, birth, &tags);
+            Record::decode(&out).is_some()
+        };
+        assert!(write(
+            IDS_MAX - 1,
+            BLOCKS_MAX - 2,
+            ADDR_MAX - 2,
+            u64::MAX - 2
+        ));
+        assert!(!write(IDS_MAX, 0, 0, 0) && !write(16, BLOCKS_MAX - 1, 0, 0));
+        assert!(!write(16, u64::MAX, 0, 0) && !write(16, 0, ADDR_MAX - 1, 0));
+        assert!(!write(16, 0, u64::MAX, 0) && !write(16, 0, 0, u64::MAX - 1));
+        let hole = |tree, lba, count| {
+            let mut out = Vec::new();
+            Record::push_hole(&mut out, (tree, lba), count, 1);
+            Record::decode(&out).is_some()
+        };
+        assert!(hole(17, 0, BLOCKS_MAX) && !hole(17, 1, BLOCKS_MAX));
+        assert!(!hole(17, 0, 0) && !hole(17, u64::MAX, 1) && !hole(IDS_MAX, 0, 1));
+        let mut long = Vec::new();
+        Record::push_write(&mut long, (16, 0), 0, 0, &[Tag::default(); 33]);
+        assert!(Record::decode(&long).is_none());
+        let control = |id, change: fn(&mut CatalogEntry)| {
+            let mut entry = CatalogEntry::new(id, CatalogKind::Head);
+            change(&mut entry);
+            let mut out = Vec::new();
+            Record::push_control(&mut out, &entry);
+            Record::decode(&out).is_some()
+        };
+        assert!(control(16, |_| {}) && control(16, |entry| entry.set_kind(CatalogKind::Free)));
+        assert!(!control(0, |entry| entry.set_kind(CatalogKind::Free)) && !control(3, |_| {}));
+        assert!(!control(3, |entry| entry.set_kind(CatalogKind::Internal)));
+        assert!(!control(IDS_MAX, |_| {}) && !control(u64::MAX, |_| {}));
+        assert!(!control(16, |entry| entry.height = 7));
+        assert!(!control(16, |entry| entry.size_bytes = u64::MAX.into()));
+        assert!(!control(16, |entry| entry.epoch_bias = u64::MAX.into()));
     }
 }

@@ -381,3 +381,82 @@ fn random_damage_never_stops_the_checker() {
     let node = disk.block(replica_blocks(disk, group, root.addr() & 0x7fff)[0]);
     assert_eq!(get_pointer(&node, 0).kind(), Kind::Data);
 }
+
+/// A used pool without a superblock to go back to.
+fn used_once() -> Lab {
+    let lab = used(1);
+    let disk = &lab.disks[0];
+    let newest = superblock(disk).generation.get() % SLOTS;
+    for slot in (0..SLOTS).filter(|slot| *slot != newest) {
+        for at in header(disk).regions.superblocks(slot) {
+            disk.put(at, &[0; BLOCK_SIZE]);
+        }
+    }
+    lab
+}
+
+/// Writes the newest superblock of a pool of one drive again, changed and with the right tag.
+fn change_superblock(disk: &Ram, change: impl FnOnce(&mut Superblock)) {
+    let (header, mut superblock) = (header(disk), superblock(disk));
+    let slot = superblock.generation.get() % SLOTS;
+    change(&mut superblock);
+    let mut block = [0; BLOCK_SIZE];
+    superblock.encode(&mut block);
+    for at in header.regions.superblocks(slot) {
+        disk.put(at, &block);
+    }
+}
+
+/// Whoever can write to a drive can compute tags: impossible numbers must neither stop the machine nor make it wait for ever.
+#[test]
+fn impossible_roots_with_right_tags_are_refused() {
+    assert_eq!(used_once().try_open(), Ok(()));
+    let numbers: [fn(&mut Superblock); 10] = [
+        |superblock| superblock.catalog_height = 6.into(),
+        |superblock| superblock.groups = 0.into(),
+        |superblock| superblock.groups = (superblock.groups.get() - 1).into(),
+        |superblock| superblock.live_max = 0.into(),
+        |superblock| superblock.mount_gen = u64::MAX.into(),
+        |superblock| superblock.next_node = u64::MAX.into(),
+        |superblock| superblock.generation = u64::MAX.into(),
+        |superblock| superblock.checkpoint = u64::MAX.into(),
+        |superblock| superblock.tails[0].position = u64::MAX.into(),
+        |superblock| superblock.tails[0].seq = 0.into(),
+    ];
+    for (index, change) in numbers.into_iter().enumerate() {
+        let lab = used_once();
+        change_superblock(&lab.disks[0], change);
+        assert_eq!(
+            lab.try_open(),
+            Err(StoreError::DamagedPool),
+            "number {index}"
+        );
+    }
+    let entries: [fn(&mut GroupEntry); 4] = [
+        |entry| entry.free = u16::MAX.into(),
+        |entry| entry.replicas[0].device = 9,
+        |entry| entry.replicas[0].chunk = u32::MAX.into(),
+        |entry| entry.replicas = Default::default(),
+    ];
+    for (index, change) in entries.into_iter().enumerate() {
+        let lab = used_once();
+        let group = first_group(&lab.disks[0], Class::Data);
+        change_group(&lab.disks[0], group, change);
+        assert_eq!(
+            lab.try_open(),
+            Err(StoreError::DamagedPool),
+            "entry {index}"
+        );
+    }
+    let lab = used_once();
+    let chunk = groups(&lab.disks[0])[first_group(&lab.disks[0], Class::Meta)]
+        .2
+        .replicas[0];
+    let group = first_group(&lab.disks[0], Class::Data);
+    change_group(&lab.disks[0], group, |entry| entry.replicas[0] = chunk);
+    assert_eq!(
+        lab.try_open(),
+        Err(StoreError::DamagedPool),
+        "a chunk of two groups"
+    );
+}

@@ -208,6 +208,15 @@ impl Lab {
         self.run(Store::open(disks, environment, config)).unwrap()
     }
 
+    /// Whether the pool opens; nothing goes on afterwards.
+    pub fn try_open(&self) -> Result<(), StoreError> {
+        let (disks, environment) = (self.disks.clone(), self.environment());
+        let config = Config::for_memory(8 << 20);
+        let result = self.run(Store::open(disks, environment, config));
+        self.exec.clear();
+        result.map(drop)
+    }
+
     /// The power goes: tasks are gone, what was written stays.
     pub fn cut(&self, store: Store<Ram>) {
         drop(store);
