@@ -10,7 +10,7 @@ use world::{BLOCK_SIZE, Buf, Instant, Pool};
 
 use super::errors::Broken;
 
-/// How long a peer may take for one piece when others may be waiting for memory.
+/// How long a peer may take for one piece when others may be waiting for memory and it does not move.
 const PATIENCE_WHEN_SHORT: Duration = Duration::from_secs(5);
 /// How long it may take otherwise (a paused virtual machine, a suspended laptop).
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -113,10 +113,21 @@ impl<S: Stream> Line<S> {
                 .await
             {
                 Ok(Ok(0)) => return Err(net::NetError::Closed.into()),
-                Ok(Ok(count)) => done += count,
+                Ok(Ok(count)) => {
+                    done += count;
+                    self.is_worth_it(since)?;
+                }
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => self.bear_with(since)?,
             }
+        }
+        Ok(())
+    }
+
+    /// Decides whether a peer that moves goes on: drop by drop, a piece would hold its memory for days.
+    fn is_worth_it(&self, since: Instant) -> Result<(), Broken> {
+        if self.exec.now().since(since) >= PATIENCE {
+            return Err(Broken::Stalled);
         }
         Ok(())
     }
@@ -179,7 +190,10 @@ impl<S: Stream> Turn<'_, S> {
                 .timeout(LOOK, line.stream.write(&bytes[done..]))
                 .await
             {
-                Ok(Ok(count)) => done += count,
+                Ok(Ok(count)) => {
+                    done += count;
+                    line.is_worth_it(self.since)?;
+                }
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => line.bear_with(self.since)?,
             }

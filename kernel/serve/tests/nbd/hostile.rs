@@ -133,6 +133,26 @@ fn a_paused_client_is_waited_for() {
     });
 }
 
+/// One that does move, but a byte at a time, would keep a piece's memory for days.
+#[test]
+fn a_client_that_sends_drop_by_drop_is_cut_off() {
+    let rig = Rig::new();
+    let exec = rig.bench.exec.clone();
+    rig.story(async move |port| {
+        let mut client = attached(&port, true).await;
+        client.send(NBD_CMD_WRITE, 0, 0, 1 << 20).await;
+        let start = exec.now();
+        for _ in 0..1000 {
+            if client.stream.write_all(&[1]).await.is_err() {
+                break;
+            }
+            exec.sleep(Duration::from_millis(500)).await;
+        }
+        let lasted = exec.now().since(start).as_secs();
+        assert!((119..=122).contains(&lasted), "cut off after {lasted} s");
+    });
+}
+
 /// Valid sessions with bytes flipped, cut, repeated and inserted. The server must survive all, and serve a proper
 /// client afterwards.
 #[test]
