@@ -113,7 +113,11 @@ fn run_steps(steps: &[Step], filter: &[String]) -> Result<()> {
     } else {
         "passed what was asked for"
     };
-    println!("{what} in {}: {tests} tests", seconds(start.elapsed()));
+    let tests = match tests {
+        0 => String::new(),
+        _ => format!(": {tests} tests"),
+    };
+    println!("{what} in {}{tests}", seconds(start.elapsed()));
     Ok(())
 }
 
