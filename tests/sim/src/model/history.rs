@@ -82,8 +82,9 @@ impl History {
     /// The request at `position` was acknowledged.
     pub fn acknowledge(&mut self, position: usize, mask: u8) {
         self.acked = self.acked.max(position + 1);
-        if mask == u8::MAX && self.certainty == Certainty::UntilWritten && self.acked == self.end()
-        {
+        // A read that began before may still show what was there then, which nobody knows.
+        let is_settled = mask == u8::MAX && self.acked == self.end() && self.readers == 0;
+        if is_settled && self.certainty == Certainty::UntilWritten {
             self.certainty = Certainty::Exact;
         }
     }
