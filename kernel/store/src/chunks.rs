@@ -29,6 +29,11 @@ impl Chunks {
         self.free
     }
 
+    /// Whether the drive has this chunk and nobody uses it.
+    pub fn is_free(&self, chunk: u32) -> bool {
+        self.used.get(chunk as usize) == Some(&false)
+    }
+
     /// The first free chunk after `skip` other free ones.
     pub fn nth_free(&self, skip: usize) -> Option<u32> {
         let rest = (self.hint..).zip(&self.used[self.hint as usize..]);

@@ -44,6 +44,11 @@ impl<D: Disk> Shared<D> {
         if key.is_empty() || key.len() > KEY_MAX || length > VALUE_MAX {
             return Err(StoreError::RecordTooLong);
         }
+        // One at a time: which slot a key has is decided, used and given up in one turn.
+        let turn = self
+            .in_flight
+            .enter(RECORDS, 0, RECORDS_MAX as u64, self.config.mutants)
+            .await;
         let place = {
             let mut state = self.state.borrow_mut();
             state.require_serving()?;
@@ -61,13 +66,10 @@ impl<D: Disk> Shared<D> {
             }
         };
         let Some((slot, is_new)) = place else {
+            drop(turn);
             // Nothing to forget; still, like every acknowledged change, it stands behind all before it.
             return self.flush_now().await;
         };
-        let turn = self
-            .in_flight
-            .enter(RECORDS, slot, slot + 1, self.config.mutants)
-            .await;
         let result = match value {
             Some(value) => {
                 let mut page = Buf::from_heap(1);

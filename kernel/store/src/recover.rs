@@ -13,7 +13,9 @@ use zerocopy::FromBytes;
 
 use crate::api::StoreError;
 use crate::delta::{Hole, Point, key};
-use crate::layout::{CatalogEntry, CatalogKind, Class, JournalTail, Kind, Pointer, Record};
+use crate::layout::{
+    CatalogEntry, CatalogKind, Class, JournalTail, Kind, MOUNTS_MAX, Pointer, Record,
+};
 use crate::map::reach;
 use crate::read::is_block;
 use crate::replay::{Frame, Reader};
@@ -54,6 +56,10 @@ impl<D: Disk> Shared<D> {
         }
         let behind = reader.vouched(&superblock, tail, end).await;
         reader.verdict()?;
+        if mount_gen + 1 >= MOUNTS_MAX {
+            log::error!("the pool was opened {mount_gen} times, which cannot be");
+            return Err(StoreError::DamagedPool);
+        }
         // Births must not repeat even if the superblock that noted the last mount was lost.
         self.state.borrow_mut().journal.mount_gen = mount_gen;
         durable = durable.max(behind.0);
@@ -136,8 +142,13 @@ impl<D: Disk> Shared<D> {
     }
 
     async fn mark_in_use(&self, claim: &Claim) -> Result<(), StoreError> {
-        self.load_group(group_of(claim.addr)).await?;
+        let group = group_of(claim.addr);
+        self.load_group(group).await?;
         let state = &mut *self.state.borrow_mut();
+        if !state.space.is_open(group) {
+            // Its bitmap is damaged: nothing is handed out there, so nothing has to be marked.
+            return Ok(());
+        }
         for addr in claim.addr..claim.addr + claim.tags.len() as u64 {
             if !state.space.replay_allocated(addr) {
                 log::error!("the journal names block {addr:#x}, which is in use already");
@@ -175,11 +186,13 @@ impl<D: Disk> Shared<D> {
         let state = &mut *self.state.borrow_mut();
         let known = state.space.entry(group).ok_or(StoreError::DamagedPool)?;
         if known.class() == Class::Free {
-            let sound = entry.in_sync().all(|replica| {
-                self.regions
-                    .get(usize::from(replica.device))
-                    .is_some_and(|regions| u64::from(replica.chunk.get()) < regions.chunks.get())
-            });
+            let blocks = state.space.group_blocks();
+            let sound = entry
+                .in_sync()
+                .all(|replica| state.space.is_chunk_free(replica))
+                && entry.in_sync().next().is_some()
+                && u32::from(entry.free.get()) == blocks - 2
+                && entry.tag == [0; 16];
             if !sound || entry.class() == Class::Free {
                 return Err(StoreError::DamagedPool);
             }
@@ -263,6 +276,11 @@ impl<D: Disk> Shared<D> {
                 let state = &mut *self.state.borrow_mut();
                 for (index, tag) in (0..).zip(tags) {
                     // A frame may write a block many times, so only here it shows how much room it needs.
+                    let old = state.active.find(key(tree, lba + index));
+                    if old.is_some_and(|old| old.birth() >= birth + index) {
+                        log::error!("births of block {} of map {tree} go back", lba + index);
+                        return Err(StoreError::DamagedPool);
+                    }
                     if !state.active.takes(key(tree, lba + index)) {
                         log::error!("a journal frame needs more memory than is configured");
                         return Err(StoreError::Unsupported);
@@ -289,6 +307,15 @@ impl<D: Disk> Shared<D> {
             for (index, bytes) in block.1.chunks_exact(size_of::<CatalogEntry>()).enumerate() {
                 let slot = usize::try_from(block.0).unwrap_or(0) * 8 + index;
                 let entry = CatalogEntry::read_from_bytes(bytes).unwrap_or_default();
+                if entry == CatalogEntry::default() {
+                    continue;
+                }
+                // Maps of the store itself are small; nothing walks a large one block by block.
+                let internal_height = entry.kind() == CatalogKind::Internal && entry.height > 3;
+                let known = state.trees.contains_key(&entry.id.get());
+                if !entry.is_sound() || internal_height || known {
+                    return Err(StoreError::DamagedPool);
+                }
                 if entry.kind() != CatalogKind::Free {
                     state.insert_tree(entry, Some(slot));
                 }

@@ -230,7 +230,7 @@ impl Space {
             && (class == Class::Meta || self.data_may_take_a_group())
         {
             self.make_room_to_open(class)?;
-            return Ok(self.assign(class, &replicas));
+            return self.assign(class, &replicas).ok_or(Shortage::Full);
         }
         let mut best: Option<(u32, u32)> = None;
         for (index, entry) in self.entries.iter().enumerate() {
@@ -302,19 +302,30 @@ impl Space {
         available + pairs * u64::from(self.group_blocks() - 2) >= self.node_reserve
     }
 
-    fn assign(&mut self, class: Class, replicas: &[Replica]) -> u32 {
+    fn assign(&mut self, class: Class, replicas: &[Replica]) -> Option<u32> {
         let free = u16::try_from(self.group_blocks() - 2).unwrap_or(u16::MAX);
         let from = self.free_hint as usize;
         let found = self.entries[from..]
             .iter()
             .position(|entry| entry.class() == Class::Free);
-        // There are as many groups as chunks, so a free chunk means a free group.
-        let index = from + found.unwrap_or(0);
-        let group = u32::try_from(index).unwrap_or(u32::MAX);
+        // There are as many groups as chunks, so a free chunk means a free group, unless the table was tampered with.
+        let group = u32::try_from(from + found?).ok()?;
         self.adopt(group, GroupEntry::assigned(class, replicas, free));
         self.free_hint = group + 1;
         self.new_groups.push(group);
-        group
+        Some(group)
+    }
+
+    /// Whether no group has this chunk.
+    pub fn is_chunk_free(&self, replica: Replica) -> bool {
+        let drive = self.chunks.get(usize::from(replica.device));
+        drive.is_some_and(|drive| drive.is_free(replica.chunk.get()))
+    }
+
+    /// Whether a block can hold anything: it lies in a group, behind the group's bitmaps.
+    fn can_hold(&self, addr: PoolAddr) -> bool {
+        (group_of(addr) as usize) < self.entries.len()
+            && (2..self.group_blocks()).contains(&block_of(addr))
     }
 
     /// Puts a free group to use as `entry` says and opens it, empty.
@@ -401,6 +412,9 @@ impl Space {
 
     /// Marks blocks as handed out that the journal says are in use. False when they already were: a damaged journal.
     pub fn replay_allocated(&mut self, addr: PoolAddr) -> bool {
+        if !self.can_hold(addr) {
+            return false;
+        }
         let block = block_of(addr);
         let Some(open) = self.open.get_mut(&group_of(addr)) else {
             return false;
@@ -425,6 +439,10 @@ impl Space {
 
     /// A block of the last checkpoint's maps is in none of the running checkpoint's.
     pub fn free(&mut self, addr: PoolAddr) {
+        if !self.can_hold(addr) {
+            log::error!("a map names block {addr:#x}, which cannot be");
+            return;
+        }
         if let Some(open) = self.open.get_mut(&group_of(addr)) {
             open.base.clear(block_of(addr));
             open.dirty = true;

@@ -18,8 +18,8 @@ use crate::delta::DeltaTable;
 use crate::format;
 use crate::inspect::read_samples;
 use crate::journal::Journal;
-use crate::layout::{CatalogEntry, CatalogKind, HeaderState, Regions};
-use crate::load::{Loaded, load, read_header};
+use crate::layout::{CatalogEntry, CatalogKind, Header, HeaderState, Regions};
+use crate::load::{Loaded, load, read_block, read_header};
 use crate::overlap::InFlight;
 use crate::reclaim::Reclaim;
 use crate::recover;
@@ -48,7 +48,13 @@ impl<D: Disk + 'static> Store<D> {
         if disk.geometry().blocks == 0 {
             return Err(StoreError::TooSmall);
         }
-        match read_header(disk).await? {
+        let header = read_header(disk).await?;
+        if matches!(header, HeaderState::Valid(_))
+            && let Some(owner) = other_owner(disk).await?
+        {
+            return Ok(Contents::Foreign(owner.into()));
+        }
+        match header {
             // The format was interrupted before anything could be stored.
             HeaderState::Valid(header) if header.is_forming() => Ok(Contents::Blank),
             HeaderState::Valid(header) => Ok(Contents::Member {
@@ -295,6 +301,17 @@ impl<D: Disk + 'static> Store<D> {
     pub async fn set_record(&self, key: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
         self.shared.set_record(key, value).await
     }
+}
+
+/// Who has taken a drive since, if only the copy of the label at its end is left of the pool.
+async fn other_owner<D: Disk>(disk: &D) -> Result<Option<&'static str>, StoreError> {
+    let Ok(first) = read_block(disk, 0).await else {
+        return Ok(None);
+    };
+    if !matches!(Header::decode(first.block(0)), HeaderState::None) {
+        return Ok(None);
+    }
+    Ok(read_samples(disk).await?.name())
 }
 
 /// Puts the parts of an open pool together; nothing is read or written yet.

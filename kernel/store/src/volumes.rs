@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use world::{BLOCK_SIZE, Disk};
 
 use crate::api::{StoreError, VolumeId, VolumeInfo};
-use crate::layout::{CatalogEntry, CatalogKind, NAME_MAX, Record};
+use crate::layout::{CatalogEntry, CatalogKind, IDS_MAX, NAME_MAX, Record};
 use crate::shared::{Handle, Shared, State, Tree};
 
 /// The largest volume: what maps of five levels can hold.
@@ -62,8 +62,16 @@ impl<D: Disk + 'static> Shared<D> {
         let info = {
             let state = &mut *self.state.borrow_mut();
             state.require_serving()?;
-            if state.find(name).is_some() {
+            // The name of a volume that is being deleted is taken until that is in the journal.
+            let has_name = |tree: &Tree| {
+                let entry = &tree.entry;
+                entry.kind() == CatalogKind::Head && !tree.deleted && entry.name() == name
+            };
+            if state.trees.values().any(has_name) {
                 return Err(StoreError::NameTaken);
+            }
+            if state.next_node >= IDS_MAX {
+                return Err(StoreError::NoSpace);
             }
             let mut entry = CatalogEntry::new(state.next_node, CatalogKind::Head);
             entry.set_name(name);
@@ -93,6 +101,12 @@ impl<D: Disk + 'static> Shared<D> {
         self.in_flight.drained(id.0).await;
         {
             let state = &mut *self.state.borrow_mut();
+            if let Err(error) = state.require_serving() {
+                if let Some(tree) = state.trees.get_mut(&id.0) {
+                    tree.leaving = false;
+                }
+                return Err(error);
+            }
             let mut entry = CatalogEntry::new(id.0, CatalogKind::Free);
             if let Some(tree) = state.trees.get_mut(&id.0) {
                 entry.lineage_uuid = tree.entry.lineage_uuid;

@@ -100,7 +100,6 @@ impl CatalogEntry {
         entry
     }
 
-    /// What it describes.
     /// Whether all numbers are within what the store can work with, whoever wrote them.
     #[must_use]
     pub fn is_sound(&self) -> bool {
@@ -117,6 +116,7 @@ impl CatalogEntry {
             && self.epoch_bias.get() < MOUNTS_MAX
     }
 
+    /// What it describes.
     #[must_use]
     pub fn kind(&self) -> CatalogKind {
         match self.kind {
