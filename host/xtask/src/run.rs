@@ -30,7 +30,7 @@ pub struct RunArgs {
     #[command(flatten)]
     place: Place,
     /// A drive: SIZE (a file kept in the state folder), PATH, or a URI that QEMU opens; `virtio:` before it for
-    /// virtio-blk instead of NVMe. Repeatable. Default: the drives of the last run, at first one of 8GiB
+    /// virtio-blk instead of NVMe. Repeatable. Default: the drive files in the state folder as NVMe, at first one of 8GiB
     #[arg(long, value_name = "SIZE|PATH|URI")]
     drive: Vec<String>,
     /// Sector size of the drives: 512 or 4096
@@ -40,7 +40,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "MIB", default_value_t = 128)]
     memory: u32,
     /// Virtual CPUs
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: u32,
     /// Where the host reaches NBD
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:10809")]
