@@ -20,6 +20,17 @@ pub struct Environment {
     pub pool: Pool,
 }
 
+impl Environment {
+    /// A new random uuid: version 4, variant 1 (RFC 9562, section 5.4).
+    pub(crate) fn new_uuid(&self) -> [u8; 16] {
+        let mut uuid = [0; 16];
+        self.entropy.fill(&mut uuid);
+        uuid[6] = uuid[6] & 0x0f | 0x40;
+        uuid[8] = uuid[8] & 0x3f | 0x80;
+        uuid
+    }
+}
+
 /// Sizes of the structures in memory; all of them are hard limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {

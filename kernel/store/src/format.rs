@@ -40,21 +40,21 @@ pub async fn format<D: Disk>(
         return Err(StoreError::TooSmall);
     }
     let shift = options.group_shift.unwrap_or_else(|| group_shift(smallest));
-    let uuid = || {
-        let mut uuid = [0; 16];
-        environment.entropy.fill(&mut uuid);
-        // Version 4, variant 1 (RFC 9562, section 5.4).
-        uuid[6] = uuid[6] & 0x0f | 0x40;
-        uuid[8] = uuid[8] & 0x3f | 0x80;
-        uuid
-    };
-    let pool = uuid();
+    let pool = environment.new_uuid();
     let blocks: Vec<u64> = disks.iter().map(|disk| disk.geometry().blocks).collect();
     let regions = plan(&blocks, shift);
     let count = u32::try_from(disks.len()).unwrap_or(u32::MAX);
     let mut headers: Vec<Header> = (0..count)
         .zip(&regions)
-        .map(|(index, regions)| Header::new(pool, uuid(), (index, count), shift.into(), *regions))
+        .map(|(index, regions)| {
+            Header::new(
+                pool,
+                environment.new_uuid(),
+                (index, count),
+                shift.into(),
+                *regions,
+            )
+        })
         .collect();
     // Until the last step the headers say that the pool is being made, so an interrupted format can simply be repeated.
     for header in &mut headers {

@@ -148,10 +148,6 @@ impl<D: Disk> Shared<D> {
         let free = blocks - bitmap.count(blocks);
         entry.free = u16::try_from(free).unwrap_or(u16::MAX).into();
         state.space.set_entry(group, entry);
-        if !freed.is_empty() {
-            // It may have been opened while this was under way, from the bitmap before.
-            state.space.clear_base(freed);
-        }
         Ok(())
     }
 

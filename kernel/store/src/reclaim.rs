@@ -11,7 +11,7 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::api::StoreError;
-use crate::layout::{FAN, Kind, Pointer, get_pointer};
+use crate::layout::{FAN, HEIGHT_MAX, Kind, Pointer, get_pointer};
 use crate::map::{Missing, index_in, span};
 use crate::shared::Shared;
 
@@ -101,7 +101,7 @@ impl Reclaim {
         for chunk in block.chunks_exact(size_of::<Item>()) {
             if let Ok(item) = Item::read_from_bytes(chunk)
                 && item.root.kind() == Kind::Node
-                && item.level < 6
+                && item.level < HEIGHT_MAX
             {
                 self.items.push_back(item);
             }

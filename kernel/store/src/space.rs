@@ -450,15 +450,6 @@ impl Space {
         self.freed.push(addr);
     }
 
-    /// Notes that blocks of a group that was opened during a checkpoint are free in what the checkpoint wrote.
-    pub fn clear_base(&mut self, addrs: &[PoolAddr]) {
-        for addr in addrs {
-            if let Some(open) = self.open.get_mut(&group_of(*addr)) {
-                open.base.clear(block_of(*addr));
-            }
-        }
-    }
-
     /// Takes back blocks that were handed out and never became part of anything.
     pub fn give_back(&mut self, run: Run) {
         for addr in run.addr..run.addr + u64::from(run.blocks) {

@@ -53,12 +53,7 @@ impl<D: Disk + 'static> Shared<D> {
             return Err(StoreError::BadName);
         }
         check_size(size_bytes)?;
-        let mut uuid = [[0; 16]; 2];
-        for uuid in &mut uuid {
-            self.environment.entropy.fill(uuid);
-            uuid[6] = uuid[6] & 0x0f | 0x40;
-            uuid[8] = uuid[8] & 0x3f | 0x80;
-        }
+        let uuids = [(); 2].map(|()| self.environment.new_uuid());
         let info = {
             let state = &mut *self.state.borrow_mut();
             state.require_serving()?;
@@ -76,7 +71,7 @@ impl<D: Disk + 'static> Shared<D> {
             let mut entry = CatalogEntry::new(state.next_node, CatalogKind::Head);
             entry.set_name(name);
             entry.size_bytes.set(size_bytes);
-            [entry.volume_uuid, entry.lineage_uuid] = uuid;
+            [entry.volume_uuid, entry.lineage_uuid] = uuids;
             entry
                 .created_at
                 .set(self.environment.exec.clock().wall_nanos().unwrap_or(0));

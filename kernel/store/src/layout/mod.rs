@@ -11,7 +11,7 @@ mod pointer;
 mod record;
 mod superblock;
 
-pub use catalog::{CatalogEntry, CatalogKind, IDS_MAX, MOUNTS_MAX, NAME_MAX};
+pub use catalog::{CatalogEntry, CatalogKind, HEIGHT_MAX, IDS_MAX, MOUNTS_MAX, NAME_MAX};
 pub use frame::{FRAME_BLOCKS_MAX, FRAME_HEADER, FrameHeader};
 pub use group::{Class, GroupEntry, Replica};
 pub use header::{Header, HeaderState, LABEL_BLOCKS, Regions};

@@ -4,6 +4,7 @@ use world::BLOCK_SIZE;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::catalog::HEIGHT_MAX;
 use super::{Domain, Pointer, metadata_tag};
 use crate::tag::Tag;
 
@@ -175,7 +176,7 @@ impl Superblock {
             && read.tag == read.compute_tag()
             && read.area.get() < 2
             && read.runs.get() == 0
-            && read.catalog_height.get() <= 6;
+            && read.catalog_height.get() <= HEIGHT_MAX.into();
         sound.then_some(read)
     }
 }
