@@ -59,10 +59,10 @@ pub struct Profile {
     pub latency: Latency,
     pub trust: Trust,
     pub faults: Faults,
-    pub config: Config,
+    /// Each opening gets another amount of memory than the one before.
+    pub memory_changes: bool,
     /// Small groups make the allocator come round soon.
     pub group_shift: Option<u8>,
-    pub pool_pages: usize,
     pub clients: usize,
     pub habits: Habits,
     pub volumes_max: usize,
@@ -100,21 +100,14 @@ impl Profile {
             delayed: random.pick(&[0, 10_000, 200_000]),
             cut: random.pick(&[0, 0, 30]),
         });
-        let deltas_max = random.pick(&[256, 512, 1024, 4096, 16384]);
         Self {
             latency: draw_latency(random),
             trust,
             faults,
-            config: Config {
-                deltas_max,
-                nodes_max: random.pick(&[128, 256, 1024]),
-                groups_open_max: random.pick(&[16, 32, 64]),
-                ..Config::for_memory(1 << 20)
-            },
+            memory_changes: random.one_in(2),
             group_shift: (!huge)
                 .then(|| random.pick(&[None, Some(8), Some(9)]))
                 .flatten(),
-            pool_pages: random.pick(&[512, 1024, 2048]),
             clients: random.pick(&[1, 2, 3, 5, 8]),
             habits: draw_habits(random),
             volumes_max: random.pick(&[1, 2, 4, 12]),
@@ -127,13 +120,45 @@ impl Profile {
     }
 }
 
+/// What one opening has of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    pub config: Config,
+    /// Pages of the store's own pool.
+    pub pool_pages: usize,
+}
+
+impl Memory {
+    /// Draws amounts, from the least that the store promises to work with up to plenty. What opens with one amount
+    /// opens with another if both have room for the changes of the largest journal frame.
+    #[must_use]
+    pub fn draw(random: &mut Random, changes: bool) -> Self {
+        let deltas: &[usize] = if changes {
+            &[4096, 8192, 16384]
+        } else {
+            &[256, 512, 1024, 4096, 16384]
+        };
+        Self {
+            config: Config {
+                deltas_max: random.pick(deltas),
+                nodes_max: random.pick(&[128, 256, 1024]),
+                groups_open_max: random.pick(&[16, 32, 64]),
+                maps_max: 4096,
+                ..Config::for_memory(1 << 20)
+            },
+            pool_pages: random.pick(&[256, 512, 1024, 2048]),
+        }
+    }
+}
+
 fn draw_latency(random: &mut Random) -> Latency {
-    let transfer_min = random.pick(&[1_000, 10_000, 80_000]);
+    let transfer_min = random.pick(&[1_000, 10_000, 80_000, 80_000, 4_000_000]);
     Latency {
         transfer_min,
         transfer_max: transfer_min * random.pick(&[1, 3, 30]),
         flush_max: transfer_min * random.pick(&[1, 10, 100]),
         outliers: random.pick(&[0, 0, 1000]),
+        stalls: random.pick(&[0, 0, 0, 500]),
     }
 }
 
@@ -153,6 +178,12 @@ fn draw_faults(random: &mut Random) -> (Trust, Faults) {
         7 => {
             faults.rot = rare(random);
             faults.unreadable = rare(random);
+            faults.decay = random.pick(&[0, 300_000]);
+            Trust::DrivesLie
+        }
+        8 => {
+            faults.lying_flush = random.pick(&[5000, 100_000, 1_000_000]);
+            faults.misdirected_read = rare(random);
             Trust::DrivesLie
         }
         _ => {

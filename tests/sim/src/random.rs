@@ -56,6 +56,11 @@ impl Random {
         u64::try_from((u128::from(self.next()) * u128::from(limit)) >> 64).unwrap_or(0)
     }
 
+    /// A number around `at`, at most `most`.
+    pub fn near(&mut self, at: u64, most: u64) -> u64 {
+        (at.saturating_sub(64) + self.below(128)).min(most)
+    }
+
     /// An index into something of `len` elements.
     pub fn index(&mut self, len: usize) -> usize {
         usize::try_from(self.below(len as u64)).unwrap_or(0)

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError, mpsc};
 
+use crate::disk::Struck;
 use crate::profile::Parts;
 use crate::scenario::{Outcome, Scenario, Task};
 use store::{Mutant, Mutants};
@@ -67,7 +68,7 @@ pub struct Summary {
     /// Submissions and completions of drives.
     pub points: u64,
     /// Faults of drives that struck.
-    pub faults: u64,
+    pub faults: Struck,
     /// Seeds that ended because lying or damaged drives made the pool unusable.
     pub gave_up: u64,
 }
@@ -100,8 +101,9 @@ impl fmt::Display for Summary {
         write!(
             out,
             "{seeds} seeds, {requests} requests, {points} points of possible power cuts, {crashes} crashes \
-             ({nested} in recovery), {recoveries} recoveries verified, {faults} drive faults, \
-             {gave_up} pools lost to them"
+             ({nested} in recovery), {recoveries} recoveries verified, {} faults of drives ({faults}), \
+             {gave_up} pools lost to them",
+            faults.total()
         )
     }
 }

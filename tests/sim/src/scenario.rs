@@ -4,17 +4,17 @@ use core::time::Duration;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use store::{Environment, FormatOptions, Mutants, PoolState, Store, StoreError};
+use store::{Config, Environment, FormatOptions, Mutants, PoolState, Store, StoreError};
 use volume::Volumes;
 use world::{Clock, Instant, Pool};
 
 use crate::client::{RECORD_KEYS, Session};
 use crate::clock::{Trace, VirtualClock};
-use crate::disk::{Faults, SimDisk};
+use crate::disk::{Faults, SimDisk, Struck};
 use crate::machine::{Machine, Stop};
 use crate::model::{Model, Trust};
 use crate::network::{Clients, Network};
-use crate::profile::{Parts, Profile};
+use crate::profile::{Memory, Parts, Profile};
 use crate::random::{Random, SeededEntropy};
 use crate::verify;
 
@@ -35,7 +35,7 @@ pub struct Outcome {
     /// Submissions and completions of drives.
     pub points: u64,
     /// Faults of drives that struck.
-    pub faults: u64,
+    pub faults: Struck,
     /// The pool could not be opened any more, and the faults of the drives excuse it.
     pub gave_up: bool,
     /// Hash over all events.
@@ -61,6 +61,8 @@ pub struct Task {
 pub struct Scenario {
     random: Random,
     profile: Rc<Profile>,
+    memory: Memory,
+    mutants: Mutants,
     parts: Parts,
     clock: Rc<VirtualClock>,
     trace: Rc<Trace>,
@@ -89,6 +91,13 @@ impl From<String> for Trouble {
     }
 }
 
+/// An appliance that was switched on, before the pool is opened.
+struct Powered {
+    machine: Machine,
+    environment: Environment,
+    config: Config,
+}
+
 /// A running appliance.
 struct Running {
     machine: Machine,
@@ -107,12 +116,11 @@ impl Scenario {
             verbose,
         } = *task;
         let mut random = Random::new(seed);
-        let mut profile = Profile::draw(&mut random.fork(1), parts);
-        profile.config.mutants = mutants;
-        let profile = Rc::new(profile);
+        let profile = Rc::new(Profile::draw(&mut random.fork(1), parts));
+        let memory = Memory::draw(&mut random.fork(7), profile.memory_changes);
         let clock = Rc::new(VirtualClock::default());
         let trace = Rc::new(Trace::new(verbose));
-        trace.remark(|| format!("{profile:#?}"));
+        trace.remark(|| format!("{profile:#?}\n{memory:#?}"));
         let points = Rc::new(Cell::new(0));
         let disks = (0..).zip(&profile.drive_blocks);
         let disks = disks
@@ -132,6 +140,8 @@ impl Scenario {
         Self {
             random,
             profile,
+            memory,
+            mutants,
             parts,
             clock,
             trace,
@@ -155,8 +165,9 @@ impl Scenario {
             Err(Trouble::Cut) => return Err("a power cut that nobody planned".to_string()),
             Err(Trouble::Wrong(what)) => return Err(what),
         }
-        let struck = self.disks.iter().map(SimDisk::struck);
-        self.outcome.faults = struck.map(|struck| struck.errors + struck.silent).sum();
+        for disk in &self.disks {
+            self.outcome.faults += disk.struck();
+        }
         self.outcome.points = self.points.get();
         self.outcome.trace = self.trace.hash();
         Ok(self.outcome)
@@ -180,7 +191,10 @@ impl Scenario {
         self.finish(running, space.free_bytes)
     }
 
-    fn switch_on(&mut self) -> (Machine, Environment) {
+    fn switch_on(&mut self) -> Powered {
+        if self.profile.memory_changes {
+            self.memory = Memory::draw(&mut self.random, true);
+        }
         let machine = Machine::new(
             self.clock.clone(),
             self.disks.clone(),
@@ -190,9 +204,17 @@ impl Scenario {
         let environment = Environment {
             exec: machine.exec.clone(),
             entropy: Rc::new(SeededEntropy::new(self.random.fork(3))),
-            pool: Pool::new(self.profile.pool_pages),
+            pool: Pool::new(self.memory.pool_pages),
         };
-        (machine, environment)
+        let config = Config {
+            mutants: self.mutants,
+            ..self.memory.config
+        };
+        Powered {
+            machine,
+            environment,
+            config,
+        }
     }
 
     fn set_faults(&self, faults: Faults) {
@@ -202,8 +224,12 @@ impl Scenario {
     }
 
     fn first_start(&mut self) -> Result<Running, Trouble> {
-        let (machine, environment) = self.switch_on();
-        let (disks, config) = (self.disks.clone(), self.profile.config);
+        let Powered {
+            machine,
+            environment,
+            config,
+        } = self.switch_on();
+        let disks = self.disks.clone();
         let options = FormatOptions {
             group_shift: self.profile.group_shift,
         };
@@ -338,6 +364,7 @@ impl Scenario {
 
     fn crash(&mut self, machine: Machine) {
         machine.cut_power();
+        self.disks.iter().for_each(SimDisk::decay);
         self.model.borrow_mut().restart();
         self.outcome.crashes += 1;
     }
@@ -362,14 +389,18 @@ impl Scenario {
     }
 
     fn try_recover(&mut self, cut: bool) -> Result<Running, Trouble> {
-        let (machine, environment) = self.switch_on();
+        let Powered {
+            machine,
+            environment,
+            config,
+        } = self.switch_on();
         self.check_at_rest(&machine)?;
         if cut {
             let exponent = self.random.between(1, 10);
             let points = 1 + self.random.below(1 << exponent);
             machine.cut_at.set(Some(machine.points.get() + points));
         }
-        let (disks, config) = (self.disks.clone(), self.profile.config);
+        let disks = self.disks.clone();
         self.trace.note(self.clock.now(), "recover", [0; 3]);
         let opened = machine.block_on(self.deadline(), async move {
             Store::open(disks, environment, config).await
@@ -397,8 +428,12 @@ impl Scenario {
         }
         self.crash(machine);
         self.set_faults(Faults::default());
-        let (machine, environment) = self.switch_on();
-        let (disks, config) = (self.disks.clone(), self.profile.config);
+        let Powered {
+            machine,
+            environment,
+            config,
+        } = self.switch_on();
+        let disks = self.disks.clone();
         let opened = machine.block_on(self.deadline(), async move {
             Store::open(disks, environment, config).await
         });
@@ -479,7 +514,7 @@ impl Scenario {
         }
         self.reset(machine);
         self.is_closed = true;
-        let (machine, _) = self.switch_on();
+        let machine = self.switch_on().machine;
         self.check_at_rest(&machine)?;
         machine.switch_off();
         Ok(())

@@ -216,6 +216,7 @@ fn machine(drives: &[u64]) -> Machine {
         transfer_max: 1000,
         flush_max: 1000,
         outliers: 0,
+        stalls: 0,
     };
     let disks = drives.iter().enumerate().map(|(number, blocks)| {
         let random = Random::new(number as u64);

@@ -190,6 +190,13 @@ impl Medium {
     /// Power fails: decides what of the cache and of `in_flight` reaches the medium. Returns the style of the cut.
     pub fn cut(&mut self, random: &mut Random, in_flight: &[Work]) -> u64 {
         let style = random.below(7);
+        for work in in_flight {
+            if let Work::Discard { at, count } = work
+                && random.one_in(2)
+            {
+                self.discard(random, *at, *count);
+            }
+        }
         let cached = core::mem::take(&mut self.cached);
         let mut candidates: Vec<Candidate<'_>> = Vec::new();
         for (block, versions) in &cached {

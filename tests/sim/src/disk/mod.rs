@@ -8,10 +8,12 @@
 //! The faults a drive can have are in [`Faults`]; all are off until the scenario turns them on.
 
 mod cache;
+mod faults;
 mod queue;
 #[cfg(test)]
 mod tests;
 
+use core::time::Duration;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -20,48 +22,9 @@ use world::{BlockAddr, Buf, Clock, Disk, DiskError, DiskInfo, Geometry, Instant}
 use crate::clock::{Trace, VirtualClock};
 use crate::random::Random;
 use cache::Medium;
+use faults::Fault;
+pub use faults::{Faults, Latency, Struck};
 use queue::{Operation, Queue, Work};
-
-/// What goes wrong with a drive, in parts per million of the operations concerned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// A read fails once ([`DiskError::Device`]); the next attempt may succeed.
-    pub read_error: u32,
-    /// A write fails; each of its sectors keeps its old or gets its new contents.
-    pub write_error: u32,
-    /// A flush fails and makes nothing durable.
-    pub flush_error: u32,
-    /// A write is reported done and changes nothing.
-    pub lost_write: u32,
-    /// A write is reported done, but lands on other blocks.
-    pub misdirected_write: u32,
-    /// A write leaves one of its blocks unreadable until it is written again.
-    pub unreadable: u32,
-    /// A read finds a flipped bit on the medium, which stays flipped.
-    pub rot: u32,
-}
-
-/// How long operations take, in nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Latency {
-    /// The least of a read or write.
-    pub transfer_min: u64,
-    /// The most of a read or write.
-    pub transfer_max: u64,
-    /// The most of a flush.
-    pub flush_max: u64,
-    /// Parts per million of operations that take a thousand times as long.
-    pub outliers: u32,
-}
-
-/// How often each fault struck.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Struck {
-    /// Errors reported to the caller.
-    pub errors: u64,
-    /// Silent ones: lost, misdirected, rotten, unreadable.
-    pub silent: u64,
-}
 
 /// A drive; clones are the same drive. It outlives the simulated appliance, as drives do.
 #[derive(Clone)]
@@ -86,6 +49,8 @@ struct State {
     struck: Struck,
     medium: Medium,
     queue: Queue,
+    /// Nothing completes before.
+    stalled_until: Instant,
 }
 
 impl SimDisk {
@@ -119,6 +84,7 @@ impl SimDisk {
             struck: Struck::default(),
             medium: Medium::default(),
             queue: Queue::default(),
+            stalled_until: Instant::ZERO,
         };
         Self {
             shared: Rc::new(Shared {
@@ -135,6 +101,36 @@ impl SimDisk {
     /// Turns faults on or off from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.state.borrow_mut().faults = faults;
+    }
+
+    /// Lets blocks rot while the power is off, as the faults say.
+    pub fn decay(&self) {
+        let mut state = self.shared.state.borrow_mut();
+        let State {
+            random,
+            faults,
+            struck,
+            medium,
+            ..
+        } = &mut *state;
+        for _ in 0..4 {
+            let count = medium.written().len();
+            if count == 0 || !random.per_million(faults.decay) {
+                break;
+            }
+            let block = medium.written()[random.index(count)];
+            if random.one_in(2) {
+                medium.make_unreadable(block);
+                struck.count(Fault::Unreadable);
+            } else if medium.flip_bit(random, block) {
+                struck.count(Fault::Rot);
+            }
+        }
+    }
+
+    /// Changes how long operations take from now on.
+    pub fn set_latency(&self, latency: Latency) {
+        self.shared.state.borrow_mut().latency = latency;
     }
 
     /// How often faults struck so far.
@@ -210,11 +206,9 @@ impl SimDisk {
         let id = {
             let mut state = self.shared.state.borrow_mut();
             let now = self.shared.clock.now();
-            let nanos = state.draw_latency(&work);
+            let deadline = state.draw_deadline(&work, now);
             let operation = Operation::new(work, &state.medium);
-            let id = state
-                .queue
-                .insert(Instant::from_nanos(now.as_nanos() + nanos), operation);
+            let id = state.queue.insert(deadline, operation);
             self.note("start", id, state.queue.get(id));
             id
         };
@@ -263,22 +257,27 @@ impl Drop for Ticket<'_> {
 }
 
 impl State {
-    fn draw_latency(&mut self, work: &Work) -> u64 {
+    fn draw_deadline(&mut self, work: &Work, now: Instant) -> Instant {
         let Latency {
             transfer_min,
             transfer_max,
             flush_max,
             outliers,
+            stalls,
         } = self.latency;
-        let nanos = match work {
+        let mut nanos = match work {
             Work::Flush { .. } => self.random.between(transfer_min, flush_max),
             _ => self.random.between(transfer_min, transfer_max),
         };
         if self.random.per_million(outliers) {
-            nanos * 1000
-        } else {
-            nanos
+            nanos *= 1000;
         }
+        if self.random.per_million(stalls) {
+            self.struck.count(Fault::Stall);
+            let pause = Duration::from_millis(self.random.below(10_000));
+            self.stalled_until = self.stalled_until.max(now + pause);
+        }
+        now.max(self.stalled_until) + Duration::from_nanos(nanos)
     }
 
     fn perform(&mut self, work: &mut Work, blocks: u64) -> Result<(), DiskError> {
@@ -288,7 +287,7 @@ impl State {
                 if end > blocks {
                     return Err(DiskError::OutOfRange);
                 }
-                self.read(*at, buf)
+                self.read(*at, buf, blocks)
             }
             Work::Write { at, buf } => {
                 if at.saturating_add(buf.blocks() as u64) > blocks {
@@ -298,8 +297,12 @@ impl State {
             }
             Work::Flush { covers } => {
                 if self.random.per_million(self.faults.flush_error) {
-                    self.struck.errors += 1;
+                    self.struck.count(Fault::FlushError);
                     return Err(DiskError::Device(0x0006));
+                }
+                if self.random.per_million(self.faults.lying_flush) {
+                    self.struck.count(Fault::LyingFlush);
+                    return Ok(());
                 }
                 self.medium.flush(*covers);
                 Ok(())
@@ -314,16 +317,20 @@ impl State {
         }
     }
 
-    fn read(&mut self, at: BlockAddr, buf: &mut Buf) -> Result<(), DiskError> {
+    fn read(&mut self, mut at: BlockAddr, buf: &mut Buf, blocks: u64) -> Result<(), DiskError> {
         if self.random.per_million(self.faults.read_error) {
-            self.struck.errors += 1;
+            self.struck.count(Fault::ReadError);
             return Err(DiskError::Device(0x0281));
         }
         if self.random.per_million(self.faults.rot) {
             let block = at + self.random.below(buf.blocks() as u64);
             if self.medium.flip_bit(&mut self.random, block) {
-                self.struck.silent += 1;
+                self.struck.count(Fault::Rot);
             }
+        }
+        if self.random.per_million(self.faults.misdirected_read) {
+            self.struck.count(Fault::MisdirectedRead);
+            at = self.random.near(at, blocks - buf.blocks() as u64);
         }
         for index in 0..buf.blocks() {
             let block = at + index as u64;
@@ -347,7 +354,7 @@ impl State {
     fn write(&mut self, mut at: BlockAddr, buf: &Buf, blocks: u64) -> Result<(), DiskError> {
         let random = &mut self.random;
         if random.per_million(self.faults.write_error) {
-            self.struck.errors += 1;
+            self.struck.count(Fault::WriteError);
             for index in 0..buf.blocks() {
                 self.medium
                     .write_torn(random, at + index as u64, buf.block(index));
@@ -355,18 +362,16 @@ impl State {
             return Err(DiskError::Device(0x0280));
         }
         if random.per_million(self.faults.lost_write) {
-            self.struck.silent += 1;
+            self.struck.count(Fault::LostWrite);
             return Ok(());
         }
         if random.per_million(self.faults.misdirected_write) {
-            self.struck.silent += 1;
-            let room = blocks - buf.blocks() as u64;
-            let near = at.saturating_sub(64) + random.below(128);
-            at = near.min(room);
+            self.struck.count(Fault::MisdirectedWrite);
+            at = random.near(at, blocks - buf.blocks() as u64);
         }
         self.medium.write(at, buf);
         if random.per_million(self.faults.unreadable) {
-            self.struck.silent += 1;
+            self.struck.count(Fault::Unreadable);
             let block = at + random.below(buf.blocks() as u64);
             self.medium.make_unreadable(block);
         }

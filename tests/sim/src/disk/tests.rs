@@ -18,6 +18,7 @@ impl Bench {
             transfer_max: 1000,
             flush_max: 2000,
             outliers: 0,
+            stalls: 0,
         };
         let disk = SimDisk::new(
             1 << 28,
