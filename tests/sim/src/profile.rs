@@ -143,7 +143,6 @@ impl Memory {
                 deltas_max: random.pick(deltas),
                 nodes_max: random.pick(&[128, 256, 1024]),
                 groups_open_max: random.pick(&[16, 32, 64]),
-                maps_max: 4096,
                 ..Config::for_memory(1 << 20)
             },
             pool_pages: random.pick(&[256, 512, 1024, 2048]),
