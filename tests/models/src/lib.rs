@@ -1,0 +1,15 @@
+//! Small executable models of the store's riskiest rules. `README.md` has the rules in words and what the models found.
+//!
+//! They share no code with the store. Each takes a seed; each has a list of deliberate bugs that it must notice.
+
+#![forbid(unsafe_code)]
+
+mod maps;
+mod oracle;
+mod random;
+mod runner;
+pub mod snapshots;
+
+pub use maps::Counts;
+pub use maps::mutant::Mutant;
+pub use runner::{Model, SNAPSHOTS, Sum, hunt, run_seeds};
