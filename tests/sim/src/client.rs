@@ -16,6 +16,7 @@ use crate::model::{Change, Model, RECORDS};
 use crate::network::{Answer, Clients};
 use crate::profile::Profile;
 use crate::random::{Random, mix};
+use crate::tally::{Count, Tally};
 
 /// Keys of records that clients use.
 pub const RECORD_KEYS: u64 = 6;
@@ -32,8 +33,8 @@ pub struct Session {
     pub profile: Rc<Profile>,
     /// Requests that may still be sent.
     pub budget: Cell<u64>,
-    /// Requests answered.
-    pub answered: Cell<u64>,
+    /// What was done.
+    pub tally: Rc<RefCell<Tally>>,
     /// Clients still at work.
     pub working: Cell<usize>,
     /// The first thing that went wrong.
@@ -42,6 +43,8 @@ pub struct Session {
     pub busy_records: Cell<u64>,
     /// A request was refused for lack of space a short while ago.
     pub full: Cell<bool>,
+    /// A request of this life was refused for lack of space.
+    pub full_lately: Cell<bool>,
     /// Ranges being changed through the network: volume, first and last block. The order in which such requests reach
     /// the server is not known here, so they must not overlap.
     pub changing: RefCell<Vec<(u64, u64, u64)>>,
@@ -78,9 +81,13 @@ impl Session {
                 self.failure.borrow_mut().get_or_insert(what);
                 break;
             }
-            self.answered.set(self.answered.get() + 1);
+            self.count(Count::Requests);
         }
         self.working.set(self.working.get() - 1);
+    }
+
+    fn count(&self, count: Count) {
+        self.tally.borrow_mut().add(count, 1);
     }
 
     async fn request(&self, random: &mut Random) -> Checked {
@@ -160,6 +167,9 @@ impl Session {
         if random.one_in(4) {
             len = random.between(1, sectors_max);
         }
+        if habits.fills && !self.full_lately.get() {
+            len = sectors_max;
+        }
         if random.per_million(habits.aligned) {
             at -= at % 8;
             len = len.next_multiple_of(8);
@@ -201,17 +211,24 @@ impl Session {
         match answer {
             Answer::Lost => model.lose_change(change),
             Answer::Got(Err(StoreError::NoSpace)) if self.network.is_some() => {
-                self.full.set(true);
+                self.is_full();
                 model.doubt_change(change);
             }
             Answer::Got(result) if durable => return model.end_durable_change(change, result),
             Answer::Got(result) => {
-                self.full
-                    .set(self.full.get() || result == Err(StoreError::NoSpace));
+                if result == Err(StoreError::NoSpace) {
+                    self.is_full();
+                }
                 return model.end_change(change, result);
             }
         }
         Ok(())
+    }
+
+    fn is_full(&self) {
+        self.full.set(true);
+        self.full_lately.set(true);
+        self.count(Count::Refusals);
     }
 
     /// Takes a range for a change; `None` when it overlaps another one and the order would not be known.
@@ -306,6 +323,12 @@ impl Session {
         if whole && matches!(answer, Answer::Got(Err(StoreError::NoSpace))) {
             return Err("a discard of whole blocks was refused for lack of space".to_string());
         }
+        if matches!(answer, Answer::Got(Err(StoreError::NoSpace))) {
+            // The whole blocks in the middle are gone, only the ends could not be written.
+            self.is_full();
+            self.model.borrow_mut().doubt_change(&change);
+            return Ok(());
+        }
         self.end_change(&change, answer, false)
     }
 
@@ -369,7 +392,11 @@ impl Session {
         }
         let bytes = self.profile.volume_bytes_max.min(128 << 40);
         let most = 1 << random.between(13, u64::from(bytes.ilog2()));
-        let size = (4096 + random.below(most) / 512 * 512).min(bytes.max(4096));
+        let size = if self.profile.habits.fills {
+            bytes
+        } else {
+            (4096 + random.below(most) / 512 * 512).min(bytes.max(4096))
+        };
         // A name of its own, so that a late delete cannot meet a new volume.
         let name = format!("v{}", random.next());
         let number = self.model.borrow_mut().begin_create(&name, size);

@@ -43,9 +43,11 @@ mod profile;
 mod random;
 mod runner;
 mod scenario;
+mod tally;
 mod verify;
 
 pub use profile::Parts;
-pub use runner::{Failure, Options, Progress, Summary, hunt, run, run_seed};
+pub use runner::{Failure, Options, Progress, hunt, run, run_seed};
 pub use scenario::Outcome;
 pub use store::Mutant;
+pub use tally::{Count, Tally};

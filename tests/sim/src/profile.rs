@@ -42,6 +42,8 @@ pub struct Habits {
     pub delete: u64,
     pub grow: u64,
     pub pause: u64,
+    /// Volumes are larger than the pool and writes as large as can be, so that it is full soon and stays so.
+    pub fills: bool,
     /// Parts per million of requests that are whole blocks.
     pub aligned: u32,
     /// Parts per million of requests that go to the few hot blocks.
@@ -79,12 +81,15 @@ impl Profile {
     /// Draws a profile.
     #[must_use]
     pub fn draw(random: &mut Random, parts: Parts) -> Self {
-        let drives = if random.one_in(4) { 2 } else { 1 };
-        let huge = random.one_in(10);
+        let habits = draw_habits(random);
+        let fills = habits.fills;
+        let drives = if !fills && random.one_in(4) { 2 } else { 1 };
+        let huge = !fills && random.one_in(10);
         let drive_blocks: Vec<u64> = (0..drives)
             .map(|_| match (huge, random.below(4)) {
                 (true, _) => (1 << 40) / BLOCK + random.below(1000),
                 (false, 0) => 64 * MIB / BLOCK,
+                _ if fills => (64 * MIB + random.below(8 * MIB)) / BLOCK,
                 (false, _) => (64 * MIB + random.below(200 * MIB)) / BLOCK,
             })
             .collect();
@@ -109,9 +114,13 @@ impl Profile {
                 .then(|| random.pick(&[None, Some(8), Some(9)]))
                 .flatten(),
             clients: random.pick(&[1, 2, 3, 5, 8]),
-            habits: draw_habits(random),
+            habits,
             volumes_max: random.pick(&[1, 2, 4, 12]),
-            volume_bytes_max: random.pick(&[MIB, 16 * MIB, pool_bytes * 2, pool_bytes / 2]),
+            volume_bytes_max: if fills {
+                pool_bytes * 2
+            } else {
+                random.pick(&[MIB, 16 * MIB, pool_bytes * 2, pool_bytes / 2])
+            },
             cut_every: random.pick(&[30, 200, 1000, 5000]),
             nested: random.pick(&[0, 200_000, 700_000]),
             drive_blocks,
@@ -206,6 +215,7 @@ fn draw_habits(random: &mut Random) -> Habits {
         delete: 1,
         grow: 1,
         pause: 5,
+        fills: false,
         aligned: random.pick(&[0, 500_000, 1_000_000]),
         hot: random.pick(&[100_000, 800_000]),
         hot_blocks: random.pick(&[2, 16, 256]),
@@ -214,6 +224,7 @@ fn draw_habits(random: &mut Random) -> Habits {
     match random.below(6) {
         // Fills the pool.
         0 => {
+            habits.fills = true;
             habits.write = 200;
             habits.sectors_max = 256;
             habits.aligned = 1_000_000;

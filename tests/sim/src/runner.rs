@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError, mpsc};
 
-use crate::disk::Struck;
 use crate::profile::Parts;
 use crate::scenario::{Outcome, Scenario, Task};
+use crate::tally::Tally;
 use store::{Mutant, Mutants};
 
 /// What to run.
@@ -49,63 +49,7 @@ pub struct Progress {
     /// Seeds in all.
     pub seeds: u64,
     /// What happened so far.
-    pub so_far: Summary,
-}
-
-/// What happened in a run of many seeds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Seeds without a finding.
-    pub seeds: u64,
-    /// Requests answered.
-    pub requests: u64,
-    /// Power cuts and resets.
-    pub crashes: u64,
-    /// Of those, in the middle of a recovery.
-    pub nested: u64,
-    /// Recoveries verified.
-    pub recoveries: u64,
-    /// Submissions and completions of drives.
-    pub points: u64,
-    /// Faults of drives that struck.
-    pub faults: Struck,
-    /// Seeds that ended because lying or damaged drives made the pool unusable.
-    pub gave_up: u64,
-}
-
-impl Summary {
-    fn add(&mut self, outcome: &Outcome) {
-        self.seeds += 1;
-        self.requests += outcome.requests;
-        self.crashes += outcome.crashes;
-        self.nested += outcome.nested;
-        self.recoveries += outcome.recoveries;
-        self.points += outcome.points;
-        self.faults += outcome.faults;
-        self.gave_up += u64::from(outcome.gave_up);
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            seeds,
-            requests,
-            crashes,
-            nested,
-            recoveries,
-            points,
-            faults,
-            gave_up,
-        } = self;
-        write!(
-            out,
-            "{seeds} seeds, {requests} requests, {points} points of possible power cuts, {crashes} crashes \
-             ({nested} in recovery), {recoveries} recoveries verified, {} faults of drives ({faults}), \
-             {gave_up} pools lost to them",
-            faults.total()
-        )
-    }
+    pub so_far: Tally,
 }
 
 /// A seed that found something.
@@ -255,7 +199,7 @@ fn run_task(task: &Task) -> Result<Outcome, Failure> {
 ///
 /// # Errors
 /// The first finding; seeds that had begun are finished, no further ones begin.
-pub fn run(options: &Options, progress: &mut dyn FnMut(&Progress)) -> Result<Summary, Failure> {
+pub fn run(options: &Options, progress: &mut dyn FnMut(&Progress)) -> Result<Tally, Failure> {
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match options.threads {
         0 => processors(),
@@ -295,7 +239,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&Progress)) -> Result<Sum
         drop(sender);
         for outcome in &receiver {
             state.done += 1;
-            state.so_far.add(&outcome);
+            state.so_far += outcome.tally;
             progress(&state);
         }
     });

@@ -10,12 +10,13 @@ use world::{Clock, Instant, Pool};
 
 use crate::client::{RECORD_KEYS, Session};
 use crate::clock::{Trace, VirtualClock};
-use crate::disk::{Faults, SimDisk, Struck};
+use crate::disk::{Faults, SimDisk};
 use crate::machine::{Machine, Stop};
 use crate::model::{Model, Trust};
 use crate::network::{Clients, Network};
 use crate::profile::{Memory, Parts, Profile};
 use crate::random::{Random, SeededEntropy};
+use crate::tally::{Count, Tally};
 use crate::verify;
 
 /// Virtual time within which anything must be done.
@@ -24,20 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// What happened in one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Requests that were answered.
-    pub requests: u64,
-    /// Power cuts and resets with work under way or unflushed.
-    pub crashes: u64,
-    /// Of those, in the middle of a recovery.
-    pub nested: u64,
-    /// Recoveries that were verified.
-    pub recoveries: u64,
-    /// Submissions and completions of drives.
-    pub points: u64,
-    /// Faults of drives that struck.
-    pub faults: Struck,
-    /// The pool could not be opened any more, and the faults of the drives excuse it.
-    pub gave_up: bool,
+    /// In numbers.
+    pub tally: Tally,
     /// Hash over all events.
     pub trace: u64,
 }
@@ -69,8 +58,10 @@ pub struct Scenario {
     points: Rc<Cell<u64>>,
     disks: Vec<SimDisk>,
     model: Rc<RefCell<Model>>,
-    outcome: Outcome,
+    tally: Rc<RefCell<Tally>>,
     operations: u64,
+    /// Of them done; cuts so frequent that nothing gets done count too.
+    done: u64,
     /// The last life ended with an orderly close.
     is_closed: bool,
 }
@@ -148,8 +139,9 @@ impl Scenario {
             points,
             disks,
             model,
-            outcome: Outcome::default(),
+            tally: Rc::default(),
             operations,
+            done: 0,
             is_closed: false,
         }
     }
@@ -161,32 +153,37 @@ impl Scenario {
     pub fn run(mut self) -> Result<Outcome, String> {
         match self.life() {
             Ok(()) => {}
-            Err(Trouble::Excused) => self.outcome.gave_up = true,
+            Err(Trouble::Excused) => self.count(Count::LostPools),
             Err(Trouble::Cut) => return Err("a power cut that nobody planned".to_string()),
             Err(Trouble::Wrong(what)) => return Err(what),
         }
+        let mut tally = *self.tally.borrow();
+        tally.add(Count::Seeds, 1);
+        tally.add(Count::Points, self.points.get());
         for disk in &self.disks {
-            self.outcome.faults += disk.struck();
+            tally.add_faults(disk.struck());
         }
-        self.outcome.points = self.points.get();
-        self.outcome.trace = self.trace.hash();
-        Ok(self.outcome)
+        Ok(Outcome {
+            tally,
+            trace: self.trace.hash(),
+        })
+    }
+
+    fn count(&self, count: Count) {
+        self.tally.borrow_mut().add(count, 1);
     }
 
     fn life(&mut self) -> Result<(), Trouble> {
         let mut running = self.first_start()?;
         let space = running.store.pool();
-        while self.outcome.requests < self.operations {
-            let before = self.outcome.requests;
+        while self.done < self.operations {
+            let before = self.done;
             let stopped = self.work(running)?;
             running = match stopped {
                 Some(running) => running,
                 None => self.recover()?,
             };
-            if self.outcome.requests == before {
-                // Cuts so frequent that nothing gets done count as work too.
-                self.outcome.requests += 1;
-            }
+            self.done = self.done.max(before + 1);
         }
         self.finish(running, space.free_bytes)
     }
@@ -255,11 +252,13 @@ impl Scenario {
         // The number of requests in all must not change what is drawn, so that a shorter run is the beginning of a
         // longer one.
         let most = self.random.pick(&[50, 300, 1000]);
-        let left = self.operations - self.outcome.requests;
+        let left = self.operations - self.done;
         let budget = self.random.between(1, most).min(left);
         let clients = self.profile.clients;
         let volumes = Volumes::new(store.clone());
         let network = self.lay_network(&machine, &volumes);
+        let answered = || self.tally.borrow().get(Count::Requests);
+        let before = answered();
         let session = Rc::new(Session {
             exec: machine.exec.clone(),
             trace: self.trace.clone(),
@@ -270,11 +269,12 @@ impl Scenario {
             model: self.model.clone(),
             profile: self.profile.clone(),
             budget: Cell::new(budget),
-            answered: Cell::new(0),
+            tally: self.tally.clone(),
             working: Cell::new(clients),
             failure: RefCell::new(None),
             busy_records: Cell::new(0),
             full: Cell::new(false),
+            full_lately: Cell::new(false),
         });
         for client in 0..clients {
             let random = self.random.fork(1000 + client as u64);
@@ -286,7 +286,7 @@ impl Scenario {
         }
         let stop = machine.run(self.deadline(), || session.is_over());
         machine.cut_at.set(None);
-        self.outcome.requests += session.answered.get();
+        self.done += answered() - before;
         if let Some(what) = session.failure.take() {
             return Err(Trouble::Wrong(what));
         }
@@ -366,14 +366,14 @@ impl Scenario {
         machine.cut_power();
         self.disks.iter().for_each(SimDisk::decay);
         self.model.borrow_mut().restart();
-        self.outcome.crashes += 1;
+        self.count(Count::Crashes);
     }
 
     /// The appliance restarts, the drives keep power: what they were told to do they still do.
     fn reset(&mut self, machine: Machine) {
         machine.switch_off();
         self.model.borrow_mut().restart();
-        self.outcome.crashes += 1;
+        self.count(Count::Crashes);
     }
 
     /// Opens the pool again, perhaps cutting the power again meanwhile, and verifies it.
@@ -381,7 +381,7 @@ impl Scenario {
         for depth in 0..3 {
             let cut = depth < 2 && self.random.per_million(self.profile.nested);
             match self.try_recover(cut) {
-                Err(Trouble::Cut) => self.outcome.nested += 1,
+                Err(Trouble::Cut) => self.count(Count::Nested),
                 other => return other,
             }
         }
@@ -417,7 +417,7 @@ impl Scenario {
         machine.cut_at.set(None);
         let running = Running { machine, store };
         self.verify(&running)?;
-        self.outcome.recoveries += 1;
+        self.count(Count::Recoveries);
         Ok(running)
     }
 
@@ -441,7 +441,7 @@ impl Scenario {
             Ok(Ok(store)) => {
                 let running = Running { machine, store };
                 self.verify(&running)?;
-                self.outcome.recoveries += 1;
+                self.count(Count::Recoveries);
                 Ok(running)
             }
             Ok(Err(_)) => Err(Trouble::Excused),

@@ -80,6 +80,16 @@ impl Struck {
         self.0[fault as usize] += 1;
     }
 
+    /// The numbers, kind by kind.
+    pub fn numbers(&self) -> impl Iterator<Item = &u64> {
+        self.0.iter()
+    }
+
+    /// The numbers, kind by kind.
+    pub fn numbers_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        self.0.iter_mut()
+    }
+
     /// All kinds together.
     #[must_use]
     pub fn total(&self) -> u64 {

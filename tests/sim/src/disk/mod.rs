@@ -22,8 +22,7 @@ use world::{BlockAddr, Buf, Clock, Disk, DiskError, DiskInfo, Geometry, Instant}
 use crate::clock::{Trace, VirtualClock};
 use crate::random::Random;
 use cache::Medium;
-use faults::Fault;
-pub use faults::{Faults, Latency, Struck};
+pub use faults::{Fault, Faults, Latency, Struck};
 use queue::{Operation, Queue, Work};
 
 /// A drive; clones are the same drive. It outlives the simulated appliance, as drives do.
@@ -126,11 +125,6 @@ impl SimDisk {
                 struck.count(Fault::Rot);
             }
         }
-    }
-
-    /// Changes how long operations take from now on.
-    pub fn set_latency(&self, latency: Latency) {
-        self.shared.state.borrow_mut().latency = latency;
     }
 
     /// How often faults struck so far.

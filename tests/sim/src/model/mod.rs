@@ -288,7 +288,7 @@ impl Model {
         }
     }
 
-    /// A write or discard that was cut into several requests was refused for lack of space: parts may have happened.
+    /// A write or discard that happens in parts was refused for lack of space: some of them may have happened.
     pub fn doubt_change(&mut self, change: &Change) {
         self.end(change.operation, Outcome::Unclear);
         if let Some(volume) = self.volumes.get_mut(&change.volume) {

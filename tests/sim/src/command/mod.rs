@@ -1,0 +1,158 @@
+//! The command line.
+
+mod campaign;
+mod ledger;
+mod minimise;
+mod worker;
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use sim::Parts;
+
+/// Runs the simulated world.
+#[derive(Parser)]
+#[command(name = "cargo xtask sim")]
+struct Arguments {
+    /// Replay this seed alone (decimal, or hexadecimal with 0x)
+    #[arg(long, value_parser = parse_seed)]
+    seed: Option<u64>,
+    /// The first seed; drawn from the time of day when absent
+    #[arg(long, value_parser = parse_seed, conflicts_with = "seed")]
+    first_seed: Option<u64>,
+    /// How many seeds
+    #[arg(long, default_value_t = 200, conflicts_with = "seed")]
+    seeds: u64,
+    /// Requests of clients for each seed
+    #[arg(long, default_value_t = 1000)]
+    operations: u64,
+    /// Leave out a part of every scenario
+    #[arg(long)]
+    without: Vec<Part>,
+    /// Processes at a time; 0 takes one for each processor
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+    /// Seconds of real time after which a seed counts as hanging
+    #[arg(long, default_value_t = 300)]
+    patience: u64,
+    /// Leave out what the ledger says was run already, by this commit and in this way
+    #[arg(long, requires = "first_seed")]
+    resume: bool,
+    /// Run every seed twice and compare the two
+    #[arg(long)]
+    twice: bool,
+    /// Print every event of the seed
+    #[arg(long, requires = "seed")]
+    verbose: bool,
+    /// Look for the smallest run of the seed that still fails
+    #[arg(long, requires = "seed")]
+    minimise: bool,
+    /// Print what was run so far
+    #[arg(long)]
+    ledger: bool,
+    /// One process of a long run: a line for each seed, up to the first failure
+    #[arg(long, hide = true, requires = "first_seed")]
+    worker: bool,
+}
+
+/// How each seed is run.
+#[derive(Clone, Debug)]
+struct Manner {
+    operations: u64,
+    without: Vec<Part>,
+    twice: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Part {
+    /// Power cuts, resets and orderly restarts
+    Restarts,
+    /// Faults of drives other than power cuts
+    Faults,
+    /// The way through a lossy network
+    Network,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Network, Self::Faults, Self::Restarts];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Restarts => "restarts",
+            Self::Faults => "faults",
+            Self::Network => "network",
+        }
+    }
+}
+
+impl Manner {
+    fn parts(&self) -> Parts {
+        Parts {
+            restarts: !self.without.contains(&Part::Restarts),
+            faults: !self.without.contains(&Part::Faults),
+            network: !self.without.contains(&Part::Network),
+        }
+    }
+
+    /// The options that ask for it.
+    fn options(&self) -> Vec<String> {
+        let mut options = vec!["--operations".to_string(), self.operations.to_string()];
+        for part in &self.without {
+            options.extend(["--without".to_string(), part.name().to_string()]);
+        }
+        if self.twice {
+            options.push("--twice".to_string());
+        }
+        options
+    }
+}
+
+fn parse_seed(text: &str) -> Result<u64, std::num::ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What keeps it from running at all; a failing seed is an exit code.
+pub fn run() -> Result<ExitCode> {
+    let mut arguments = Arguments::parse();
+    arguments.without.sort_unstable();
+    arguments.without.dedup();
+    let manner = Manner {
+        operations: arguments.operations,
+        without: arguments.without,
+        twice: arguments.twice,
+    };
+    if arguments.ledger {
+        ledger::Ledger::open()?.print();
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(seed) = arguments.seed {
+        return if arguments.minimise {
+            minimise::command(seed, &manner, arguments.patience)
+        } else {
+            Ok(worker::replay(seed, &manner, arguments.verbose))
+        };
+    }
+    let time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let first = arguments.first_seed.unwrap_or(time.as_secs() << 20);
+    if arguments.worker {
+        return Ok(worker::serve(first, arguments.seeds, &manner));
+    }
+    campaign::run(&campaign::Plan {
+        first,
+        seeds: arguments.seeds,
+        manner,
+        jobs: arguments.jobs,
+        patience: std::time::Duration::from_secs(arguments.patience),
+        resume: arguments.resume,
+    })
+}

@@ -1,0 +1,125 @@
+//! What happened in one run or in many, as numbers.
+
+use core::fmt;
+
+use crate::disk::Struck;
+
+/// A thing that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Seeds without a finding.
+    Seeds,
+    /// Requests answered.
+    Requests,
+    /// Submissions and completions of drives.
+    Points,
+    /// Power cuts and resets.
+    Crashes,
+    /// Of those, in the middle of a recovery.
+    Nested,
+    /// Recoveries verified.
+    Recoveries,
+    /// Requests refused for lack of space.
+    Refusals,
+    /// Seeds that ended because lying or damaged drives made the pool unusable.
+    LostPools,
+}
+
+const NAMES: [&str; 8] = [
+    "seeds",
+    "requests",
+    "points of possible power cuts",
+    "crashes",
+    "in recovery",
+    "recoveries verified",
+    "refused for lack of space",
+    "pools lost to drives",
+];
+
+/// Counts of everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    counts: [u64; NAMES.len()],
+    faults: Struck,
+}
+
+impl Tally {
+    /// Counts `number` more.
+    pub fn add(&mut self, count: Count, number: u64) {
+        self.counts[count as usize] += number;
+    }
+
+    /// Takes note of the faults of a drive.
+    pub(crate) fn add_faults(&mut self, faults: Struck) {
+        self.faults += faults;
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn get(&self, count: Count) -> u64 {
+        self.counts[count as usize]
+    }
+
+    /// Faults of drives of all kinds.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.faults.total()
+    }
+
+    /// All numbers in one line, for a file.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let numbers = self.counts.iter().chain(self.faults.numbers());
+        let words: Vec<String> = numbers.map(u64::to_string).collect();
+        words.join(" ")
+    }
+
+    /// The numbers of such a line.
+    #[must_use]
+    pub fn decode(line: &str) -> Option<Self> {
+        let mut tally = Self::default();
+        let own = tally.counts.iter_mut().chain(tally.faults.numbers_mut());
+        let mut words = line.split_whitespace();
+        for number in own {
+            *number = words.next()?.parse().ok()?;
+        }
+        words.next().is_none().then_some(tally)
+    }
+}
+
+impl core::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        for (own, more) in self.counts.iter_mut().zip(other.counts) {
+            *own += more;
+        }
+        self.faults += other.faults;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (count, name) in self.counts.iter().zip(NAMES) {
+            write!(out, "{count} {name}, ")?;
+        }
+        write!(out, "{} faults of drives", self.faults.total())?;
+        if self.faults.total() > 0 {
+            write!(out, " ({})", self.faults)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_holds_all_numbers() {
+        let mut tally = Tally::default();
+        tally.add(Count::Seeds, 3);
+        tally.add(Count::LostPools, 7);
+        tally.faults.count(crate::disk::Fault::Stall);
+        assert_eq!(Tally::decode(&tally.encode()), Some(tally));
+        assert_eq!(Tally::decode("1 2 three"), None);
+    }
+}
