@@ -4,12 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+mod fill;
 mod maps;
 mod oracle;
 mod random;
 mod runner;
-pub mod snapshots;
+mod snapshots;
+mod workload;
 
 pub use maps::Counts;
 pub use maps::mutant::Mutant;
-pub use runner::{Model, SNAPSHOTS, Sum, hunt, run_seeds};
+pub use runner::{FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use models::{Model, SNAPSHOTS, Sum, hunt, run_seeds};
+use models::{FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};
 
 /// Checks the store's riskiest rules on small models of them.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ struct Arguments {
 enum Name {
     /// Who owns which block
     Snapshots,
+    /// What arrives from elsewhere
+    Fill,
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,9 @@ fn main() -> ExitCode {
     let mut sound = true;
     if wanted(Name::Snapshots) {
         sound &= run(&SNAPSHOTS, &arguments);
+    }
+    if wanted(Name::Fill) {
+        sound &= run(&FILL, &arguments);
     }
     if sound {
         ExitCode::SUCCESS

@@ -21,6 +21,13 @@ pub const SNAPSHOTS: Model<crate::Counts, crate::Mutant> = Model {
     mutants: &crate::snapshots::MUTANTS,
 };
 
+/// Blocks that arrive from somewhere else.
+pub const FILL: Model<crate::Counts, crate::Mutant> = Model {
+    name: "fill",
+    run: crate::fill::run,
+    mutants: &crate::fill::MUTANTS,
+};
+
 /// What many seeds did, together.
 pub trait Sum: Default + fmt::Display {
     /// Adds what one seed did.

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use models::{Model, SNAPSHOTS, Sum, hunt, run_seeds};
+use models::{FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};
 
 /// Seeds of each model; many more at leisure, with the program.
 const SEEDS: u64 = 100;
@@ -31,4 +31,14 @@ fn snapshots_hold() {
 #[test]
 fn snapshots_notice_every_mutant() {
     kill(&SNAPSHOTS);
+}
+
+#[test]
+fn fill_holds() {
+    hold(&FILL);
+}
+
+#[test]
+fn fill_notices_every_mutant() {
+    kill(&FILL);
 }

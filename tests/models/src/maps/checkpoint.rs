@@ -32,7 +32,7 @@ impl Store {
         // After the merges, so that both sides of a collapse have their trees.
         image.begin_collapses(lab)?;
         for id in image.collapsing() {
-            for _ in 0..random.below(12) {
+            for _ in 0..random.below(5) {
                 if image.maps.contains_key(&id) {
                     image.collapse_step(lab, id)?;
                 }
@@ -44,13 +44,6 @@ impl Store {
         self.journal.drain(..self.cut);
         lab.counts.checkpoints += 1;
         Ok(std::mem::take(&mut self.cut))
-    }
-
-    /// One checkpoint from cut to publishing.
-    pub fn checkpoint(&mut self, random: &mut Random) -> Result<usize> {
-        let unfinished = self.end_checkpoint(random)?;
-        self.begin_checkpoint();
-        Ok(unfinished + self.end_checkpoint(random)?)
     }
 
     /// Whether a checkpoint has anything to do.

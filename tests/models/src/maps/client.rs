@@ -83,10 +83,14 @@ impl Store {
         Ok(id)
     }
 
-    /// Writes a block with the next birth.
-    pub fn write(&mut self, head: MapId, lba: Lba, content: Content) -> Result<()> {
-        let birth = self.tick();
-        self.write_born(head, lba, birth, content)
+    /// A volume comes back to the snapshot that it left behind; what changed elsewhere is told afterwards. Returns the head.
+    pub fn come_back(&mut self, snapshot: MapId, source: u8) -> Result<MapId> {
+        let (base, id) = (self.number(), self.number());
+        let mut head = self.child_of(snapshot, id)?;
+        head.sources |= 1 << source;
+        let base = (base, Self::blank(Kind::Base { source }, 0, head.size));
+        self.commit(Record::Entries(vec![base, (id, head)]))?;
+        Ok(id)
     }
 
     /// Writes a block with a birth drawn before (or elsewhere).

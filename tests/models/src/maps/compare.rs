@@ -21,18 +21,23 @@ impl State {
             true => self.map(old)?.seq,
             false => 0,
         };
+        Ok(self.diff_roots(lab, self.root(old)?, self.root(new)?, skip_to))
+    }
+
+    /// Same for two trees.
+    pub fn diff_roots(&self, lab: &Lab, old: Root, new: Root, skip_to: Birth) -> Vec<Lba> {
         let diff = Diff {
             lab,
-            old: self.root(old)?,
-            new: self.root(new)?,
+            old,
+            new,
             skip_to,
         };
         let mut found = Vec::new();
-        let height = diff.old.height.max(diff.new.height);
+        let height = old.height.max(new.height);
         if height > 0 {
             diff.below(height - 1, 0, &mut found);
         }
-        Ok(found)
+        found
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Mutant {
     BaseGoesWithHead,
     /// The base is never freed.
     BaseStays,
+    /// In a base, zeros next to what is not known yet make all of it zeros.
+    BaseHolesSpread,
     /// What the base does not have reads as zeros.
     RemoteReadsZeros,
     /// The base is asked before the map.
@@ -70,6 +72,8 @@ pub enum Mutant {
     SweepHeadsOnly,
     /// The origin is let go when the heads have everything.
     HydratedByHeads,
+    /// The origin is let go before what arrived is durable.
+    HydratedBeforeFlush,
     /// Births of a volume that comes back continue after its newest block, not after the snapshot it left behind.
     BiasBelowSnapshot,
 }

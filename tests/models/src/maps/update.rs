@@ -7,7 +7,7 @@ use super::delta::{Deltas, Hole};
 use super::mutant::Mutant;
 use super::pointer::{Birth, Entries, FAN, Lba, Pointer, Root, index_in, span};
 use super::reclaim::Item;
-use super::{Lab, MapId, State};
+use super::{Kind, Lab, MapId, State};
 
 /// A node in the tree that is being changed, or what stands in its place.
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ impl State {
             while root.reach() < self.map(id)?.size {
                 let mut entries = [Pointer::Never; FAN];
                 entries[0] = root.pointer;
-                root.pointer = self.write_node(lab, entries);
+                root.pointer = self.write_node(lab, id, entries);
                 root.height += 1;
             }
         }
@@ -108,9 +108,11 @@ impl State {
         lab.counts.levels_added += 1;
         // Only the topmost new level gets the new entry. Holes of its birth make the others the map's own as well: else they
         // would look like nodes of an ancestor, and nobody would free them.
-        let filler = match lab.has(Mutant::BareLevels) {
-            true => Pointer::Never,
-            false => Pointer::Hole { birth: new.birth() },
+        let inherits = self.map(id)?.parent.is_some() && !lab.has(Mutant::BareLevels);
+        let spreads = lab.has(Mutant::BaseHolesSpread);
+        let filler = match inherits || spreads {
+            true => Pointer::Hole { birth: new.birth() },
+            false => Pointer::Never,
         };
         let mut entries = [filler; FAN];
         entries[0] = root.pointer;
@@ -135,7 +137,7 @@ impl State {
             };
         }
         let root = Root {
-            pointer: self.write_node(lab, entries),
+            pointer: self.write_node(lab, id, entries),
             height,
         };
         if lba < root.reach() {
@@ -163,7 +165,7 @@ impl State {
             // A hole may seem newer: where all are holes, one with the newest birth stands for them.
             ensure!(
                 old.birth() < new.birth()
-                    || (old.is_hole() && !lab.has(Mutant::RefuseOlderThanHole)),
+                    || (old.data().is_none() && !lab.has(Mutant::RefuseOlderThanHole)),
                 "block {lba} of map {id}: {old:?} is not older than {new:?}"
             );
             self.free_old_data(lab, id, old, lba)?;
@@ -267,12 +269,19 @@ impl State {
                 self.free(lab, addr)?;
             }
         }
-        Ok(self.write_node(lab, entries))
+        Ok(self.write_node(lab, id, entries))
     }
 
-    fn write_node(&mut self, lab: &mut Lab, entries: Entries) -> Pointer {
+    fn write_node(&mut self, lab: &mut Lab, id: MapId, entries: Entries) -> Pointer {
         let birth: Birth = entries.iter().map(|entry| entry.birth()).max().unwrap_or(0);
-        if entries.iter().all(|entry| entry.is_hole()) {
+        // In a base, never-written means not known yet, which is not the same as zeros.
+        let is_base = self
+            .maps
+            .get(&id)
+            .is_some_and(|map| matches!(map.kind, Kind::Base { .. }));
+        let all_known = !is_base || lab.has(Mutant::BaseHolesSpread) || birth == 0;
+        let is_hole = |entry: &Pointer| entry.is_hole() && (all_known || *entry != Pointer::Never);
+        if entries.iter().all(is_hole) {
             return if birth == 0 {
                 Pointer::Never
             } else {
