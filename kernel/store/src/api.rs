@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use exec::Exec;
@@ -40,6 +41,8 @@ pub struct Config {
     pub nodes_max: usize,
     /// Allocation groups whose bitmaps are loaded (12 KiB each).
     pub groups_open_max: usize,
+    /// Volumes and snapshots, deleted ones that are not taken apart yet included (0.8 KiB each).
+    pub maps_max: usize,
     /// Deliberate bugs, for the simulator.
     pub mutants: Mutants,
 }
@@ -50,10 +53,13 @@ impl Config {
     pub fn for_memory(bytes: usize) -> Self {
         let deltas_max = (bytes * 2 / 5 / 64).clamp(8192, 1 << 22);
         let groups_open_max = (bytes / 24 / (12 * 1024)).clamp(16, 1024);
-        let rest = bytes.saturating_sub(deltas_max * 64 + groups_open_max * 12 * 1024);
+        let maps_max = (bytes / 8 / 800).clamp(1024, 1 << 20);
+        let own = deltas_max * 64 + groups_open_max * 12 * 1024 + maps_max * 800;
+        let rest = bytes.saturating_sub(own);
         Self {
             deltas_max,
             groups_open_max,
+            maps_max,
             nodes_max: (rest / 4300).clamp(128, 1 << 20),
             mutants: Mutants::default(),
         }
@@ -89,6 +95,31 @@ pub enum Contents {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeId(pub u64);
 
+/// Names a snapshot for as long as the pool exists; never used again after a delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(pub u64);
+
+/// What can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// A volume as it is now.
+    Volume(VolumeId),
+    /// A snapshot.
+    Snapshot(SnapshotId),
+}
+
+impl From<VolumeId> for Source {
+    fn from(id: VolumeId) -> Self {
+        Self::Volume(id)
+    }
+}
+
+impl From<SnapshotId> for Source {
+    fn from(id: SnapshotId) -> Self {
+        Self::Snapshot(id)
+    }
+}
+
 /// A volume as the catalog knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
@@ -100,10 +131,115 @@ pub struct VolumeInfo {
     pub uuid: [u8; 16],
     /// Size in bytes, a multiple of 512.
     pub size_bytes: u64,
-    /// Bytes that hold data.
+    /// Bytes that hold data, those shared with snapshots and clones included; as of the last checkpoint.
     pub allocated_bytes: u64,
     /// Nanoseconds since 1970, 0 when there was no clock.
     pub created_at_nanos: u64,
+    /// The snapshot that it was cloned from, while that exists.
+    pub origin: Option<SnapshotId>,
+    /// How many snapshots it has.
+    pub snapshots: usize,
+}
+
+/// A snapshot as the catalog knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Its number.
+    pub id: SnapshotId,
+    /// The volume that it is of.
+    pub volume: VolumeId,
+    /// Its name, unique among the snapshots of its volume.
+    pub name: String,
+    /// Identity across pools.
+    pub uuid: [u8; 16],
+    /// Size of the volume at that moment, in bytes.
+    pub size_bytes: u64,
+    /// Bytes that hold data, shared ones included; as of the last checkpoint.
+    pub allocated_bytes: u64,
+    /// Nanoseconds since 1970, 0 when there was no clock.
+    pub created_at_nanos: u64,
+}
+
+/// Who uses how much. `referenced = unique + shared`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of data that it refers to.
+    pub referenced_bytes: u64,
+    /// Of these, bytes that its deletion frees.
+    pub unique_bytes: u64,
+}
+
+impl Usage {
+    /// Bytes that something else needs as well.
+    #[must_use]
+    pub fn shared_bytes(self) -> u64 {
+        self.referenced_bytes - self.unique_bytes
+    }
+}
+
+/// A range in which two sources differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// First byte, a multiple of 4096.
+    pub offset: u64,
+    /// Bytes, a multiple of 4096.
+    pub len: u64,
+    /// Whether the newer one has zeros here and no block; otherwise it has data.
+    pub is_zero: bool,
+}
+
+/// A part of a difference.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Ascending and not touching when of the same kind.
+    pub ranges: Vec<Change>,
+    /// Where to go on, in bytes; absent at the end.
+    pub next: Option<u64>,
+}
+
+/// How far a scrub has come; the default is the beginning. Both numbers mean nothing outside the store, but may be kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ScrubPosition {
+    /// The map.
+    pub map: u64,
+    /// The block within it.
+    pub block: u64,
+}
+
+/// A block that does not hold what was written, on any drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Everybody who has it, and the byte where; empty for a block of the pool's own.
+    pub places: Vec<(Source, u64)>,
+    /// Bytes that cannot be read, at each of these places.
+    pub len: u64,
+}
+
+/// What one step of a scrub found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScrubStep {
+    /// Where the next one begins; absent when all has been seen.
+    pub next: Option<ScrubPosition>,
+    /// Blocks that were verified, of data and of maps.
+    pub blocks: u64,
+    /// What cannot be read.
+    pub damaged: Vec<Damage>,
+    /// Replicas that were bad and were written anew from good ones.
+    pub repaired: u64,
+}
+
+/// How close to full the pool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fullness {
+    /// Enough left.
+    #[default]
+    Fine,
+    /// Less than a fifth is left for data.
+    Low,
+    /// Less than a twentieth is left for data.
+    Critical,
+    /// Writes are refused; deletes and discards work.
+    Full,
 }
 
 /// Whether the pool takes writes.
@@ -132,6 +268,10 @@ pub struct PoolInfo {
     pub reserved_bytes: u64,
     /// Whether it takes writes.
     pub state: PoolState,
+    /// How close to full it is.
+    pub fullness: Fullness,
+    /// Bytes that the drives were told are not needed any more, since the pool was opened.
+    pub deallocated_bytes: u64,
     /// Checkpoints since the pool was opened.
     pub checkpoints: u64,
     /// Blocks whose tag did not match when read, since the pool was opened.
@@ -174,6 +314,14 @@ pub enum StoreError {
     OutOfRange,
     /// The request is wrong: no such volume (any more).
     NoVolume,
+    /// The request is wrong: no such snapshot (any more).
+    NoSnapshot,
+    /// The request is wrong: the snapshot is not one of this volume.
+    OtherVolume,
+    /// The request is wrong: more volumes in one instant than one journal record takes.
+    TooManyAtOnce,
+    /// The request is wrong: there are as many volumes and snapshots as memory has room for.
+    TooManyMaps,
     /// The request is wrong: the name is taken.
     NameTaken,
     /// The request is wrong: names are 1 to 63 of `a-z 0-9 . _ -` and begin with a letter or digit.
@@ -212,6 +360,10 @@ impl fmt::Display for StoreError {
                 out.write_str("beyond the end of the volume, or not in units of 512 bytes")
             }
             Self::NoVolume => out.write_str("no such volume"),
+            Self::NoSnapshot => out.write_str("no such snapshot"),
+            Self::OtherVolume => out.write_str("the snapshot is of another volume"),
+            Self::TooManyAtOnce => out.write_str("at most 60 volumes in one instant"),
+            Self::TooManyMaps => out.write_str("no memory for more volumes and snapshots"),
             Self::NameTaken => out.write_str("that name is taken"),
             Self::BadName => out
                 .write_str("a name is 1 to 63 of a-z 0-9 . _ - and begins with a letter or digit"),

@@ -6,6 +6,7 @@
 //! ```
 //! Until the superblock is durable everything that the one before refers to is untouched.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use exec::futures_util::future::{Either, select};
@@ -13,9 +14,8 @@ use world::{BLOCK_SIZE, Disk};
 use zerocopy::IntoBytes;
 
 use crate::api::StoreError;
-use crate::layout::{CatalogEntry, JournalTail, Pointer, data_tag};
+use crate::layout::{CatalogEntry, CatalogKind, JournalTail, Pointer, data_tag};
 use crate::merge::Changes;
-use crate::reclaim::Item;
 use crate::shared::{CATALOG, Mode, RECLAIM, Shared};
 use crate::update::{Batch, Update};
 
@@ -31,14 +31,14 @@ const PENDING_PAUSE: core::time::Duration = core::time::Duration::from_secs(1);
 /// Pause between checkpoints that only take deleted maps apart.
 const RECLAIM_PAUSE: core::time::Duration = core::time::Duration::from_millis(20);
 
-/// What the cut fixed.
+/// What the cut fixed, and what the checkpoint changes beside the deltas.
 pub struct Cut {
-    /// Trees that existed.
-    trees: Vec<u64>,
-    /// Of these, the deleted ones.
-    deleted: Vec<u64>,
-    /// Catalog slots whose entries changed.
-    slots: Vec<usize>,
+    /// Maps below this number existed.
+    pub next_node: u64,
+    /// Catalog slots whose entries change.
+    pub touched: BTreeSet<usize>,
+    /// Maps that are taken apart by the end of this checkpoint.
+    pub gone: Vec<u64>,
     tail: JournalTail,
 }
 
@@ -47,6 +47,7 @@ impl<D: Disk> Shared<D> {
     pub async fn run_checkpointer(&self) {
         loop {
             let wanted = self.checkpoint_wanted.wait();
+            let has_waste = self.has_waste();
             let deadline = {
                 let state = self.state.borrow();
                 if matches!(state.mode, Mode::Closed | Mode::ReadOnly(_)) {
@@ -55,7 +56,7 @@ impl<D: Disk> Shared<D> {
                 let now = self.environment.exec.now();
                 if state.checkpoints_wanted > state.checkpoints_done {
                     Some(now)
-                } else if !state.reclaim.is_empty() {
+                } else if has_waste {
                     Some(now + RECLAIM_PAUSE)
                 } else if let Some(since) = state.dirty_since {
                     Some(since + DIRTY_MAX)
@@ -94,15 +95,15 @@ impl<D: Disk> Shared<D> {
         self.flush_to(cut.1).await?;
         let tail = self.state.borrow_mut().journal.end_cut();
         cut.0.tail = tail.unwrap_or_default();
-        self.write_checkpoint(&cut.0).await
+        self.write_checkpoint(&mut cut.0).await
     }
 
     /// The rest of a checkpoint, from the merge on.
-    async fn write_checkpoint(&self, cut: &Cut) -> Result<(), StoreError> {
+    async fn write_checkpoint(&self, cut: &mut Cut) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         self.merge_all(cut, &mut batch).await?;
-        self.reclaim(RECLAIM_BUDGET).await?;
-        self.write_reclaim(&mut batch).await?;
+        self.take_apart(cut, RECLAIM_BUDGET).await?;
+        self.write_reclaim(cut, &mut batch).await?;
         let catalog = self.write_catalog(cut, &mut batch).await?;
         self.write_batch(&mut batch).await?;
         self.write_bitmaps().await?;
@@ -121,6 +122,7 @@ impl<D: Disk> Shared<D> {
                 .set(u32::from(keep) * crate::layout::SUPERBLOCK_FLAG_DEFERRED);
         })
         .await?;
+        let _publishing = self.publishing.acquire().await;
         self.publish(cut, catalog, keep);
         Ok(())
     }
@@ -141,10 +143,9 @@ impl<D: Disk> Shared<D> {
     /// Writes the checkpoint that a replay began, if there is one.
     async fn finish_early_cut(&self) -> Result<bool, StoreError> {
         let cut = self.state.borrow_mut().early_cut.take();
-        if let Some(cut) = &cut {
-            self.write_checkpoint(cut).await?;
-        }
-        Ok(cut.is_some())
+        let Some(mut cut) = cut else { return Ok(false) };
+        self.write_checkpoint(&mut cut).await?;
+        Ok(true)
     }
 
     /// Fixes in one breath what belongs to this checkpoint; also says how far the journal must be durable.
@@ -156,76 +157,88 @@ impl<D: Disk> Shared<D> {
         state.checkpoints_begun += 1;
         state.dirty_since = None;
         state.merge_percent = 0;
-        let mut trees: Vec<u64> = state.trees.keys().copied().collect();
-        trees.sort_unstable();
-        let mut slots = Vec::new();
-        let mut deleted = Vec::new();
-        for id in &trees {
-            let Some(tree) = state.trees.get_mut(id) else {
-                continue;
-            };
-            if core::mem::take(&mut tree.dirty) && *id != CATALOG {
-                slots.push(tree.slot);
-            }
-            if tree.deleted {
-                deleted.push(*id);
-                slots.push(tree.slot);
+        let [active, frozen] = &mut state.changed;
+        core::mem::swap(active, frozen);
+        let mut touched = BTreeSet::new();
+        for id in core::mem::take(&mut state.dirty_trees) {
+            if let Some(tree) = state.trees.get_mut(&id) {
+                tree.dirty = false;
+                touched.insert(tree.slot);
             }
         }
         let cut = Cut {
-            trees,
-            deleted,
-            slots,
+            next_node: state.next_node,
+            touched,
+            gone: Vec::new(),
             tail: JournalTail::default(),
         };
         (cut, state.journal.begin_cut())
     }
 
-    async fn merge_all(&self, cut: &Cut, batch: &mut Batch) -> Result<(), StoreError> {
+    /// Gives every map that existed at the cut what the frozen deltas say of it, parents first.
+    async fn merge_all(&self, cut: &mut Cut, batch: &mut Batch) -> Result<(), StoreError> {
         let mut changes = Changes::sorted(self).await;
-        while let Some(tree) = changes.next_tree(self) {
-            let gone = !cut.trees.contains(&tree) || cut.deleted.contains(&tree);
-            if gone {
-                changes.drop_tree(self, tree);
-                continue;
-            }
-            let start = {
+        let mut after = 0;
+        loop {
+            let changed = changes.next_tree(self);
+            let next = {
                 let state = self.state.borrow();
-                state
-                    .trees
-                    .get(&tree)
-                    .map(|tree| (tree.root(), tree.height()))
+                let inheriting = state.inheriting.range(after..cut.next_node).next().copied();
+                inheriting.into_iter().chain(changed).min()
             };
-            let Some(start) = start else { continue };
-            let mut update = Update::new(self, batch, tree, start);
-            changes.merge_tree(self, tree, &mut update).await?;
+            let Some(id) = next else { break };
+            after = id + 1;
+            self.merge_one(cut, id, changed == Some(id), &mut changes, batch)
+                .await?;
+        }
+        self.state.borrow_mut().merge_percent = 100;
+        Ok(())
+    }
+
+    async fn merge_one(
+        &self,
+        cut: &mut Cut,
+        id: u64,
+        is_changed: bool,
+        changes: &mut Changes,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let start = {
+            let state = self.state.borrow();
+            state.trees.get(&id).map(|tree| {
+                // Nobody will ever look at it again, and no map began as this one.
+                let is_waste =
+                    tree.kind_at_cut() == CatalogKind::Hidden && tree.children.is_empty();
+                let own = (tree.root(), tree.height(), tree.entry.blocks.get());
+                (is_waste, state.inherited_root(id).unwrap_or(own))
+            })
+        };
+        let Some((is_waste, (mut root, mut height, mut blocks))) = start else {
+            log::error!("there are changes of map {id}, which does not exist");
+            return Err(StoreError::DamagedPool);
+        };
+        if is_changed && is_waste {
+            changes.drop_tree(self, id);
+        } else if is_changed {
+            let mut update = Update::new(self, batch, id, (root, height));
+            changes.merge_tree(self, id, &mut update).await?;
             update.finish().await?;
-            let (root, height) = (update.root, update.height);
-            let (added, removed) = (update.added, update.removed);
-            let mut state = self.state.borrow_mut();
-            if let Some(tree) = state.trees.get_mut(&tree) {
-                let blocks = (tree.entry.blocks.get() + added).saturating_sub(removed);
-                tree.entry.blocks = blocks.into();
-                // Readers use it only when the checkpoint is published: until then the frozen deltas hide what it changed.
-                tree.merged = Some((root, height));
-            }
+            (root, height) = (update.root, update.height);
+            blocks = (blocks + update.added).saturating_sub(update.removed);
         }
-        let mut state = self.state.borrow_mut();
-        for id in &cut.deleted {
-            let Some(tree) = state.trees.get(id) else {
-                continue;
-            };
-            let (root, height) = (tree.root(), tree.height());
-            if root.kind() == crate::layout::Kind::Node && height > 0 {
-                state.reclaim.push(Item::new(root, height - 1, *id));
-            }
+        let state = &mut *self.state.borrow_mut();
+        if let Some(tree) = state.trees.get_mut(&id) {
+            tree.entry.blocks = blocks.into();
+            // Readers use it only when the checkpoint is published: until then the frozen deltas hide what it changed.
+            tree.merged = Some((root, height));
+            cut.touched.insert(tree.slot);
         }
-        state.merge_percent = 100;
+        state.merged.push(id);
         Ok(())
     }
 
     /// Writes the reclaim queue into its map, if it changed.
-    async fn write_reclaim(&self, batch: &mut Batch) -> Result<(), StoreError> {
+    async fn write_reclaim(&self, cut: &mut Cut, batch: &mut Batch) -> Result<(), StoreError> {
         let (blocks, before, start) = {
             let mut state = self.state.borrow_mut();
             if !core::mem::take(&mut state.reclaim.dirty) {
@@ -254,9 +267,12 @@ impl<D: Disk> Shared<D> {
         }
         update.finish().await?;
         let merged = (update.root, update.height);
-        if let Some(tree) = self.state.borrow_mut().trees.get_mut(&RECLAIM) {
+        let state = &mut *self.state.borrow_mut();
+        if let Some(tree) = state.trees.get_mut(&RECLAIM) {
             tree.merged = Some(merged);
+            cut.touched.insert(tree.slot);
         }
+        state.merged.push(RECLAIM);
         Ok(())
     }
 
@@ -266,25 +282,10 @@ impl<D: Disk> Shared<D> {
         cut: &Cut,
         batch: &mut Batch,
     ) -> Result<(Pointer, u8), StoreError> {
-        let (mut blocks, start) = {
-            let state = self.state.borrow();
-            // Taking maps apart changes counts of volumes that were not merged and had not changed at the cut.
-            let changed = state.trees.values();
-            let changed = changed.filter(|tree| tree.merged.is_some() || tree.dirty);
-            let slots = changed
-                .map(|tree| tree.slot)
-                .chain(cut.slots.iter().copied());
-            let blocks: Vec<u64> = slots.map(|slot| slot as u64 / 8).collect();
-            (
-                blocks,
-                state
-                    .trees
-                    .get(&CATALOG)
-                    .map(|tree| (tree.root(), tree.height())),
-            )
-        };
-        blocks.sort_unstable();
+        let mut blocks: Vec<u64> = cut.touched.iter().map(|slot| *slot as u64 / 8).collect();
         blocks.dedup();
+        let start =
+            (self.state.borrow().trees.get(&CATALOG)).map(|tree| (tree.root(), tree.height()));
         let mut pointers = Vec::with_capacity(blocks.len());
         for lba in blocks {
             let block = self.catalog_block(cut, lba);
@@ -306,16 +307,11 @@ impl<D: Disk> Shared<D> {
             .enumerate()
         {
             let slot = usize::try_from(lba).unwrap_or(usize::MAX).saturating_mul(8) + index;
-            let Some(Some(id)) = state.slots.get(slot) else {
-                continue;
-            };
-            if cut.deleted.contains(id) || !cut.trees.contains(id) {
-                continue;
+            let id = state.directory.in_slot(slot);
+            let id = id.filter(|id| *id < cut.next_node && !cut.gone.contains(id));
+            if let Some(tree) = id.and_then(|id| state.trees.get(&id)) {
+                room.copy_from_slice(tree.entry_at_cut().as_bytes());
             }
-            let Some(tree) = state.trees.get(id) else {
-                continue;
-            };
-            room.copy_from_slice(tree.entry_at_cut().as_bytes());
         }
         block
     }
@@ -337,21 +333,30 @@ impl<D: Disk> Shared<D> {
     fn publish(&self, cut: &Cut, catalog: (Pointer, u8), keep: bool) {
         let deltas = self.deltas_max;
         let state = &mut *self.state.borrow_mut();
-        for tree in state.trees.values_mut() {
-            tree.at_cut = None;
+        for id in core::mem::take(&mut state.merged) {
+            let Some(tree) = state.trees.get_mut(&id) else {
+                continue;
+            };
             if let Some((root, height)) = tree.merged.take() {
                 tree.entry.root = root;
                 tree.entry.height = height;
+            }
+            tree.source = None;
+            state.inheriting.remove(&id);
+        }
+        for id in core::mem::take(&mut state.kept_entries) {
+            if let Some(tree) = state.trees.get_mut(&id) {
+                tree.at_cut = None;
             }
         }
         if let Some(tree) = state.trees.get_mut(&CATALOG) {
             (tree.entry.root, tree.entry.height) = catalog;
         }
-        for id in &cut.deleted {
-            if let Some(tree) = state.trees.remove(id) {
-                state.slots[tree.slot] = None;
-            }
-        }
+        cut.gone.iter().for_each(|id| state.remove_tree(*id));
+        state.changed[1].clear();
+        // Maps that were made since the cut: what they began as may have a root of its own now.
+        let made: Vec<u64> = state.inheriting.iter().copied().collect();
+        made.into_iter().for_each(|id| state.inherit(id));
         state.frozen.clear();
         state.space.publish(keep);
         state.journal.tail = cut.tail;

@@ -20,22 +20,28 @@
 
 extern crate alloc;
 
+mod apart;
 mod api;
 mod bitmap;
 mod cache;
+mod catalog;
 mod check;
 mod checkpoint;
 mod chunks;
 mod commit;
 mod complete;
 mod delta;
+mod diff;
+mod directory;
 mod format;
 mod groups;
 mod inspect;
 mod io;
 mod journal;
 mod layout;
+mod lineage;
 mod load;
+mod lockstep;
 mod map;
 mod merge;
 mod mutant;
@@ -45,17 +51,21 @@ mod reclaim;
 mod records;
 mod recover;
 mod replay;
+mod scrub;
 mod shared;
+mod snapshots;
 mod space;
 mod store;
 mod tag;
+mod trim;
 mod update;
 mod volumes;
 mod write;
 
 pub use api::{
-    Config, Contents, Environment, FormatOptions, PoolInfo, PoolState, Span, StoreError, VolumeId,
-    VolumeInfo,
+    Change, Changes, Config, Contents, Damage, Environment, FormatOptions, Fullness, PoolInfo,
+    PoolState, ScrubPosition, ScrubStep, SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage,
+    VolumeId, VolumeInfo,
 };
 pub use check::{CheckOptions, Finding, Owner, Summary, check};
 pub use mutant::{Mutant, Mutants};

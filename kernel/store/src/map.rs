@@ -1,11 +1,12 @@
 //! Looking blocks up: the deltas first, then the map's nodes from the root down.
 
 use arrayvec::ArrayVec;
-use world::{BLOCK_SIZE, Buf, Disk};
+use world::{BLOCK_SIZE, Buf, Disk, DiskError};
 
 use crate::api::StoreError;
 use crate::delta::key;
 use crate::layout::{FAN, Kind, Pointer, get_pointer, node_tag};
+use crate::lineage::Place;
 use crate::shared::{Shared, State};
 
 /// The pointers of one buffer's blocks.
@@ -34,12 +35,13 @@ pub struct Missing {
 }
 
 impl State {
-    /// What the map of the last checkpoint says of `lba`.
-    pub fn find_in_map(&mut self, tree: u64, lba: u64) -> Result<Pointer, Missing> {
-        let Some(tree) = self.trees.get(&tree) else {
-            return Ok(Pointer::NEVER);
-        };
-        let (mut pointer, mut level) = (tree.root(), tree.height());
+    /// What the nodes of the last checkpoint say of `lba`.
+    fn find_in_nodes(
+        &mut self,
+        (root, height): (Pointer, u8),
+        lba: u64,
+    ) -> Result<Pointer, Missing> {
+        let (mut pointer, mut level) = (root, height);
         if lba >= reach(level) {
             return Ok(Pointer::NEVER);
         }
@@ -59,10 +61,16 @@ impl State {
         count: usize,
         out: &mut Pointers,
     ) -> Result<(), Missing> {
+        let layers = self.layers(tree);
+        let last = layers.last().and_then(|last| self.trees.get(last));
+        let start = last.map_or_else(Default::default, |tree| (tree.root(), tree.height()));
         for at in lba + out.len() as u64..lba + count as u64 {
-            let pointer = match self.find_delta(key(tree, at)) {
+            let delta = layers
+                .iter()
+                .find_map(|tree| self.find_delta(key(*tree, at)));
+            let pointer = match delta {
                 Some(pointer) => pointer,
-                None => self.find_in_map(tree, at)?,
+                None => self.find_in_nodes(start, at)?,
             };
             out.push(pointer);
         }
@@ -72,14 +80,23 @@ impl State {
 
 impl<D: Disk> Shared<D> {
     /// The current pointers of `count` blocks (at most a buffer's) from `lba` on, all of one moment.
-    pub async fn lookup(&self, tree: u64, lba: u64, count: usize) -> Result<Pointers, StoreError> {
+    ///
+    /// # Errors
+    /// A drive's; `NoVolume` when what is looked at was deleted.
+    pub async fn lookup(
+        &self,
+        place: Place,
+        lba: u64,
+        count: usize,
+    ) -> Result<Pointers, StoreError> {
         let mut unreadable = None;
         loop {
             let mut out = Pointers::new();
-            let found = self
-                .state
-                .borrow_mut()
-                .find_blocks(tree, lba, count, &mut out);
+            let found = {
+                let state = &mut *self.state.borrow_mut();
+                let tree = state.tree_at(place).ok_or(StoreError::NoVolume)?.id();
+                state.find_blocks(tree, lba, count, &mut out)
+            };
             let Err(missing) = found else { return Ok(out) };
             if let Err(error) = self.load_node(missing).await {
                 // A checkpoint may have freed the node meanwhile; then the next look leads elsewhere.
@@ -100,6 +117,9 @@ impl<D: Disk> Shared<D> {
     }
 
     /// Reads a node from the first replica that holds it undamaged.
+    ///
+    /// # Errors
+    /// `DamagedPool` when no replica does; a drive's own error when one did not answer.
     pub async fn read_node(&self, missing: Missing, buf: &mut Buf) -> Result<(), StoreError> {
         let Missing { pointer, level } = missing;
         let expected = |bytes: &[u8; BLOCK_SIZE]| {
@@ -111,6 +131,7 @@ impl<D: Disk> Shared<D> {
                 bytes,
             ) == pointer.tag()
         };
+        let mut verdict = StoreError::DamagedPool;
         for replica in self.replicas(pointer.addr())? {
             let (back, result) = self
                 .read_replica(replica, pointer.addr(), core::mem::take(buf))
@@ -119,15 +140,17 @@ impl<D: Disk> Shared<D> {
             if buf.is_empty() {
                 *buf = Buf::from_heap(1);
             }
-            if result.is_ok() && expected(buf.block(0)) {
-                return Ok(());
+            match result {
+                Ok(()) if expected(buf.block(0)) => return Ok(()),
+                Ok(()) | Err(DiskError::Media) => log::warn!(
+                    "map node {:#x} is damaged on drive {}",
+                    pointer.addr(),
+                    replica.device
+                ),
+                // That says nothing about the node.
+                Err(error) => verdict = error.into(),
             }
-            log::warn!(
-                "map node {:#x} is damaged on drive {}",
-                pointer.addr(),
-                replica.device
-            );
         }
-        Err(StoreError::DamagedPool)
+        Err(verdict)
     }
 }

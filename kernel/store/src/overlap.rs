@@ -12,7 +12,7 @@ use crate::mutant::Mutants;
 #[derive(Clone, Copy)]
 struct Entry {
     ticket: u64,
-    tree: u64,
+    volume: u64,
     start: u64,
     end: u64,
 }
@@ -26,43 +26,44 @@ pub struct InFlight {
 
 impl InFlight {
     /// Enters a range of blocks at once and waits until nothing that came earlier overlaps it.
-    pub async fn enter(&self, tree: u64, start: u64, end: u64, mutants: Mutants) -> Turn<'_> {
-        let ticket = {
-            let (next, entries) = &mut *self.entries.borrow_mut();
-            *next += 1;
-            entries.push(Entry {
-                ticket: *next,
-                tree,
-                start,
-                end,
-            });
-            *next
-        };
-        let turn = Turn {
-            table: self,
-            ticket,
-        };
-        while !mutants.no_overlap_rule() && self.is_blocked(ticket, tree, start, end) {
-            self.changed.wait().await;
-        }
+    pub async fn enter(&self, volume: u64, start: u64, end: u64, mutants: Mutants) -> Turn<'_> {
+        let turn = self.stand(volume, start, end);
+        turn.reached(mutants).await;
         turn
     }
 
-    fn is_blocked(&self, ticket: u64, tree: u64, start: u64, end: u64) -> bool {
+    /// Enters a range of blocks; its turn comes later.
+    pub fn stand(&self, volume: u64, start: u64, end: u64) -> Turn<'_> {
+        let (last, entries) = &mut *self.entries.borrow_mut();
+        *last += 1;
+        let entry = Entry {
+            ticket: *last,
+            volume,
+            start,
+            end,
+        };
+        entries.push(entry);
+        Turn { table: self, entry }
+    }
+
+    fn is_blocked(&self, entry: &Entry) -> bool {
         let overlaps = |other: &Entry| {
-            other.ticket < ticket && other.tree == tree && other.start < end && start < other.end
+            other.ticket < entry.ticket
+                && other.volume == entry.volume
+                && other.start < entry.end
+                && entry.start < other.end
         };
         self.entries.borrow().1.iter().any(overlaps)
     }
 
-    /// Waits until no change of `tree` is under way.
-    pub async fn drained(&self, tree: u64) {
+    /// Waits until no change of `volume` is under way.
+    pub async fn drained(&self, volume: u64) {
         while self
             .entries
             .borrow()
             .1
             .iter()
-            .any(|entry| entry.tree == tree)
+            .any(|entry| entry.volume == volume)
         {
             self.changed.wait().await;
         }
@@ -79,7 +80,16 @@ impl InFlight {
 /// A range that is being changed; leaves the table when dropped.
 pub struct Turn<'a> {
     table: &'a InFlight,
-    ticket: u64,
+    entry: Entry,
+}
+
+impl Turn<'_> {
+    /// Waits until nothing that came earlier overlaps.
+    pub async fn reached(&self, mutants: Mutants) {
+        while !mutants.no_overlap_rule() && self.table.is_blocked(&self.entry) {
+            self.table.changed.wait().await;
+        }
+    }
 }
 
 impl Drop for Turn<'_> {
@@ -88,7 +98,7 @@ impl Drop for Turn<'_> {
             .entries
             .borrow_mut()
             .1
-            .retain(|entry| entry.ticket != self.ticket);
+            .retain(|entry| entry.ticket != self.entry.ticket);
         self.table.changed.notify();
     }
 }

@@ -7,6 +7,7 @@ use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::api::{Span, StoreError};
 use crate::layout::{Kind, Pointer, data_tag};
+use crate::lineage::Place;
 use crate::map::Pointers;
 use crate::shared::Shared;
 
@@ -26,17 +27,17 @@ impl<D: Disk> Shared<D> {
     /// Reads the blocks that `span` touches.
     pub async fn read_span(
         &self,
-        tree: u64,
+        place: Place,
         span: Span,
         into: Buf,
     ) -> (Buf, Result<(), StoreError>) {
         let lineage = {
             let state = self.state.borrow();
-            match state
+            let lineage = state
                 .require_open()
-                .and(state.check_range(tree, span.offset, span.len.into()))
-            {
-                Ok(()) => state.lineage(tree),
+                .and_then(|()| state.check_range(place, span.offset, span.len.into()));
+            match lineage {
+                Ok(tree) => tree.entry.lineage_uuid,
                 Err(error) => return (into, Err(error)),
             }
         };
@@ -45,19 +46,19 @@ impl<D: Disk> Shared<D> {
             into.blocks(),
             "a buffer of another size than its span"
         );
-        self.read_blocks(tree, lineage, span.offset / BLOCK_SIZE as u64, into)
+        self.read_blocks(place, lineage, span.offset / BLOCK_SIZE as u64, into)
             .await
     }
 
     /// Reads the blocks from `lba` on that fit into `into`, and verifies each.
     pub async fn read_blocks(
         &self,
-        tree: u64,
+        place: Place,
         lineage: [u8; 16],
         lba: u64,
         into: Buf,
     ) -> (Buf, Result<(), StoreError>) {
-        let pointers = match self.lookup(tree, lba, into.blocks()).await {
+        let pointers = match self.lookup(place, lba, into.blocks()).await {
             Ok(pointers) => pointers,
             Err(error) => return (into, Err(error)),
         };
@@ -79,11 +80,11 @@ impl<D: Disk> Shared<D> {
         }
         // Most reads are one piece, and need no list.
         if let [piece] = &mut pieces[..] {
-            self.read_piece(tree, lineage, lba, piece).await;
+            self.read_piece(place, lineage, lba, piece).await;
         } else {
             let reads = pieces
                 .iter_mut()
-                .map(|piece| self.read_piece(tree, lineage, lba, piece));
+                .map(|piece| self.read_piece(place, lineage, lba, piece));
             join_all(reads).await;
         }
         let mut result = Ok(());
@@ -94,7 +95,7 @@ impl<D: Disk> Shared<D> {
         (rest, result)
     }
 
-    async fn read_piece(&self, tree: u64, lineage: [u8; 16], lba: u64, piece: &mut Piece) {
+    async fn read_piece(&self, place: Place, lineage: [u8; 16], lba: u64, piece: &mut Piece) {
         if piece.pointers[0].is_hole() {
             piece.buf.zero();
             return;
@@ -122,7 +123,7 @@ impl<D: Disk> Shared<D> {
             let at = lba + (piece.first + index) as u64;
             let pointer = piece.pointers[index];
             let result = self
-                .read_one(tree, lineage, at, pointer, &mut piece.buf, index)
+                .read_one(place, lineage, at, pointer, &mut piece.buf, index)
                 .await;
             piece.result = piece.result.and(result);
         }
@@ -140,7 +141,7 @@ impl<D: Disk> Shared<D> {
     /// Reads one block the careful way: every replica, and if none matches, look again where it is.
     async fn read_one(
         &self,
-        tree: u64,
+        place: Place,
         lineage: [u8; 16],
         lba: u64,
         mut pointer: Pointer,
@@ -176,17 +177,14 @@ impl<D: Disk> Shared<D> {
                     Err(disk) => error = StoreError::Disk(disk),
                 }
             }
-            let again = self.lookup(tree, lba, 1).await?[0];
+            let again = self.lookup(place, lba, 1).await?[0];
             if again == pointer {
                 break;
             }
             pointer = again;
         }
         self.damaged_reads.set(self.damaged_reads.get() + 1);
-        log::error!(
-            "block {lba} of volume {tree} at {:#x}: {error}",
-            pointer.addr()
-        );
+        log::error!("block {lba} of {place:?} at {:#x}: {error}", pointer.addr());
         Err(error)
     }
 }

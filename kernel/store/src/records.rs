@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::api::StoreError;
+use crate::lineage::Place;
 use crate::shared::{RECORDS, Shared};
 
 /// The longest key in bytes.
@@ -31,7 +32,9 @@ impl<D: Disk> Shared<D> {
         let Some(slot) = slot else { return Ok(None) };
         // Not from the pool, here and below: nobody waits for a page, or for the journal, while holding one.
         let page = Buf::from_heap(1);
-        let (page, result) = self.read_blocks(RECORDS, self.pool_uuid, slot, page).await;
+        let (page, result) = self
+            .read_blocks(Place::Map(RECORDS), self.pool_uuid, slot, page)
+            .await;
         result.map_err(|_| StoreError::DamagedPool)?;
         // A slot that was emptied meanwhile reads as zeros.
         Ok(decode(page.block(0))

@@ -9,17 +9,13 @@ use alloc::vec::Vec;
 use exec::join_all;
 use hashbrown::HashMap;
 use world::{BLOCK_SIZE, Buf, Disk};
-use zerocopy::FromBytes;
 
 use crate::api::StoreError;
 use crate::delta::{Hole, Point, key};
-use crate::layout::{
-    CatalogEntry, CatalogKind, Class, JournalTail, Kind, MOUNTS_MAX, Pointer, Record,
-};
-use crate::map::reach;
+use crate::layout::{CatalogEntry, CatalogKind, Class, JournalTail, MOUNTS_MAX, Pointer, Record};
 use crate::read::is_block;
 use crate::replay::{Frame, Reader};
-use crate::shared::{CATALOG, Handle, RECLAIM, RECORDS, Shared, State, Tree};
+use crate::shared::{Handle, Shared, State};
 use crate::space::group_of;
 use crate::tag::Tag;
 
@@ -98,8 +94,9 @@ impl<D: Disk> Shared<D> {
                         self.adopt_group(group, entry)?;
                         groups.push(group);
                     }
-                    Record::Control(entry) => {
-                        lineages.insert(entry.id.get(), entry.lineage_uuid);
+                    Record::Control(entries) => {
+                        let new = entries.iter();
+                        lineages.extend(new.map(|entry| (entry.id.get(), entry.lineage_uuid)));
                     }
                     Record::Write {
                         tree,
@@ -242,10 +239,7 @@ impl<D: Disk> Shared<D> {
     async fn replay_record(&self, record: Record) -> Result<(), StoreError> {
         match record {
             Record::Group { group, entry } => self.adopt_group(group, entry),
-            Record::Control(entry) => {
-                self.state.borrow_mut().replay_control(&entry);
-                Ok(())
-            }
+            Record::Control(entries) => self.state.borrow_mut().replay_control(&entries),
             Record::Hole {
                 tree,
                 lba,
@@ -263,6 +257,8 @@ impl<D: Disk> Shared<D> {
                     log::error!("a journal frame needs more memory than is configured");
                     return Err(StoreError::Unsupported);
                 }
+                state.require_head(tree)?;
+                state.changed[0].insert(tree);
                 state.active.insert_hole(hole);
                 Ok(())
             }
@@ -274,6 +270,8 @@ impl<D: Disk> Shared<D> {
                 tags,
             } => {
                 let state = &mut *self.state.borrow_mut();
+                state.require_head(tree)?;
+                state.changed[0].insert(tree);
                 for (index, tag) in (0..).zip(tags) {
                     // A frame may write a block many times, so only here it shows how much room it needs.
                     let old = state.active.find(key(tree, lba + index));
@@ -299,119 +297,37 @@ impl<D: Disk> Shared<D> {
             }
         }
     }
-
-    /// Loads the catalog, the reclaim queue and the records' keys from the last checkpoint.
-    pub async fn load_catalog(&self) -> Result<(), StoreError> {
-        for block in self.internal_blocks(CATALOG).await? {
-            let mut state = self.state.borrow_mut();
-            for (index, bytes) in block.1.chunks_exact(size_of::<CatalogEntry>()).enumerate() {
-                let slot = usize::try_from(block.0).unwrap_or(0) * 8 + index;
-                let entry = CatalogEntry::read_from_bytes(bytes).unwrap_or_default();
-                if entry == CatalogEntry::default() {
-                    continue;
-                }
-                // Maps of the store itself are small; nothing walks a large one block by block.
-                let internal_height = entry.kind() == CatalogKind::Internal && entry.height > 3;
-                let known = state.trees.contains_key(&entry.id.get());
-                if !entry.is_sound() || internal_height || known {
-                    return Err(StoreError::DamagedPool);
-                }
-                if entry.kind() != CatalogKind::Free {
-                    state.insert_tree(entry, Some(slot));
-                }
-            }
-        }
-        for id in [RECLAIM, RECORDS] {
-            let mut state = self.state.borrow_mut();
-            if !state.trees.contains_key(&id) {
-                let mut entry = CatalogEntry::new(id, CatalogKind::Internal);
-                entry.lineage_uuid = self.pool_uuid;
-                state.insert_tree(entry, None);
-            }
-        }
-        for (_, block) in self.internal_blocks(RECLAIM).await? {
-            self.state.borrow_mut().reclaim.decode(&block);
-        }
-        Ok(())
-    }
-
-    /// All blocks of an internal map, with their numbers.
-    pub async fn internal_blocks(
-        &self,
-        tree: u64,
-    ) -> Result<Vec<(u64, [u8; BLOCK_SIZE])>, StoreError> {
-        let height = self.state.borrow().trees.get(&tree).map_or(0, Tree::height);
-        let pool = self.pool_uuid;
-        let mut blocks = Vec::new();
-        let end = if height == 0 { 0 } else { reach(height) };
-        let mut lba = 0;
-        while lba < end.max(self.state.borrow().internal_end(tree)) {
-            let pointer = self.lookup(tree, lba, 1).await?[0];
-            if pointer.kind() == Kind::Data {
-                let (buf, result) = self.read_blocks(tree, pool, lba, Buf::from_heap(1)).await;
-                result.map_err(|_| StoreError::DamagedPool)?;
-                blocks.push((lba, *buf.block(0)));
-            }
-            lba += 1;
-        }
-        Ok(blocks)
-    }
 }
 
 impl State {
-    /// One more than the last block of an internal map that the deltas know.
-    fn internal_end(&self, tree: u64) -> u64 {
-        let points = self.active.points().iter().chain(self.frozen.points());
-        let mine = points.map(|point| crate::delta::split_key(point.key));
-        let mine = mine.filter(|(of, _)| *of == tree);
-        mine.map(|(_, lba)| lba + 1).max().unwrap_or(0)
-    }
-
-    /// Adds a tree in `slot`, or in the first free one.
-    pub fn insert_tree(&mut self, entry: CatalogEntry, slot: Option<usize>) {
-        let id = entry.id.get();
-        let dirty = slot.is_none();
-        let slot = slot.unwrap_or_else(|| {
-            self.slots
-                .iter()
-                .position(Option::is_none)
-                .unwrap_or(self.slots.len())
-        });
-        if self.slots.len() <= slot {
-            self.slots.resize(slot + 1, None);
-        }
-        self.slots[slot] = Some(id);
-        self.next_node = self.next_node.max(id + 1);
-        let tree = Tree {
-            entry,
-            slot,
-            dirty,
-            at_cut: None,
-            merged: None,
-            leaving: false,
-            deleted: false,
-        };
-        self.trees.insert(id, tree);
-    }
-
     /// Applies a catalog change from the journal.
-    fn replay_control(&mut self, new: &CatalogEntry) {
-        let id = new.id.get();
-        let deleted = new.kind() == CatalogKind::Free;
-        self.next_node = self.next_node.max(id + 1);
-        match self.trees.get_mut(&id) {
-            Some(tree) if deleted => tree.deleted = true,
-            Some(tree) => {
-                if self.checkpoints_begun > self.checkpoints_done {
-                    tree.keep_entry_of_cut();
-                }
-                tree.entry.size_bytes = new.size_bytes;
-                tree.entry.set_name(new.name());
-                tree.dirty = true;
+    fn replay_control(&mut self, entries: &[CatalogEntry]) -> Result<(), StoreError> {
+        for (index, entry) in entries.iter().enumerate() {
+            let parent = entry.parent.get();
+            let is_known = parent == 0
+                || self.trees.contains_key(&parent)
+                || entries[..index]
+                    .iter()
+                    .any(|other| other.id.get() == parent);
+            let is_new = !self.trees.contains_key(&entry.id.get());
+            if is_new && (!is_known || entry.kind() != CatalogKind::Head) {
+                log::error!("the journal changes map {}, which cannot be", entry.id);
+                return Err(StoreError::DamagedPool);
             }
-            None if deleted => {}
-            None => self.insert_tree(new.clone(), None),
         }
+        self.apply(entries);
+        Ok(())
+    }
+
+    /// The journal changes only what can be changed.
+    fn require_head(&self, id: u64) -> Result<(), StoreError> {
+        let tree = self.trees.get(&id);
+        let kinds = [CatalogKind::Head, CatalogKind::Internal];
+        if tree.is_some_and(|tree| kinds.contains(&tree.kind())) {
+            return Ok(());
+        }
+        log::error!("the journal writes to map {id}, which is no volume");
+        Err(StoreError::DamagedPool)
     }
 }
 
@@ -422,4 +338,6 @@ pub fn spawn<D: Disk + 'static>(shared: &Handle<D>) {
     exec.spawn(async move { writer.run_writer().await });
     let checkpointer = shared.clone();
     exec.spawn(async move { checkpointer.run_checkpointer().await });
+    let trimmer = shared.clone();
+    exec.spawn(async move { trimmer.run_trimmer().await });
 }

@@ -1,18 +1,20 @@
 //! What all parts of the store share.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use exec::{Notify, Semaphore};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
-use crate::api::{Config, Environment, PoolState, StoreError};
+use crate::api::{Config, Environment, Fullness, PoolState, StoreError};
 use crate::cache::NodeCache;
 use crate::checkpoint::Cut;
 use crate::delta::DeltaTable;
+use crate::directory::Directory;
 use crate::journal::Journal;
 use crate::layout::{CatalogEntry, CatalogKind, Pointer, Regions, Superblock, first_birth};
 use crate::overlap::InFlight;
@@ -51,7 +53,10 @@ pub struct Shared<D> {
     pub unflushed: Vec<Cell<bool>>,
     /// Held while drives are flushed.
     pub flushing: Semaphore,
+    /// Held while a checkpoint is published: blocks that are in use stay what they are for whoever holds it.
+    pub publishing: Semaphore,
     pub damaged_reads: Cell<u64>,
+    pub deallocated_bytes: Cell<u64>,
 }
 
 /// State that changes in one breath, never borrowed across an await.
@@ -69,8 +74,17 @@ pub struct State {
     /// Is being merged by the running checkpoint.
     pub frozen: DeltaTable,
     pub trees: HashMap<u64, Tree>,
-    /// Which catalog slot holds which tree.
-    pub slots: Vec<Option<u64>>,
+    /// Volumes and snapshots by number and name, and catalog slots.
+    pub directory: Directory,
+    /// Maps without a root of their own (see [`Tree::source`]).
+    pub inheriting: BTreeSet<u64>,
+    /// Maps that the active and the frozen deltas have changes of.
+    pub changed: [HashSet<u64>; 2],
+    /// Maps whose entries differ from the catalog's.
+    pub dirty_trees: Vec<u64>,
+    /// Maps whose entries of the cut are kept, and maps that got a new root, for the running checkpoint.
+    pub kept_entries: Vec<u64>,
+    pub merged: Vec<u64>,
     pub reclaim: Reclaim,
     /// Records: slot by key.
     pub records: HashMap<String, u64>,
@@ -106,7 +120,7 @@ pub enum Mode {
     Closed,
 }
 
-/// One map: a volume's, or one of the store's own.
+/// One map: of a volume, a snapshot, something deleted, or one of the store's own.
 #[derive(Clone)]
 pub struct Tree {
     /// Entry as clients see it; root and height are those of the last checkpoint.
@@ -121,11 +135,34 @@ pub struct Tree {
     pub merged: Option<(Pointer, u8)>,
     /// Being deleted: takes no new requests, but some may be under way.
     pub leaving: bool,
-    /// Deleted; its space goes to the reclaim queue at the next checkpoint.
-    pub deleted: bool,
+    /// The map that says what this one's own changes do not say; absent once a checkpoint gave it a root of its own.
+    pub source: Option<u64>,
+    /// Maps that began as this one.
+    pub children: BTreeSet<u64>,
 }
 
 impl Tree {
+    pub fn new(entry: CatalogEntry, slot: usize) -> Self {
+        Self {
+            entry,
+            slot,
+            dirty: false,
+            at_cut: None,
+            merged: None,
+            leaving: false,
+            source: None,
+            children: BTreeSet::new(),
+        }
+    }
+
+    pub fn id(&self) -> u64 {
+        self.entry.id.get()
+    }
+
+    pub fn kind(&self) -> CatalogKind {
+        self.entry.kind()
+    }
+
     pub fn root(&self) -> Pointer {
         self.entry.root
     }
@@ -134,14 +171,29 @@ impl Tree {
         self.entry.height
     }
 
-    pub fn is_volume(&self) -> bool {
-        self.entry.kind() == CatalogKind::Head && !self.leaving && !self.deleted
+    /// Root and height as far as the running checkpoint has come.
+    pub fn newest_root(&self) -> (Pointer, u8) {
+        self.merged.unwrap_or((self.root(), self.height()))
     }
 
-    /// Keeps the entry for the running checkpoint, before the first change after its cut.
-    pub fn keep_entry_of_cut(&mut self) {
-        if self.at_cut.is_none() {
-            self.at_cut = Some(Box::new(self.entry.clone()));
+    pub fn parent(&self) -> Option<u64> {
+        Some(self.entry.parent.get()).filter(|parent| *parent != 0)
+    }
+
+    pub fn cursor(&self) -> u64 {
+        self.entry.collapse_cursor.get()
+    }
+
+    /// What it was at the cut of the running checkpoint.
+    pub fn kind_at_cut(&self) -> CatalogKind {
+        self.at_cut.as_deref().unwrap_or(&self.entry).kind()
+    }
+
+    /// Changes the entry now and in the running checkpoint.
+    pub fn change_in_checkpoint(&mut self, change: impl Fn(&mut CatalogEntry)) {
+        change(&mut self.entry);
+        if let Some(entry) = &mut self.at_cut {
+            change(entry);
         }
     }
 
@@ -149,7 +201,7 @@ impl Tree {
     pub fn entry_at_cut(&self) -> CatalogEntry {
         let mut entry = self.at_cut.as_deref().unwrap_or(&self.entry).clone();
         entry.blocks = self.entry.blocks;
-        (entry.root, entry.height) = self.merged.unwrap_or((self.root(), self.height()));
+        (entry.root, entry.height) = self.newest_root();
         entry
     }
 
@@ -163,6 +215,19 @@ impl Tree {
 }
 
 impl State {
+    /// Keeps a map's entry for the running checkpoint, before its first change after the cut.
+    pub fn keep_entry_of_cut(&mut self, id: u64) {
+        if self.checkpoints_begun == self.checkpoints_done {
+            return;
+        }
+        if let Some(tree) = self.trees.get_mut(&id)
+            && tree.at_cut.is_none()
+        {
+            tree.at_cut = Some(Box::new(tree.entry.clone()));
+            self.kept_entries.push(id);
+        }
+    }
+
     /// Hands out `count` births for blocks of a lineage with this bias.
     pub fn next_births(&mut self, count: u64, epoch_bias: u64) -> u64 {
         let first = self.births;
@@ -176,6 +241,11 @@ impl State {
             Mode::ReadOnly(_) => Err(StoreError::ReadOnly),
             Mode::Closing | Mode::Closed => Err(StoreError::Closed),
         }
+    }
+
+    /// Whether the last write that needed space got none, and nothing changed since.
+    pub fn is_full(&self) -> bool {
+        self.full_at == Some(self.journal.pushed)
     }
 
     pub fn require_open(&self) -> Result<(), StoreError> {
@@ -193,20 +263,27 @@ impl State {
     /// The most map nodes that one checkpoint can write.
     pub fn worst_nodes(&self, deltas: usize) -> u64 {
         let mut nodes = 0;
+        // Only heads change, and what was a head when its last changes were made.
+        let heads = self.directory.heads();
+        let own = [CATALOG, RECLAIM, RECORDS];
+        let snapshots = self
+            .inheriting
+            .iter()
+            .filter_map(|id| self.trees.get(id)?.parent());
+        let changing: Vec<u64> = { heads.chain(own).chain(snapshots) }
+            .filter_map(|id| self.trees.get(&id))
+            .map(|tree| tree.blocks().max(1024))
+            .collect();
         for level in 1..=5_u32 {
             let span = 128_u64.pow(level);
-            let all: u64 = self
-                .trees
-                .values()
-                .map(|tree| tree.blocks().max(1024).div_ceil(span))
-                .sum();
+            let all: u64 = changing.iter().map(|blocks| blocks.div_ceil(span)).sum();
             nodes += all.min(deltas as u64);
         }
         // The catalog's blocks, the reclaim queue and their paths.
-        nodes + self.slots.len().div_ceil(8) as u64 + 160
+        nodes + self.directory.slots().div_ceil(8) as u64 + 160
     }
 
-    /// Works out again how much space the maps need; after the set of volumes changed.
+    /// Works out again how much space the maps need; at each checkpoint, and when a volume is made or grows.
     pub fn update_node_reserve(&mut self, deltas: usize) {
         let worst = self.worst_nodes(deltas);
         self.space.set_node_reserve(2 * worst);
@@ -226,6 +303,21 @@ impl<D> Shared<D> {
         self.writer_done.notify();
         self.checkpoint_wanted.notify();
         self.checkpoint_done.notify();
+    }
+
+    pub fn fullness(&self) -> Fullness {
+        let state = self.state.borrow();
+        let totals = state.space.totals();
+        let left = totals.free.saturating_sub(2 * state.space.node_reserve());
+        if state.is_full() {
+            Fullness::Full
+        } else if left < totals.size / 20 {
+            Fullness::Critical
+        } else if left < totals.size / 5 {
+            Fullness::Low
+        } else {
+            Fullness::Fine
+        }
     }
 
     pub fn pool_state(&self) -> PoolState {

@@ -8,6 +8,7 @@
 //! - a freed block is handed out again only after the checkpoint that freed it, and normally one more, is durable;
 //! - a free group becomes a data group only while enough is left for the maps (see [`Space::set_node_reserve`]).
 
+use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -78,9 +79,16 @@ pub struct Space {
     pub freed: Vec<PoolAddr>,
     /// Freed by the last checkpoint; not reusable before the next.
     pub deferred: Vec<PoolAddr>,
+    /// Reusable as soon as the drives were told that nobody needs them.
+    trims: VecDeque<Run>,
+    /// Whether any drive wants to be told.
+    trims_wanted: bool,
     /// Blocks that must stay available for map nodes.
     node_reserve: u64,
 }
+
+/// Drives are told of at least this many blocks at a time (64 KiB).
+const TRIM_MIN: usize = 16;
 
 /// Group entries in a block of the table.
 pub const ENTRIES_PER_BLOCK: usize = 64;
@@ -111,6 +119,8 @@ impl Space {
             superseded_frozen: Vec::new(),
             freed: Vec::new(),
             deferred: Vec::new(),
+            trims: VecDeque::new(),
+            trims_wanted: false,
             node_reserve: 0,
         }
     }
@@ -232,6 +242,7 @@ impl Space {
             self.make_room_to_open(class)?;
             return self.assign(class, &replicas).ok_or(Shortage::Full);
         }
+        let withheld = self.withheld_by_group();
         let mut best: Option<(u32, u32)> = None;
         for (index, entry) in self.entries.iter().enumerate() {
             let group = u32::try_from(index).unwrap_or(u32::MAX);
@@ -241,7 +252,10 @@ impl Space {
             }
             let free = match self.open.get(&group) {
                 Some(open) => open.available,
-                None => u32::from(entry.free.get()),
+                None => {
+                    let withheld = withheld.get(&group).copied().unwrap_or(0);
+                    u32::from(entry.free.get()).saturating_sub(withheld)
+                }
             };
             if free > best.map_or(0, |(_, most)| most) {
                 best = Some((group, free));
@@ -253,6 +267,23 @@ impl Space {
         }
         self.make_room_to_open(class)?;
         Err(Shortage::Load(group))
+    }
+
+    /// Blocks that no map has any more and that must not be handed out yet.
+    fn withheld(&self) -> impl Iterator<Item = PoolAddr> + '_ {
+        let trims = self.trims.iter();
+        let trims = trims.flat_map(|run| run.addr..run.addr + u64::from(run.blocks));
+        let freed = self.deferred.iter().chain(&self.freed).copied();
+        freed.chain(trims)
+    }
+
+    /// How many there are in each group; its entry may count them as free.
+    fn withheld_by_group(&self) -> HashMap<u32, u32> {
+        let mut counts = HashMap::new();
+        for addr in self.withheld() {
+            *counts.entry(group_of(addr)).or_insert(0) += 1;
+        }
+        counts
     }
 
     fn chunks_for(&self, class: Class, device: usize) -> Option<ArrayVec<Replica, 2>> {
@@ -370,9 +401,8 @@ impl Space {
             dirty = true;
         }
         let mut current = base.clone();
-        let withheld = self.deferred.iter().chain(&self.freed);
-        for addr in withheld.filter(|addr| group_of(**addr) == group) {
-            current.set(block_of(*addr));
+        for addr in self.withheld().filter(|addr| group_of(*addr) == group) {
+            current.set(block_of(addr));
         }
         let blocks = self.group_blocks();
         let available = blocks - current.count(blocks);
@@ -494,11 +524,44 @@ impl Space {
         if !keep {
             available.append(&mut self.deferred);
         }
+        if keep && self.trims_wanted {
+            self.queue_trims(&mut available);
+        }
         for addr in &available {
             self.make_available(*addr);
         }
         for open in self.open.values_mut() {
             open.dirty = false;
+        }
+    }
+
+    /// Says that a drive wants to know what is not needed.
+    pub fn want_trims(&mut self) {
+        self.trims_wanted = true;
+    }
+
+    /// Takes long runs out of `freed`, for the drives to be told of first.
+    fn queue_trims(&mut self, freed: &mut Vec<PoolAddr>) {
+        freed.sort_unstable();
+        let runs = freed.chunk_by(|one, two| one + 1 == *two);
+        let (long, short): (Vec<_>, Vec<_>) = runs.partition(|run| run.len() >= TRIM_MIN);
+        let run = |run: &[PoolAddr]| Run {
+            addr: run[0],
+            blocks: u32::try_from(run.len()).unwrap_or(0),
+        };
+        self.trims.extend(long.into_iter().map(run));
+        *freed = short.concat();
+    }
+
+    /// What a drive should be told of next.
+    pub fn first_trim(&self) -> Option<Run> {
+        self.trims.front().copied()
+    }
+
+    /// The first of the trims is done: its blocks can be handed out.
+    pub fn finish_trim(&mut self) {
+        if let Some(run) = self.trims.pop_front() {
+            (run.addr..run.addr + u64::from(run.blocks)).for_each(|addr| self.make_available(addr));
         }
     }
 
@@ -513,7 +576,8 @@ impl Space {
         !(self.superseded.is_empty()
             && self.superseded_frozen.is_empty()
             && self.freed.is_empty()
-            && self.deferred.is_empty())
+            && self.deferred.is_empty()
+            && self.trims.is_empty())
     }
 
     /// Physical blocks of the pool: all, free, and freed but not yet reusable.
@@ -533,19 +597,15 @@ impl Space {
             };
             totals.free += copies * u64::from(free);
         }
-        let copies = |addr: &PoolAddr| {
-            self.entry(group_of(*addr))
+        let copies = |addr: PoolAddr| {
+            self.entry(group_of(addr))
                 .map_or(1, |entry| entry.in_sync().count() as u64)
         };
         let waiting = self.superseded.iter().chain(&self.superseded_frozen);
-        totals.pending = waiting
-            .chain(&self.freed)
-            .chain(&self.deferred)
-            .map(copies)
-            .sum();
+        let waiting = waiting.copied().chain(self.withheld());
+        totals.pending = waiting.map(copies).sum();
         // Blocks withheld in groups that are not open count as free in their entries.
-        let closed = self.deferred.iter().chain(&self.freed);
-        let closed = closed.filter(|addr| !self.open.contains_key(&group_of(**addr)));
+        let closed = { self.withheld() }.filter(|addr| !self.open.contains_key(&group_of(*addr)));
         totals.free -= closed.map(copies).sum::<u64>().min(totals.free);
         totals
     }

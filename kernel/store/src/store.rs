@@ -2,6 +2,7 @@
 //!
 //! On the walk: above is `volume`, below are [`write`](crate::write) and [`read`](crate::read).
 
+use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,10 +12,12 @@ use hashbrown::HashMap;
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::api::{
-    Config, Contents, Environment, FormatOptions, PoolInfo, Span, StoreError, VolumeId, VolumeInfo,
+    Changes, Config, Contents, Environment, FormatOptions, PoolInfo, ScrubPosition, ScrubStep,
+    SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
 };
 use crate::cache::NodeCache;
 use crate::delta::DeltaTable;
+use crate::directory::Directory;
 use crate::format;
 use crate::inspect::read_samples;
 use crate::journal::Journal;
@@ -178,6 +181,8 @@ impl<D: Disk + 'static> Store<D> {
             pending_bytes: bytes(totals.pending),
             reserved_bytes: bytes((2 * state.space.node_reserve()).min(totals.free)),
             state: self.shared.pool_state(),
+            fullness: self.shared.fullness(),
+            deallocated_bytes: self.shared.deallocated_bytes.get(),
             checkpoints: state.checkpoints_done,
             damaged_reads: self.shared.damaged_reads.get(),
         }
@@ -232,6 +237,133 @@ impl<D: Disk + 'static> Store<D> {
         self.shared.delete_volume(id).await
     }
 
+    /// Keeps a volume as it is now under a name; durable when this returns. Costs the same whatever the size, and however
+    /// many there are.
+    ///
+    /// # Errors
+    /// No such volume, a bad or taken name, or a drive that fails.
+    pub async fn create_snapshot(
+        &self,
+        volume: VolumeId,
+        name: &str,
+    ) -> Result<SnapshotInfo, StoreError> {
+        let mut made = self.create_snapshots(&[(volume, name)]).await?;
+        made.pop().ok_or(StoreError::NoVolume)
+    }
+
+    /// Keeps several volumes as they are at one instant: all or none; in the order given.
+    ///
+    /// # Errors
+    /// As [`create_snapshot`](Self::create_snapshot), and more than 60 volumes.
+    pub async fn create_snapshots(
+        &self,
+        wanted: &[(VolumeId, &str)],
+    ) -> Result<Vec<SnapshotInfo>, StoreError> {
+        self.shared.create_snapshots(wanted).await
+    }
+
+    /// The snapshots of a volume, oldest first.
+    #[must_use]
+    pub fn snapshots(&self, volume: VolumeId) -> Vec<SnapshotInfo> {
+        self.shared.snapshots(volume)
+    }
+
+    /// Looks a snapshot up by number.
+    #[must_use]
+    pub fn snapshot(&self, id: SnapshotId) -> Option<SnapshotInfo> {
+        self.shared.snapshot(id)
+    }
+
+    /// Looks a snapshot up by name.
+    #[must_use]
+    pub fn find_snapshot(&self, volume: VolumeId, name: &str) -> Option<SnapshotInfo> {
+        self.shared.find_snapshot(volume, name)
+    }
+
+    /// Deletes a snapshot; gone for the caller at once and durably, what only it used comes back in the background.
+    ///
+    /// # Errors
+    /// No such snapshot, or a drive that fails.
+    pub async fn delete_snapshot(&self, id: SnapshotId) -> Result<(), StoreError> {
+        self.shared.delete_snapshot(id).await
+    }
+
+    /// Makes a volume that begins as the snapshot is; durable when this returns, and costs the same whatever the size.
+    ///
+    /// # Errors
+    /// No such snapshot, a bad or taken name, or a drive that fails.
+    pub async fn clone_snapshot(
+        &self,
+        id: SnapshotId,
+        name: &str,
+    ) -> Result<VolumeInfo, StoreError> {
+        self.shared.clone_snapshot(id, name).await
+    }
+
+    /// Makes a volume what it was at the snapshot, size included. What was written since is lost; its snapshots all stay, newer ones too.
+    ///
+    /// # Errors
+    /// No such volume or snapshot, one of another volume, or a drive that fails.
+    pub async fn rollback(
+        &self,
+        volume: VolumeId,
+        snapshot: SnapshotId,
+    ) -> Result<VolumeInfo, StoreError> {
+        self.shared.rollback(volume, snapshot).await
+    }
+
+    /// Gives a volume another name; durable when this returns.
+    ///
+    /// # Errors
+    /// No such volume, a bad or taken name, or a drive that fails.
+    pub async fn rename_volume(&self, id: VolumeId, name: &str) -> Result<VolumeInfo, StoreError> {
+        self.shared.rename_volume(id, name).await
+    }
+
+    /// Gives a snapshot another name; durable when this returns.
+    ///
+    /// # Errors
+    /// No such snapshot, a bad or taken name, or a drive that fails.
+    pub async fn rename_snapshot(
+        &self,
+        id: SnapshotId,
+        name: &str,
+    ) -> Result<SnapshotInfo, StoreError> {
+        self.shared.rename_snapshot(id, name).await
+    }
+
+    /// Where `to` differs from `from`, or where it has data if `from` is absent: from byte `start` on, at most `max` ranges.
+    ///
+    /// Costs reads in proportion to what changed. A volume that is written meanwhile is compared as it is when each part is read.
+    ///
+    /// # Errors
+    /// No such volume or snapshot, a failing drive, or damaged maps.
+    pub async fn diff(
+        &self,
+        from: Option<Source>,
+        to: Source,
+        start: u64,
+        max: usize,
+    ) -> Result<Changes, StoreError> {
+        self.shared.diff(from, to, start, max).await
+    }
+
+    /// How much a volume or snapshot uses, exactly, with everything that was written before this call.
+    ///
+    /// # Errors
+    /// No such volume or snapshot, a failing drive, or damaged maps.
+    pub async fn usage(&self, source: Source) -> Result<Usage, StoreError> {
+        self.shared.usage(source).await
+    }
+
+    /// Verifies about `blocks` blocks in use, each once in a whole scrub, and repairs what another replica can.
+    ///
+    /// # Errors
+    /// The store was closed.
+    pub async fn scrub(&self, from: ScrubPosition, blocks: u64) -> Result<ScrubStep, StoreError> {
+        self.shared.scrub(from, blocks).await
+    }
+
     /// Makes a volume larger; durable when this returns.
     ///
     /// # Errors
@@ -248,8 +380,13 @@ impl<D: Disk + 'static> Store<D> {
     ///
     /// # Errors
     /// A wrong range, a failing drive, or damaged blocks: never wrong data.
-    pub async fn read(&self, id: VolumeId, span: Span, into: Buf) -> (Buf, Result<(), StoreError>) {
-        self.shared.read_span(id.0, span, into).await
+    pub async fn read(
+        &self,
+        source: impl Into<Source>,
+        span: Span,
+        into: Buf,
+    ) -> (Buf, Result<(), StoreError>) {
+        self.shared.read_source(source.into(), span, into).await
     }
 
     /// Writes `span` from the pages of `from` (see [`Span`]). Durable after a later [`flush`](Self::flush).
@@ -368,15 +505,7 @@ fn assemble<D: Disk>(
     catalog.lineage_uuid = superblock.pool_uuid;
     catalog.root = superblock.catalog_root;
     catalog.height = u8::try_from(superblock.catalog_height.get()).unwrap_or(0);
-    let catalog = Tree {
-        entry: catalog,
-        slot: usize::MAX,
-        dirty: false,
-        at_cut: None,
-        merged: None,
-        leaving: false,
-        deleted: false,
-    };
+    let catalog = Tree::new(catalog, usize::MAX);
     let state = State {
         table_tags: tags,
         next_node: superblock.next_node.get(),
@@ -386,7 +515,12 @@ fn assemble<D: Disk>(
         active: DeltaTable::new(deltas_max),
         frozen: DeltaTable::new(deltas_max),
         trees: HashMap::from_iter([(CATALOG, catalog)]),
-        slots: Vec::new(),
+        directory: Directory::default(),
+        inheriting: BTreeSet::new(),
+        changed: Default::default(),
+        dirty_trees: Vec::new(),
+        kept_entries: Vec::new(),
+        merged: Vec::new(),
         reclaim: Reclaim::default(),
         records: HashMap::new(),
         reserved_points: 0,
@@ -417,6 +551,8 @@ fn assemble<D: Disk>(
         checkpoint_wanted: exec::Notify::default(),
         checkpoint_done: exec::Notify::default(),
         flushing: exec::Semaphore::new(1),
+        publishing: exec::Semaphore::new(1),
         damaged_reads: Cell::new(0),
+        deallocated_bytes: Cell::new(0),
     }
 }

@@ -11,6 +11,7 @@ use world::{BLOCK_SIZE, Buf, Disk, Page};
 
 use crate::api::StoreError;
 use crate::layout::{Class, FAN, Kind, Pointer, PoolAddr, get_pointer, node_tag, set_pointer};
+use crate::lineage::Bound;
 use crate::map::{Missing, index_in, reach, span};
 use crate::reclaim::Item;
 use crate::shared::Shared;
@@ -44,6 +45,8 @@ pub struct Update<'a, D> {
     shared: &'a Shared<D>,
     batch: &'a mut Batch,
     tree: u64,
+    /// What is older belongs to an ancestor and stays in use.
+    bound: Bound,
     pub root: Pointer,
     pub height: u8,
     /// From the root down.
@@ -116,6 +119,7 @@ impl<'a, D: Disk> Update<'a, D> {
             shared,
             batch,
             tree,
+            bound: shared.state.borrow().bound(tree),
             root,
             height,
             path: Vec::new(),
@@ -124,9 +128,9 @@ impl<'a, D: Disk> Update<'a, D> {
         }
     }
 
-    /// Puts a block of data at `lba`; the block there before is freed.
+    /// Puts a block of data at `lba`; the block there before is freed if it is the map's own.
     pub async fn set(&mut self, lba: u64, pointer: Pointer) -> Result<(), StoreError> {
-        self.grow(lba).await?;
+        self.grow(lba, pointer.birth()).await?;
         self.leave(0, lba).await?;
         while self.path.last().is_none_or(|open| open.level > 0) {
             let child = self.child(lba);
@@ -137,7 +141,8 @@ impl<'a, D: Disk> Update<'a, D> {
             return Err(StoreError::DamagedPool);
         };
         let old = get_pointer(&leaf.page.bytes, index);
-        if old.birth() >= pointer.birth() {
+        // A hole may look younger than it is: a node that is all holes becomes one hole of the newest birth.
+        if old.kind() == Kind::Data && old.birth() >= pointer.birth() {
             log::error!(
                 "block {lba} of map {} is younger than what replaces it",
                 self.tree
@@ -147,11 +152,18 @@ impl<'a, D: Disk> Update<'a, D> {
         set_pointer(&mut leaf.page.bytes, index, &pointer);
         leaf.changed = true;
         if old.kind() == Kind::Data {
-            self.shared.state.borrow_mut().space.free(old.addr());
+            self.release(&old, lba + 1);
         } else {
             self.added += 1;
         }
         Ok(())
+    }
+
+    /// Frees a block whose place ends at `end`, unless it belongs to an ancestor.
+    fn release(&self, old: &Pointer, end: u64) {
+        if old.birth() > self.bound.at(end) {
+            self.shared.state.borrow_mut().space.free(old.addr());
+        }
     }
 
     /// Makes a hole of what is at `lba`, as much at once as lies in one piece below `end`. Returns where to go on.
@@ -160,7 +172,9 @@ impl<'a, D: Disk> Update<'a, D> {
             return Ok(end);
         }
         let mut level = self.height - 1;
-        while !lba.is_multiple_of(span(level)) || lba + span(level) > end {
+        let is_whole = |level| lba.is_multiple_of(span(level)) && lba + span(level) <= end;
+        // What is detached has one bound.
+        while !is_whole(level) || self.bound.is_split_in(lba, lba + span(level)) {
             level -= 1;
         }
         self.leave(level, lba).await?;
@@ -181,16 +195,25 @@ impl<'a, D: Disk> Update<'a, D> {
         if !old.is_hole() {
             set_pointer(&mut node.page.bytes, index, &Pointer::hole(birth));
             node.changed = true;
-            let mut state = self.shared.state.borrow_mut();
             if old.kind() == Kind::Node {
-                let item = Item::new(old, level - 1, self.tree);
-                state.reclaim.push(item);
+                self.detach(old, level - 1, lba).await?;
             } else {
-                state.space.free(old.addr());
+                self.release(&old, lba + 1);
                 self.removed += 1;
             }
         }
         Ok(lba + span(level))
+    }
+
+    /// Hands over the map's own part of a subtree to be taken apart. `level` is that of its root.
+    async fn detach(&mut self, root: Pointer, level: u8, lba: u64) -> Result<(), StoreError> {
+        self.removed += self.shared.count_blocks(root, level).await?;
+        let boundary = self.bound.at(lba + span(level + 1));
+        if root.birth() > boundary {
+            let item = Item::new(root, level, self.tree, boundary);
+            self.shared.state.borrow_mut().reclaim.push(item);
+        }
+        Ok(())
     }
 
     /// Closes what is open. `root` and `height` are valid afterwards.
@@ -204,8 +227,8 @@ impl<'a, D: Disk> Update<'a, D> {
         Ok(())
     }
 
-    /// Adds levels until `lba` is within reach.
-    async fn grow(&mut self, lba: u64) -> Result<(), StoreError> {
+    /// Adds levels until `lba`, which will have `birth`, is within reach.
+    async fn grow(&mut self, lba: u64, birth: u64) -> Result<(), StoreError> {
         while self.height == 0 || lba >= reach(self.height) {
             while !self.path.is_empty() {
                 self.close().await?;
@@ -213,6 +236,8 @@ impl<'a, D: Disk> Update<'a, D> {
             if self.root != Pointer::NEVER {
                 let mut page = Page::new_box();
                 set_pointer(&mut page.bytes, 0, &self.root);
+                // A level between the old root and the new one must be younger than the parent, too, or nobody owns it.
+                set_pointer(&mut page.bytes, FAN - 1, &Pointer::hole(birth));
                 let level = self.height;
                 let old = Pointer::NEVER;
                 self.path.push(Open {
@@ -253,7 +278,11 @@ impl<'a, D: Disk> Update<'a, D> {
         let level = self.path.last().map_or(self.height, |open| open.level) - 1;
         let mut page = Page::new_box();
         match pointer.kind() {
-            Kind::Node => self.load(Missing { pointer, level }, &mut page).await?,
+            Kind::Node => {
+                self.shared
+                    .copy_node(Missing { pointer, level }, &mut page)
+                    .await?
+            }
             // A hole stands for holes of the same birth everywhere below.
             Kind::Hole => {
                 (0..FAN).for_each(|index| set_pointer(&mut page.bytes, index, &pointer));
@@ -272,18 +301,6 @@ impl<'a, D: Disk> Update<'a, D> {
         Ok(())
     }
 
-    async fn load(&self, missing: Missing, page: &mut Page) -> Result<(), StoreError> {
-        if let Some(node) = self.shared.state.borrow_mut().cache.get(&missing.pointer) {
-            page.bytes.copy_from_slice(node);
-            return Ok(());
-        }
-        // Not from the pool: the checkpoint must not wait for pages that its own clients hold.
-        let mut buf = Buf::from_heap(1);
-        self.shared.read_node(missing, &mut buf).await?;
-        page.bytes.copy_from_slice(buf.block(0));
-        Ok(())
-    }
-
     /// Writes the lowest open node if it changed, and tells its parent.
     async fn close(&mut self) -> Result<(), StoreError> {
         let Some(mut open) = self.path.pop() else {
@@ -293,9 +310,13 @@ impl<'a, D: Disk> Update<'a, D> {
             return Ok(());
         }
         if open.old.kind() == Kind::Node {
-            self.shared.state.borrow_mut().space.free(open.old.addr());
+            self.release(&open.old, open.first + span(open.level + 1));
         }
-        let (birth, empty) = summary(&open.page.bytes);
+        let Summary {
+            birth,
+            blocks,
+            empty,
+        } = summary(&open.page.bytes);
         let pointer = if empty {
             if birth == 0 {
                 Pointer::NEVER
@@ -311,7 +332,11 @@ impl<'a, D: Disk> Update<'a, D> {
                 birth,
                 &open.page.bytes,
             );
-            let pointer = Pointer::node(addr, birth, tag);
+            let pointer = if open.level == 0 {
+                Pointer::leaf(addr, birth, tag, blocks)
+            } else {
+                Pointer::node(addr, birth, tag)
+            };
             self.shared
                 .queue_meta(self.batch, addr, &open.page.bytes)
                 .await?;
@@ -334,11 +359,27 @@ impl<'a, D: Disk> Update<'a, D> {
     }
 }
 
-/// The newest birth in a node, and whether it holds nothing but holes.
-pub fn summary(node: &[u8; BLOCK_SIZE]) -> (u64, bool) {
+/// What a node's own pointer says of it.
+struct Summary {
+    /// The newest birth in it.
+    birth: u64,
+    /// Its blocks of data.
+    blocks: u8,
+    /// Whether it holds nothing but holes.
+    empty: bool,
+}
+
+fn summary(node: &[u8; BLOCK_SIZE]) -> Summary {
+    let none = Summary {
+        birth: 0,
+        blocks: 0,
+        empty: true,
+    };
     (0..FAN)
         .map(|index| get_pointer(node, index))
-        .fold((0, true), |(birth, empty), pointer| {
-            (birth.max(pointer.birth()), empty && pointer.is_hole())
+        .fold(none, |sum, pointer| Summary {
+            birth: sum.birth.max(pointer.birth()),
+            blocks: sum.blocks + u8::from(pointer.kind() == Kind::Data),
+            empty: sum.empty && pointer.is_hole(),
         })
 }

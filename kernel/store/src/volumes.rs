@@ -1,4 +1,4 @@
-//! Making, deleting and growing volumes.
+//! Making, deleting, growing and renaming volumes.
 //!
 //! A change of the catalog is a control record in the journal, pushed in the same breath that changes the catalog in memory; only
 //! the acknowledgement waits.
@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 
 use world::{BLOCK_SIZE, Disk};
 
-use crate::api::{StoreError, VolumeId, VolumeInfo};
+use crate::api::{SnapshotId, StoreError, VolumeId, VolumeInfo};
 use crate::layout::{CatalogEntry, CatalogKind, IDS_MAX, NAME_MAX, Record};
+use crate::lineage::Place;
 use crate::shared::{Handle, Shared, State, Tree};
 
 /// The largest volume: what maps of five levels can hold.
@@ -21,27 +22,23 @@ const LATE: core::time::Duration = core::time::Duration::from_millis(3);
 impl<D: Disk + 'static> Shared<D> {
     pub fn volumes(&self) -> Vec<VolumeInfo> {
         let state = self.state.borrow();
-        let mut all: Vec<VolumeInfo> = state
-            .trees
-            .values()
-            .filter(|tree| tree.is_volume())
-            .map(info)
-            .collect();
-        all.sort_by_key(|volume| volume.id);
-        all
+        let heads = state.directory.heads();
+        let heads = heads.filter_map(|head| state.trees.get(&head));
+        heads
+            .filter(|tree| !tree.leaving)
+            .map(|tree| state.volume_info(tree))
+            .collect()
     }
 
     pub fn find(&self, name: &str) -> Option<VolumeInfo> {
-        self.state.borrow().find(name).map(info)
+        let volume = self.state.borrow().directory.find(name)?;
+        self.volume(VolumeId(volume))
     }
 
     pub fn volume(&self, id: VolumeId) -> Option<VolumeInfo> {
         let state = self.state.borrow();
-        state
-            .trees
-            .get(&id.0)
-            .filter(|tree| tree.is_volume())
-            .map(info)
+        let tree = state.tree_at(Place::Volume(id.0))?;
+        Some(state.volume_info(tree))
     }
 
     pub async fn create_volume(
@@ -49,37 +46,21 @@ impl<D: Disk + 'static> Shared<D> {
         name: &str,
         size_bytes: u64,
     ) -> Result<VolumeInfo, StoreError> {
-        if !is_name(name) {
-            return Err(StoreError::BadName);
-        }
         check_size(size_bytes)?;
         let uuids = [(); 2].map(|()| self.environment.new_uuid());
         let info = {
             let state = &mut *self.state.borrow_mut();
             state.require_serving()?;
-            // The name of a volume that is being deleted is taken until that is in the journal.
-            let has_name = |tree: &Tree| {
-                let entry = &tree.entry;
-                entry.kind() == CatalogKind::Head && !tree.deleted && entry.name() == name
-            };
-            if state.trees.values().any(has_name) {
-                return Err(StoreError::NameTaken);
-            }
-            if state.next_node >= IDS_MAX {
-                return Err(StoreError::NoSpace);
-            }
-            let mut entry = CatalogEntry::new(state.next_node, CatalogKind::Head);
+            state.check_volume_name(name)?;
+            let mut entry = state.new_map(self.config.maps_max)?;
             entry.set_name(name);
             entry.size_bytes.set(size_bytes);
             [entry.volume_uuid, entry.lineage_uuid] = uuids;
-            entry
-                .created_at
-                .set(self.environment.exec.clock().wall_nanos().unwrap_or(0));
-            state.insert_tree(entry.clone(), None);
+            entry.created_at.set(self.wall_nanos());
+            let volume = entry.volume.get();
+            self.change_catalog(state, &[entry]);
             state.update_node_reserve(self.deltas_max);
-            let info = info(&state.trees[&entry.id.get()]);
-            self.push_control(state, &entry);
-            info
+            state.require_volume(VolumeId(volume))?
         };
         self.flush_now().await?;
         Ok(info)
@@ -87,29 +68,26 @@ impl<D: Disk + 'static> Shared<D> {
 
     pub async fn delete_volume(self: &Handle<D>, id: VolumeId) -> Result<(), StoreError> {
         {
-            let mut state = self.state.borrow_mut();
+            let state = &mut *self.state.borrow_mut();
             state.require_serving()?;
-            let tree = state.trees.get_mut(&id.0).filter(|tree| tree.is_volume());
-            tree.ok_or(StoreError::NoVolume)?.leaving = true;
+            let head = state.head(id)?.id();
+            if let Some(tree) = state.trees.get_mut(&head) {
+                tree.leaving = true;
+            }
         }
         // What was under way is done with before the volume is gone for good.
         self.in_flight.drained(id.0).await;
         {
             let state = &mut *self.state.borrow_mut();
-            if let Err(error) = state.require_serving() {
-                if let Some(tree) = state.trees.get_mut(&id.0) {
-                    tree.leaving = false;
-                }
-                return Err(error);
-            }
-            let mut entry = CatalogEntry::new(id.0, CatalogKind::Free);
-            if let Some(tree) = state.trees.get_mut(&id.0) {
-                entry.lineage_uuid = tree.entry.lineage_uuid;
-                // Not before: a checkpoint that drops the volume must come after its last record.
-                tree.deleted = true;
-            }
-            state.update_node_reserve(self.deltas_max);
-            self.push_control(state, &entry);
+            let head = state.directory.volume(id.0).map(|volume| volume.head);
+            let head = head.ok_or(StoreError::NoVolume)?;
+            let is_serving = state.require_serving();
+            let tree = state.trees.get_mut(&head).ok_or(StoreError::NoVolume)?;
+            tree.leaving = false;
+            let mut entry = tree.entry.clone();
+            is_serving?;
+            entry.set_kind(CatalogKind::Hidden);
+            self.change_catalog(state, &[entry]);
         }
         self.flush_now().await?;
         self.want_checkpoint();
@@ -125,59 +103,109 @@ impl<D: Disk + 'static> Shared<D> {
         let grown = {
             let state = &mut *self.state.borrow_mut();
             state.require_serving()?;
-            let tree = state.trees.get_mut(&id.0).filter(|tree| tree.is_volume());
-            let tree = tree.ok_or(StoreError::NoVolume)?;
-            if size_bytes < tree.entry.size_bytes.get() {
+            let mut entry = state.head(id)?.entry.clone();
+            if size_bytes < entry.size_bytes.get() {
                 return Err(StoreError::BadSize);
             }
-            if state.checkpoints_begun > state.checkpoints_done {
-                tree.keep_entry_of_cut();
-            }
-            tree.entry.size_bytes.set(size_bytes);
-            tree.dirty = true;
-            let entry = tree.entry.clone();
-            let grown = info(tree);
+            entry.size_bytes.set(size_bytes);
+            self.change_catalog(state, &[entry]);
             state.update_node_reserve(self.deltas_max);
-            self.push_control(state, &entry);
-            grown
+            state.require_volume(id)?
         };
         self.flush_now().await?;
         Ok(grown)
     }
 
-    fn push_control(self: &Handle<D>, state: &mut State, entry: &CatalogEntry) {
+    pub async fn rename_volume(
+        self: &Handle<D>,
+        id: VolumeId,
+        name: &str,
+    ) -> Result<VolumeInfo, StoreError> {
+        let renamed = {
+            let state = &mut *self.state.borrow_mut();
+            state.require_serving()?;
+            let mut entry = state.head(id)?.entry.clone();
+            if entry.name() != name {
+                state.check_volume_name(name)?;
+            }
+            entry.set_name(name);
+            self.change_catalog(state, &[entry]);
+            state.require_volume(id)?
+        };
+        self.flush_now().await?;
+        Ok(renamed)
+    }
+
+    pub fn wall_nanos(&self) -> u64 {
+        self.environment.exec.clock().wall_nanos().unwrap_or(0)
+    }
+
+    /// Changes the catalog and tells the journal, in one breath.
+    pub fn change_catalog(self: &Handle<D>, state: &mut State, entries: &[CatalogEntry]) {
+        state.apply(entries);
         let now = self.environment.exec.now();
         state.dirty_since.get_or_insert(now);
         if self.config.mutants.late_control_record() {
-            let (shared, entry) = (self.clone(), entry.clone());
+            let (shared, entries) = (self.clone(), entries.to_vec());
             self.environment.exec.spawn(async move {
                 shared.environment.exec.sleep(LATE).await;
-                let push = |out: &mut Vec<u8>| Record::push_control(out, &entry);
+                let push = |out: &mut Vec<u8>| Record::push_control(out, &entries);
                 shared.state.borrow_mut().journal.push(push);
             });
         } else {
-            state.journal.push(|out| Record::push_control(out, entry));
+            state.journal.push(|out| Record::push_control(out, entries));
         }
     }
 }
 
 impl State {
-    fn find(&self, name: &str) -> Option<&Tree> {
-        self.trees
-            .values()
-            .find(|tree| tree.is_volume() && tree.entry.name() == name)
+    /// The map that a volume writes to.
+    pub fn head(&self, id: VolumeId) -> Result<&Tree, StoreError> {
+        self.tree_at(Place::Volume(id.0))
+            .ok_or(StoreError::NoVolume)
     }
-}
 
-fn info(tree: &Tree) -> VolumeInfo {
-    let entry = &tree.entry;
-    VolumeInfo {
-        id: VolumeId(entry.id.get()),
-        name: entry.name().to_string(),
-        uuid: entry.volume_uuid,
-        size_bytes: entry.size_bytes.get(),
-        allocated_bytes: entry.blocks.get() * BLOCK_SIZE as u64,
-        created_at_nanos: entry.created_at.get(),
+    pub fn require_volume(&self, id: VolumeId) -> Result<VolumeInfo, StoreError> {
+        Ok(self.volume_info(self.head(id)?))
+    }
+
+    /// An entry for a new head of a new volume.
+    pub fn new_map(&self, maps_max: usize) -> Result<CatalogEntry, StoreError> {
+        if self.next_node >= IDS_MAX {
+            return Err(StoreError::NoSpace);
+        }
+        if self.trees.len() >= maps_max {
+            return Err(StoreError::TooManyMaps);
+        }
+        Ok(CatalogEntry::new(self.next_node, CatalogKind::Head))
+    }
+
+    /// Whether a volume can get this name. That of one that is being deleted is taken until that is in the journal.
+    pub fn check_volume_name(&self, name: &str) -> Result<(), StoreError> {
+        if !is_name(name) {
+            return Err(StoreError::BadName);
+        }
+        match self.directory.find(name) {
+            Some(_) => Err(StoreError::NameTaken),
+            None => Ok(()),
+        }
+    }
+
+    pub fn volume_info(&self, tree: &Tree) -> VolumeInfo {
+        let entry = &tree.entry;
+        let volume = entry.volume.get();
+        let origin = entry.origin.get();
+        let is_there = |tree: &&Tree| tree.kind() == CatalogKind::Snapshot;
+        VolumeInfo {
+            id: VolumeId(volume),
+            name: entry.name().to_string(),
+            uuid: entry.volume_uuid,
+            size_bytes: entry.size_bytes.get(),
+            allocated_bytes: entry.blocks.get() * BLOCK_SIZE as u64,
+            created_at_nanos: entry.created_at.get(),
+            origin: (self.trees.get(&origin).filter(is_there)).map(|_| SnapshotId(origin)),
+            snapshots: (self.directory.volume(volume)).map_or(0, |volume| volume.snapshots.len()),
+        }
     }
 }
 
@@ -191,7 +219,8 @@ fn check_size(size_bytes: u64) -> Result<(), StoreError> {
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether this can be the name of a volume or snapshot.
+pub fn is_name(name: &str) -> bool {
     let first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=NAME_MAX).contains(&name.len())
         && name.bytes().next().is_some_and(first)

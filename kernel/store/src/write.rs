@@ -8,7 +8,8 @@ use world::{BLOCK_SIZE, Buf, Disk};
 use crate::api::{Span, StoreError};
 use crate::delta::{Hole, Point, key};
 use crate::layout::{Class, Record, data_tag};
-use crate::shared::{FIRST_VOLUME, Shared, State};
+use crate::lineage::Place;
+use crate::shared::{FIRST_VOLUME, Shared, State, Tree};
 use crate::space::{Run, Runs, Shortage};
 use crate::tag::Tag;
 
@@ -28,13 +29,13 @@ type Tags = arrayvec::ArrayVec<Tag, { Buf::PAGES_MAX }>;
 
 impl<D: Disk> Shared<D> {
     /// Writes `span` from the pages of `from`.
-    pub async fn write_span(&self, tree: u64, span: Span, from: Buf) -> Result<(), StoreError> {
+    pub async fn write_span(&self, volume: u64, span: Span, from: Buf) -> Result<(), StoreError> {
         debug_assert_eq!(
             span.blocks(),
             from.blocks(),
             "a buffer of another size than its span"
         );
-        self.admit(tree, span.offset, span.len.into())?;
+        self.admit(volume, span.offset, span.len.into())?;
         if span.len == 0 {
             return Ok(());
         }
@@ -42,37 +43,52 @@ impl<D: Disk> Shared<D> {
         let end = first + from.blocks() as u64;
         let turn = self
             .in_flight
-            .enter(tree, first, end, self.config.mutants)
+            .enter(volume, first, end, self.config.mutants)
             .await;
-        // It may have been deleted while this waited.
-        self.admit(tree, span.offset, span.len.into())?;
-        self.write_in_turn(tree, span, from).await?;
+        // It may have been deleted while this waited, or have got another head.
+        let tree = self.admit(volume, span.offset, span.len.into())?;
+        self.write_in_turn((volume, tree), span, from).await?;
         drop(turn);
         self.throttle().await;
         Ok(())
     }
 
     /// Writes a range that is in the in-flight table.
-    async fn write_in_turn(&self, tree: u64, span: Span, from: Buf) -> Result<(), StoreError> {
+    async fn write_in_turn(
+        &self,
+        (volume, tree): (u64, u64),
+        span: Span,
+        from: Buf,
+    ) -> Result<(), StoreError> {
         let from = if span.is_aligned() {
             from
         } else {
-            self.fill_partial(tree, span, from).await?
+            self.fill_partial(volume, span, from).await?
         };
         self.write_blocks(tree, span.offset / BLOCK_SIZE as u64, from)
             .await
     }
 
-    /// Whether a change of this range is allowed now.
-    pub fn admit(&self, tree: u64, offset: u64, len: u64) -> Result<(), StoreError> {
+    /// The head of a volume, if a change of this range is allowed now.
+    fn admit(&self, volume: u64, offset: u64, len: u64) -> Result<u64, StoreError> {
         let state = self.state.borrow();
         state.require_serving()?;
-        state.check_range(tree, offset, len)
+        let tree = state.check_range(Place::Volume(volume), offset, len)?;
+        Ok(tree.id())
     }
 
     /// Reads what is around a partial write in its first and last block, so that whole blocks are written.
-    async fn fill_partial(&self, tree: u64, span: Span, mut from: Buf) -> Result<Buf, StoreError> {
-        let lineage = self.state.borrow().lineage(tree);
+    async fn fill_partial(
+        &self,
+        volume: u64,
+        span: Span,
+        mut from: Buf,
+    ) -> Result<Buf, StoreError> {
+        let place = Place::Volume(volume);
+        let lineage = match self.state.borrow().tree_at(place) {
+            Some(tree) => tree.entry.lineage_uuid,
+            None => return Err(StoreError::NoVolume),
+        };
         let block = BLOCK_SIZE as u64;
         let (start, end) = (span.offset, span.offset + u64::from(span.len));
         let first = start / block;
@@ -88,7 +104,7 @@ impl<D: Disk> Shared<D> {
             }
             // Not from the pool: nobody waits for a page while holding one, and the look-up may need one.
             let page = Buf::from_heap(1);
-            let (page, result) = self.read_blocks(tree, lineage, lba, page).await;
+            let (page, result) = self.read_blocks(place, lineage, lba, page).await;
             result?;
             let whole = from.block_mut(usize::try_from(lba - first).unwrap_or(0));
             let range =
@@ -221,7 +237,7 @@ impl<D: Disk> Shared<D> {
     async fn wait_for_space(&self, waited: usize) -> Result<(), StoreError> {
         let (hopeless, pushed) = {
             let state = self.state.borrow();
-            let nothing_new = state.full_at == Some(state.journal.pushed);
+            let nothing_new = state.is_full();
             let pending = state.space.has_pending() && waited < 3 || !state.reclaim.is_empty();
             (nothing_new && !pending, state.journal.pushed)
         };
@@ -271,17 +287,13 @@ impl<D> Drop for Grant<'_, D> {
 }
 
 impl State {
-    /// Whether `len` bytes at `offset` are units of 512 bytes within the volume.
-    pub fn check_range(&self, tree: u64, offset: u64, len: u64) -> Result<(), StoreError> {
-        let tree = self
-            .trees
-            .get(&tree)
-            .filter(|tree| !tree.leaving && !tree.deleted)
-            .ok_or(StoreError::NoVolume)?;
+    /// What is at `place`, if `len` bytes at `offset` are units of 512 bytes within it.
+    pub fn check_range(&self, place: Place, offset: u64, len: u64) -> Result<&Tree, StoreError> {
+        let tree = self.tree_at(place).ok_or(StoreError::NoVolume)?;
         let end = offset.checked_add(len).ok_or(StoreError::OutOfRange)?;
         let units = offset.is_multiple_of(512) && len.is_multiple_of(512);
         if units && end <= tree.entry.size_bytes.get() {
-            Ok(())
+            Ok(tree)
         } else {
             Err(StoreError::OutOfRange)
         }
@@ -319,6 +331,7 @@ impl State {
         tags: &[Tag],
         early_reuse: bool,
     ) {
+        self.changed[0].insert(tree);
         let mut done = 0;
         for run in runs {
             let count = run.blocks as usize;
@@ -345,8 +358,8 @@ impl State {
 
 impl<D: Disk> Shared<D> {
     /// Turns a range into a hole; partial blocks at its ends are written with zeros.
-    pub async fn discard(&self, tree: u64, offset: u64, len: u64) -> Result<(), StoreError> {
-        self.admit(tree, offset, len)?;
+    pub async fn discard(&self, volume: u64, offset: u64, len: u64) -> Result<(), StoreError> {
+        self.admit(volume, offset, len)?;
         if len == 0 {
             return Ok(());
         }
@@ -355,9 +368,9 @@ impl<D: Disk> Shared<D> {
         let touched = (offset / block, end.div_ceil(block));
         let turn = self
             .in_flight
-            .enter(tree, touched.0, touched.1, self.config.mutants)
+            .enter(volume, touched.0, touched.1, self.config.mutants)
             .await;
-        self.admit(tree, offset, len)?;
+        let tree = self.admit(volume, offset, len)?;
         let (first, last) = (offset.div_ceil(block), end / block);
         // The whole blocks first: that needs no space, and may free what the ends need.
         if first < last {
@@ -371,7 +384,7 @@ impl<D: Disk> Shared<D> {
                 // Not from the pool: the journal needs pages before this write may go on.
                 let zeros = Buf::from_heap(1);
                 self.write_in_turn(
-                    tree,
+                    (volume, tree),
                     Span {
                         offset: part.start,
                         len,
@@ -398,6 +411,7 @@ impl<D: Disk> Shared<D> {
         let mut state = self.state.borrow_mut();
         let bias = state.epoch_bias(tree);
         let birth = state.next_births(1, bias);
+        state.changed[0].insert(tree);
         state.active.insert_hole(Hole {
             start: key(tree, first),
             end: key(tree, last),

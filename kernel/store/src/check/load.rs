@@ -231,7 +231,9 @@ impl<D: Disk> Checker<'_, D> {
             let device = usize::from(replica.device);
             let header = &self.drives.get(device)?.header;
             let chunk = u64::from(replica.chunk.get()) << header.group_shift.get();
-            Some((device, header.regions.chunks_start.get() + chunk + block))
+            let start = header.regions.chunks_start.get().checked_add(chunk)?;
+            let at = start.checked_add(block)?;
+            (at < header.regions.blocks.get()).then_some((device, at))
         };
         entry.in_sync().filter_map(place).collect()
     }

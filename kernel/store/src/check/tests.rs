@@ -1,6 +1,12 @@
 //! A pool in memory, used and damaged.
 
+mod changes;
 mod crowd;
 mod damage;
+mod family;
+mod kin;
 mod lab;
+mod play;
+mod shares;
 mod sound;
+mod surgery;

@@ -1,4 +1,4 @@
-//! Catalog entries: one for each volume (and, later, each snapshot), 512 bytes, eight in a block.
+//! Catalog entries: one for each map, that is for each volume and each snapshot: 512 bytes, eight in a block.
 
 use core::fmt;
 
@@ -18,8 +18,12 @@ pub const NAME_MAX: usize = 63;
 pub enum CatalogKind {
     /// Nothing: the slot is free, or the entry was deleted.
     Free = 0,
-    /// A volume that can be written.
+    /// A volume as it is now: the only kind that changes.
     Head = 1,
+    /// A snapshot.
+    Snapshot = 2,
+    /// Deleted, but not taken apart yet: maps that came from it may share its blocks.
+    Hidden = 3,
     /// A map of the store itself.
     Internal = 4,
 }
@@ -36,8 +40,10 @@ pub struct CatalogEntry {
     key_slot: u8,
     flags: u8,
     reserved_a: [u8; 4],
-    parent: U64,
-    seq: U64,
+    /// The map that this one began as; 0 if it began empty. Always of a smaller number.
+    pub parent: U64,
+    /// Of a snapshot: the birth up to which everything is in it.
+    pub seq: U64,
     /// The map's root.
     pub root: Pointer,
     /// Size in bytes.
@@ -46,20 +52,26 @@ pub struct CatalogEntry {
     pub volume_uuid: [u8; 16],
     /// Identity of its data: clones share it, and it is part of every data tag.
     pub lineage_uuid: [u8; 16],
-    snapshot_uuid: [u8; 16],
+    /// Identity of a snapshot across pools.
+    pub snapshot_uuid: [u8; 16],
     owner_epoch: U64,
     /// Added to the mount generation in births.
     pub epoch_bias: U64,
     /// Nanoseconds since 1970; 0 when unknown.
     pub created_at: U64,
     remote_source: [u8; 24],
-    collapse_cursor: U64,
+    /// Of a hidden map: the blocks before this one are taken apart.
+    pub collapse_cursor: U64,
     quota: U64,
-    /// Blocks of data in the map.
+    /// Blocks of data in the map, shared ones included.
     pub blocks: U64,
     name_len: u8,
     name: [u8; NAME_MAX],
-    reserved: [u8; 256],
+    /// The volume that this is, or is a snapshot of: the number of its first map.
+    pub volume: U64,
+    /// The snapshot that the volume was cloned from; it may be gone. 0 if it was not.
+    pub origin: U64,
+    reserved: [u8; 240],
 }
 
 const _: () = assert!(size_of::<CatalogEntry>() == 512);
@@ -94,6 +106,7 @@ impl CatalogEntry {
     pub fn new(id: u64, kind: CatalogKind) -> Self {
         let mut entry = Self {
             id: id.into(),
+            volume: id.into(),
             ..Self::default()
         };
         entry.set_kind(kind);
@@ -104,9 +117,16 @@ impl CatalogEntry {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let id = self.id.get();
+        let is_volume = |id| (FIRST_VOLUME..IDS_MAX).contains(&id);
+        let (parent, volume) = (self.parent.get(), self.volume.get());
         let is_known = match self.kind {
-            0 | 1 => (FIRST_VOLUME..IDS_MAX).contains(&id),
-            4 => (1..FIRST_VOLUME).contains(&id),
+            0 => is_volume(id),
+            1..=3 => {
+                is_volume(id)
+                    && (parent == 0 || is_volume(parent) && parent < id)
+                    && is_volume(volume)
+            }
+            4 => (1..FIRST_VOLUME).contains(&id) && parent == 0,
             _ => false,
         };
         is_known
@@ -121,6 +141,8 @@ impl CatalogEntry {
     pub fn kind(&self) -> CatalogKind {
         match self.kind {
             1 => CatalogKind::Head,
+            2 => CatalogKind::Snapshot,
+            3 => CatalogKind::Hidden,
             4 => CatalogKind::Internal,
             _ => CatalogKind::Free,
         }

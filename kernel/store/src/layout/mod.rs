@@ -16,7 +16,7 @@ pub use frame::{FRAME_BLOCKS_MAX, FRAME_HEADER, FrameHeader};
 pub use group::{Class, GroupEntry, Replica};
 pub use header::{Header, HeaderState, LABEL_BLOCKS, Regions};
 pub use pointer::{FAN, Kind, Pointer, get_pointer, set_pointer};
-pub use record::Record;
+pub use record::{CONTROL_MAX, Record};
 pub use superblock::{JournalTail, Member, SLOTS, SUPERBLOCK_FLAG_DEFERRED, Superblock};
 
 use crate::tag::{Context, Tag, tag};

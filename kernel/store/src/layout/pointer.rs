@@ -34,7 +34,7 @@ pub enum Kind {
     Unknown,
 }
 
-/// `address 48 | kind 4 | reserved 4 | key slot 8`, birth, tag.
+/// `address 48 | kind 4 | reserved 4 | key slot or count 8`, birth, tag.
 #[derive(
     Clone,
     Copy,
@@ -75,6 +75,14 @@ impl Pointer {
         Self::new(3, addr, birth, tag)
     }
 
+    /// A node of the lowest level with `blocks` blocks of data: counting those of a subtree takes no look at its leaves.
+    #[must_use]
+    pub fn leaf(addr: PoolAddr, birth: u64, tag: Tag, blocks: u8) -> Self {
+        let mut pointer = Self::node(addr, birth, tag);
+        pointer.word |= U64::new(u64::from(blocks) << 56);
+        pointer
+    }
+
     /// A hole that was made at `birth`.
     #[must_use]
     pub fn hole(birth: u64) -> Self {
@@ -113,6 +121,12 @@ impl Pointer {
     #[must_use]
     pub fn addr(&self) -> PoolAddr {
         self.word.get() & ADDR_MASK
+    }
+
+    /// Blocks of data below a node of the lowest level.
+    #[must_use]
+    pub fn leaf_blocks(&self) -> u64 {
+        self.word.get() >> 56
     }
 
     /// When it was written.
@@ -170,7 +184,11 @@ mod tests {
             hex(Pointer::data(0x1122_3344_5566, 7, tag).as_bytes()),
             "66554433221102000700000000000000303132333435363738396162636465 66".replace(' ', "")
         );
-        assert_eq!(Pointer::node(5, 1, tag).kind(), Kind::Node);
+        let leaf = Pointer::leaf(0x1122_3344_5566, 7, tag, 128);
+        assert_eq!(hex(&leaf.as_bytes()[..8]), "6655443322110380");
+        assert_eq!((leaf.kind(), leaf.leaf_blocks()), (Kind::Node, 128));
+        assert_eq!((leaf.addr(), leaf.birth()), (0x1122_3344_5566, 7));
+        assert_eq!(Pointer::node(5, 1, tag).leaf_blocks(), 0);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Records of the journal.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use world::Buf;
@@ -17,8 +16,8 @@ const WRITE_RECORD_SIZE: usize = size_of::<Fixed>();
 /// Bytes of a hole record.
 const HOLE_RECORD_SIZE: usize = size_of::<Fixed>();
 
-/// Bytes of a control record.
-const CONTROL_RECORD_SIZE: usize = size_of::<Head>() + size_of::<CatalogEntry>();
+/// Entries that one control record can change.
+pub const CONTROL_MAX: usize = 120;
 
 /// Bytes of a group record.
 const GROUP_RECORD_SIZE: usize = size_of::<Head>() + size_of::<GroupEntry>();
@@ -96,8 +95,8 @@ pub enum Record {
         /// Birth of the hole.
         birth: u64,
     },
-    /// A catalog entry was made or changed; its root is not part of the change.
-    Control(Box<CatalogEntry>),
+    /// Catalog entries were made or changed, all at one instant; roots and counts are not part of the change.
+    Control(Vec<CatalogEntry>),
     /// A free group was given chunks and a purpose.
     Group {
         /// Its number.
@@ -129,16 +128,22 @@ impl Record {
     }
 
     /// Appends the record of a catalog change.
-    pub fn push_control(out: &mut Vec<u8>, entry: &CatalogEntry) {
-        let len = U16::new(u16::try_from(CONTROL_RECORD_SIZE).unwrap_or(u16::MAX));
+    ///
+    /// # Panics
+    /// When more than [`CONTROL_MAX`] entries change.
+    pub fn push_control(out: &mut Vec<u8>, entries: &[CatalogEntry]) {
+        assert!(
+            entries.len() <= CONTROL_MAX,
+            "a change that was not checked"
+        );
         let head = Head {
             kind: CONTROL,
             key_slot: 0,
-            len,
-            count: U32::ZERO,
+            len: U16::new(u16::try_from(size_of::<Head>() + size_of_val(entries)).unwrap_or(0)),
+            count: U32::new(u32::try_from(entries.len()).unwrap_or(0)),
         };
         out.extend_from_slice(head.as_bytes());
-        out.extend_from_slice(entry.as_bytes());
+        out.extend_from_slice(entries.as_bytes());
     }
 
     /// Appends the record of a group that was put to use.
@@ -204,12 +209,25 @@ impl Record {
                 }
             }
             CONTROL => {
-                let entry = bytes.get(size_of::<Head>()..)?;
-                let entry = CatalogEntry::read_from_bytes(entry).ok()?;
-                if !entry.is_sound() || entry.kind() == CatalogKind::Internal {
+                let entries = bytes.get(size_of::<Head>()..)?;
+                let count = usize::try_from(head.count.get()).ok()?;
+                if !(1..=CONTROL_MAX).contains(&count)
+                    || entries.len() != count * size_of::<CatalogEntry>()
+                {
                     return None;
                 }
-                Self::Control(Box::new(entry))
+                let entries: Option<Vec<CatalogEntry>> = entries
+                    .chunks_exact(size_of::<CatalogEntry>())
+                    .map(|bytes| CatalogEntry::read_from_bytes(bytes).ok())
+                    .collect();
+                let entries = entries?;
+                let is_change = |entry: &CatalogEntry| {
+                    entry.is_sound() && entry.kind() != CatalogKind::Internal
+                };
+                if !entries.iter().all(is_change) {
+                    return None;
+                }
+                Self::Control(entries)
             }
             GROUP => {
                 let entry = bytes.get(size_of::<Head>()..)?;
@@ -260,8 +278,8 @@ mod tests {
         let tags = vec![Tag([1; 16]), Tag([2; 16])];
         Record::push_write(&mut out, (16, 5), 0x8003, 99, &tags);
         Record::push_hole(&mut out, (17, 6), 1 << 30, 100);
-        let entry = CatalogEntry::new(17, CatalogKind::Free);
-        Record::push_control(&mut out, &entry);
+        let entries = [17, 18].map(|id| CatalogEntry::new(id, CatalogKind::Head));
+        Record::push_control(&mut out, &entries);
         let (write, used) = Record::decode(&out).unwrap();
         assert_eq!(
             write,
@@ -284,7 +302,7 @@ mod tests {
             }
         );
         let (control, last) = Record::decode(&out[used + more..]).unwrap();
-        assert_eq!(control, Record::Control(Box::new(entry)));
+        assert_eq!(control, Record::Control(entries.to_vec()));
         assert_eq!(used + more + last, out.len());
     }
 
@@ -329,14 +347,17 @@ mod tests {
             let mut entry = CatalogEntry::new(id, CatalogKind::Head);
             change(&mut entry);
             let mut out = Vec::new();
-            Record::push_control(&mut out, &entry);
+            Record::push_control(&mut out, &[entry]);
             Record::decode(&out).is_some()
         };
         assert!(control(16, |_| {}) && control(16, |entry| entry.set_kind(CatalogKind::Free)));
         assert!(!control(0, |entry| entry.set_kind(CatalogKind::Free)) && !control(3, |_| {}));
         assert!(!control(3, |entry| entry.set_kind(CatalogKind::Internal)));
         assert!(!control(IDS_MAX, |_| {}) && !control(u64::MAX, |_| {}));
-        assert!(!control(16, |entry| entry.height = 7));
+        assert!(
+            !control(16, |entry| entry.height = 7)
+                && !control(16, |entry| entry.parent = 16.into())
+        );
         assert!(!control(16, |entry| entry.size_bytes = u64::MAX.into()));
         assert!(!control(16, |entry| entry.epoch_bias = u64::MAX.into()));
     }

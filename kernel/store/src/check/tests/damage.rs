@@ -1,128 +1,21 @@
 //! Each kind of damage is found.
 
-use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use world::BLOCK_SIZE;
-use zerocopy::{FromBytes, IntoBytes};
 
-use super::lab::{Lab, Ram, check_disks, lines, work};
+use super::lab::{Lab, Ram, check_disks, lines};
+use super::surgery::{
+    append_frame, change_bitmap, change_group, change_superblock, find_bit, first_group, groups,
+    header, replica_blocks, superblock, used,
+};
 use crate::api::StoreError;
 use crate::check::{Finding, Owner};
-use crate::groups::{bitmap_tag, table_tag, table_tags_tag, tag_blocks};
 use crate::layout::{
-    Class, FRAME_HEADER, FrameHeader, GroupEntry, Header, HeaderState, Kind, Record, Replica,
-    SLOTS, Superblock, first_birth, get_pointer,
+    Class, FrameHeader, GroupEntry, Kind, Record, SLOTS, Superblock, first_birth, get_pointer,
 };
-use crate::space::ENTRIES_PER_BLOCK;
 use crate::tag::Tag;
-
-/// A pool with a checkpoint, and more in its journal.
-fn used(drives: usize) -> Lab {
-    let lab = Lab::new(drives);
-    lab.format();
-    let store = lab.open();
-    lab.run(work(store.clone(), 5));
-    lab.cut(store);
-    lab.expect_sound();
-    lab
-}
-
-fn header(disk: &Ram) -> Box<Header> {
-    match Header::decode(&disk.block(0)) {
-        HeaderState::Valid(header) => header,
-        other => panic!("no header: {other:?}"),
-    }
-}
-
-fn superblock(disk: &Ram) -> Superblock {
-    let header = header(disk);
-    let slots = (0..SLOTS).flat_map(|slot| header.regions.superblocks(slot));
-    let all = slots.filter_map(|at| Superblock::decode(&disk.block(at), header.pool_uuid));
-    all.max_by_key(|superblock| superblock.generation.get())
-        .unwrap()
-}
-
-/// The group table's entries and where they are.
-fn groups(disk: &Ram) -> Vec<(u64, usize, GroupEntry)> {
-    let (header, superblock) = (header(disk), superblock(disk));
-    let count = superblock.groups.get() as usize;
-    let first = header.regions.table[superblock.area.get() as usize].get()
-        + tag_blocks(count.div_ceil(ENTRIES_PER_BLOCK)) as u64;
-    let entry = |index: usize| {
-        let at = first + (index / ENTRIES_PER_BLOCK) as u64;
-        let within = index % ENTRIES_PER_BLOCK * 64;
-        let entry = GroupEntry::read_from_bytes(&disk.block(at)[within..within + 64]).unwrap();
-        (at, within, entry)
-    };
-    (0..count).map(entry).collect()
-}
-
-/// Changes an entry of the group table of a pool of one drive, and all tags above.
-fn change_group(disk: &Ram, group: usize, change: impl FnOnce(&mut GroupEntry)) {
-    let (header, mut superblock) = (header(disk), superblock(disk));
-    let (at, within, mut entry) = groups(disk)[group];
-    change(&mut entry);
-    let mut block = disk.block(at);
-    block[within..within + 64].copy_from_slice(entry.as_bytes());
-    disk.put(at, &block);
-    let index = group / ENTRIES_PER_BLOCK;
-    let tags_at = header.regions.table[superblock.area.get() as usize].get();
-    let mut tags = disk.block(tags_at);
-    let tag = table_tag(header.pool_uuid, index, &block);
-    tags[index * 16..][..16].copy_from_slice(&tag.0);
-    disk.put(tags_at, &tags);
-    superblock.table_tags[0] = table_tags_tag(header.pool_uuid, 0, &tags).0;
-    let mut block = [0; BLOCK_SIZE];
-    superblock.encode(&mut block);
-    for at in header
-        .regions
-        .superblocks(superblock.generation.get() % SLOTS)
-    {
-        disk.put(at, &block);
-    }
-}
-
-/// Changes the bitmap of a group, and all tags above.
-fn change_bitmap(disk: &Ram, group: usize, change: impl FnOnce(&mut [u8; BLOCK_SIZE])) {
-    let header = header(disk);
-    let entry = groups(disk)[group].2;
-    let places = replica_blocks(disk, group, u64::from(entry.slot));
-    let mut bitmap = disk.block(places[0]);
-    change(&mut bitmap);
-    places.iter().for_each(|at| disk.put(*at, &bitmap));
-    let version = entry.bitmap_checkpoint.get();
-    let number = u32::try_from(group).unwrap();
-    let tag = bitmap_tag(header.pool_uuid, number, version, &bitmap);
-    change_group(disk, group, |entry| entry.tag = tag.0);
-}
-
-/// Where a block of a group is on the drive, for each replica.
-fn replica_blocks(disk: &Ram, group: usize, block: u64) -> Vec<u64> {
-    let header = header(disk);
-    let replicas = groups(disk)[group].2;
-    let place = |replica: Replica| {
-        let chunk = u64::from(replica.chunk.get()) << header.group_shift.get();
-        header.regions.chunks_start.get() + chunk + block
-    };
-    replicas.in_sync().map(place).collect()
-}
-
-fn first_group(disk: &Ram, class: Class) -> usize {
-    let wanted = |entry: &GroupEntry| entry.class() == class && entry.tag != [0; 16];
-    groups(disk)
-        .iter()
-        .position(|(_, _, entry)| wanted(entry))
-        .unwrap()
-}
-
-/// The first block that this bitmap has (not) set.
-fn find_bit(bitmap: &[u8; BLOCK_SIZE], set: bool) -> u64 {
-    (2..256)
-        .find(|block| (bitmap[block / 8] >> (block % 8) & 1 != 0) == set)
-        .unwrap() as u64
-}
 
 #[test]
 fn a_leaked_and_a_dangling_block_are_found() {
@@ -231,32 +124,6 @@ fn without_headers_or_drives_there_is_nothing_to_check() {
     );
     let swapped = vec![lab.disks[1].clone(), lab.disks[0].clone()];
     assert_eq!(check_disks(swapped).1, []);
-}
-
-/// Appends a frame to the journal of a pool of one drive that claims to be durable.
-fn append_frame(disk: &Ram, records: &[u8]) {
-    let (own, superblock) = (header(disk), superblock(disk));
-    let ring = own.regions.journal.get();
-    let frames = (0..own.regions.journal_blocks.get())
-        .filter_map(|at| FrameHeader::decode(&disk.block(ring + at), own.pool_uuid));
-    let last = frames.max_by_key(|frame| frame.seq.get()).unwrap();
-    let mut next = FrameHeader::new(own.pool_uuid, superblock.fork_id.get());
-    next.blocks = 1.into();
-    next.seq = (last.seq.get() + 1).into();
-    next.position = (last.position.get() + u64::from(last.blocks.get())).into();
-    next.mount_gen = last.mount_gen;
-    next.checkpoint = last.checkpoint;
-    next.durable_seq = next.seq;
-    next.prev_tag = last.tag;
-    next.record_bytes = u32::try_from(records.len()).unwrap().into();
-    let mut block = [0; BLOCK_SIZE];
-    block[FRAME_HEADER..FRAME_HEADER + records.len()].copy_from_slice(records);
-    next.tag = next.compute_tag(own.pool_uuid, core::iter::once(&block)).0;
-    block[..FRAME_HEADER].copy_from_slice(next.as_bytes());
-    disk.put(
-        ring + next.position.get() % own.regions.journal_blocks.get(),
-        &block,
-    );
 }
 
 #[test]
@@ -393,18 +260,6 @@ fn used_once() -> Lab {
         }
     }
     lab
-}
-
-/// Writes the newest superblock of a pool of one drive again, changed and with the right tag.
-fn change_superblock(disk: &Ram, change: impl FnOnce(&mut Superblock)) {
-    let (header, mut superblock) = (header(disk), superblock(disk));
-    let slot = superblock.generation.get() % SLOTS;
-    change(&mut superblock);
-    let mut block = [0; BLOCK_SIZE];
-    superblock.encode(&mut block);
-    for at in header.regions.superblocks(slot) {
-        disk.put(at, &block);
-    }
 }
 
 /// Whoever can write to a drive can compute tags: impossible numbers must neither stop the machine nor make it wait for ever.

@@ -143,7 +143,7 @@ fn a_pool_is_sound_whatever_a_power_cut_leaves() {
 }
 
 /// Does to the drives what `log` says; of what no FLUSH covers only parts.
-fn after_a_cut(lab: &Lab, log: &[Event], random: &mut impl FnMut(usize) -> usize) {
+pub fn after_a_cut(lab: &Lab, log: &[Event], random: &mut impl FnMut(usize) -> usize) {
     let flushes = |drive| {
         let is_flush =
             move |event: &Event| matches!(event, Event::Flush { drive: of } if *of == drive);
@@ -171,7 +171,7 @@ fn after_a_cut(lab: &Lab, log: &[Event], random: &mut impl FnMut(usize) -> usize
     }
 }
 
-async fn fill(store: &Store<Ram>, volume: VolumeId, blocks: u64) {
+pub async fn fill(store: &Store<Ram>, volume: VolumeId, blocks: u64) {
     for index in 0..blocks / 16 {
         let span = Span {
             offset: (index * 16) << 12,

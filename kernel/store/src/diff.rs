@@ -1,0 +1,223 @@
+//! What differs between two maps, and who uses how much.
+
+use world::{BLOCK_SIZE, Disk};
+
+use crate::api::{Change, Changes, Source, StoreError, Usage};
+use crate::layout::{CatalogKind, FAN, Kind, Pointer};
+use crate::lineage::Place;
+use crate::lockstep::Root;
+use crate::shared::{Shared, State, Tree};
+
+/// How often a walk begins again because a checkpoint freed what it looked at.
+const TRIES_MAX: usize = 4;
+
+impl<D: Disk + 'static> Shared<D> {
+    pub async fn diff(
+        &self,
+        from: Option<Source>,
+        to: Source,
+        start: u64,
+        max: usize,
+    ) -> Result<Changes, StoreError> {
+        let to = self.place_of(to)?;
+        let from = from.map(|from| self.place_of(from)).transpose()?;
+        for place in from.iter().chain([&to]) {
+            self.settle(*place, start == 0).await?;
+        }
+        let mut changes = Changes::default();
+        let mut at = start / BLOCK_SIZE as u64;
+        let mut tries = 0;
+        loop {
+            let (roots, end) = self.roots_of(from, to)?;
+            if at >= end {
+                return Ok(changes);
+            }
+            let differ = |[old, new]: [&Pointer; 2], _| is_difference(old, new);
+            let leaves = match self.next_leaves(roots, at, differ).await {
+                Ok(leaves) => leaves,
+                Err(error) => {
+                    tries += 1;
+                    let is_new = self.roots_of(from, to)?.0 != roots;
+                    if is_new && tries < TRIES_MAX {
+                        continue;
+                    }
+                    return Err(error);
+                }
+            };
+            let Some(leaves) = leaves else {
+                return Ok(changes);
+            };
+            let last = (leaves.first + FAN as u64).min(end);
+            for lba in at.max(leaves.first)..last {
+                let [old, new] = leaves.pair(usize::try_from(lba - leaves.first).unwrap_or(0));
+                if is_difference(&old, &new) && !changes.add(lba, new.is_hole(), max) {
+                    changes.next = Some(lba * BLOCK_SIZE as u64);
+                    return Ok(changes);
+                }
+            }
+            at = last;
+            self.environment.exec.yield_now().await;
+        }
+    }
+
+    /// Roots of both as of the last checkpoint, and the size of the newer one in blocks.
+    fn roots_of(&self, from: Option<Place>, to: Place) -> Result<([Root; 2], u64), StoreError> {
+        let state = self.state.borrow();
+        let tree = state.tree_at(to).ok_or(StoreError::NoVolume)?;
+        let old = match from {
+            Some(from) => root_of(state.tree_at(from).ok_or(StoreError::NoVolume)?),
+            None => Root::default(),
+        };
+        Ok(([old, root_of(tree)], tree.blocks()))
+    }
+
+    /// Waits until a map's nodes say all that its deltas said (of a head: when `is_wanted`).
+    async fn settle(&self, place: Place, is_wanted: bool) -> Result<(), StoreError> {
+        loop {
+            {
+                let state = self.state.borrow();
+                state.require_open()?;
+                let tree = state.tree_at(place).ok_or(StoreError::NoVolume)?;
+                let is_head = tree.kind() == CatalogKind::Head;
+                let is_changed = state.has_changes(tree.id()) && (is_wanted || !is_head);
+                if tree.source.is_none() && !is_changed {
+                    return Ok(());
+                }
+            }
+            self.checkpoint_reached(self.want_checkpoint()).await?;
+            // A head may have changed again: what it had when this began is in its nodes now.
+            if matches!(place, Place::Volume(_)) {
+                return Ok(());
+            }
+        }
+    }
+
+    pub async fn usage(&self, source: Source) -> Result<Usage, StoreError> {
+        let place = self.place_of(source)?;
+        self.settle(place, true).await?;
+        let mut tries = 0;
+        loop {
+            let (referenced, walk) = {
+                let state = self.state.borrow();
+                let tree = state.tree_at(place).ok_or(StoreError::NoVolume)?;
+                (tree.entry.blocks.get(), state.freed_with(tree))
+            };
+            let unique = match &walk {
+                Some(walk) => self.count(walk).await,
+                None => Ok(0),
+            };
+            tries += 1;
+            match unique {
+                Ok(unique) => {
+                    return Ok(Usage {
+                        referenced_bytes: referenced * BLOCK_SIZE as u64,
+                        unique_bytes: unique * BLOCK_SIZE as u64,
+                    });
+                }
+                Err(error) if tries == TRIES_MAX => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Blocks of data that a map has, its heir has not, and no ancestor has.
+    async fn count(
+        &self,
+        Walk {
+            map,
+            heir,
+            boundary,
+        }: &Walk,
+    ) -> Result<u64, StoreError> {
+        let is_freed = |[own, kept]: [&Pointer; 2], _: u64| {
+            !own.is_hole() && own.birth() > *boundary && own != kept
+        };
+        let (mut at, mut count) = (0, 0);
+        while let Some(leaves) = self.next_leaves([*map, *heir], at, is_freed).await? {
+            let pairs = (0..FAN).map(|index| leaves.pair(index));
+            count += pairs
+                .filter(|[own, kept]| own.kind() == Kind::Data && is_freed([own, kept], 0))
+                .count() as u64;
+            at = leaves.first + FAN as u64;
+            self.environment.exec.yield_now().await;
+        }
+        Ok(count)
+    }
+}
+
+/// What of a map would be freed if only its heir were left of those that began as it.
+struct Walk {
+    map: Root,
+    heir: Root,
+    boundary: u64,
+}
+
+impl State {
+    /// What the deletion of a map frees of what it has: its own blocks that its only child has not. If it has no child, it may
+    /// be one of two for whom a deleted map was kept: then also what it has of that one and the other has not.
+    fn freed_with(&self, tree: &Tree) -> Option<Walk> {
+        let seq = |tree: Option<(&Tree, u64)>| tree.map_or(0, |(tree, _)| tree.entry.seq.get());
+        let parent = self.lasting_parent(tree);
+        let child = tree.children.first().and_then(|id| self.trees.get(id));
+        let mut walk = Walk {
+            map: root_of(tree),
+            heir: child.map_or_else(Root::default, root_of),
+            boundary: seq(parent),
+        };
+        if tree.children.len() > 1 {
+            return None;
+        }
+        if let Some((parent, via)) = parent
+            && tree.children.is_empty()
+            && parent.kind() == CatalogKind::Hidden
+            && parent.children.len() == 2
+        {
+            let other = parent.children.iter().find(|id| **id != via);
+            let other = other.and_then(|id| self.trees.get(id));
+            walk.heir = other.map_or_else(Root::default, root_of);
+            walk.boundary = seq(self.lasting_parent(parent));
+        }
+        Some(walk)
+    }
+
+    /// The nearest ancestor that is not about to be taken apart, and its child on the way.
+    fn lasting_parent(&self, tree: &Tree) -> Option<(&Tree, u64)> {
+        let mut via = tree.id();
+        let mut parent = self.trees.get(&tree.parent()?)?;
+        while parent.kind() == CatalogKind::Hidden && parent.children.len() == 1 {
+            via = parent.id();
+            parent = self.trees.get(&parent.parent()?)?;
+        }
+        Some((parent, via))
+    }
+}
+
+impl Changes {
+    /// Adds a block; false when that would be one range too many.
+    fn add(&mut self, lba: u64, is_zero: bool, max: usize) -> bool {
+        let block = BLOCK_SIZE as u64;
+        let offset = lba * block;
+        let is_full = self.ranges.len() >= max.max(1);
+        match self.ranges.last_mut() {
+            Some(last) if last.is_zero == is_zero && last.offset + last.len == offset => {
+                last.len += block;
+            }
+            _ if is_full => return false,
+            _ => self.ranges.push(Change {
+                offset,
+                len: block,
+                is_zero,
+            }),
+        }
+        true
+    }
+}
+
+/// Whether somebody who has `old` must be told of `new`: two holes are the same.
+fn is_difference(old: &Pointer, new: &Pointer) -> bool {
+    old != new && !(old.is_hole() && new.is_hole())
+}
+
+fn root_of(tree: &Tree) -> Root {
+    (tree.root(), tree.height())
+}
