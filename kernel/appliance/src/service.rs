@@ -13,6 +13,7 @@ use exec::Exec;
 use net::{ListenOptions, NetConfig};
 use serve::{api, nbd};
 use store::Environment;
+use upkeep::Upkeep;
 use virtio::{NetLink, PciDevice};
 use volume::Volumes;
 use world::Entropy;
@@ -64,8 +65,18 @@ pub async fn start(parts: Parts) {
         power: parts.power.clone(),
     };
     let volumes = store.map(Volumes::new);
+    let upkeep = match &volumes {
+        Some(volumes) => Some(Upkeep::open(&parts.exec, volumes).await),
+        None => None,
+    };
     serve_nbd(&parts, &stack, volumes.clone());
-    serve_api(&parts, &stack, Rc::new(node), volumes);
+    let backend = api::Backend {
+        node: Rc::new(node),
+        volumes,
+        upkeep,
+        token: token(&parts.config, &*parts.entropy),
+    };
+    serve_api(&parts, &stack, backend);
     wait_for_address(&parts.exec, &stack).await;
     let addresses: Vec<String> = stack.addresses().iter().map(ToString::to_string).collect();
     log::info!(
@@ -111,7 +122,7 @@ fn serve_nbd(parts: &Parts, stack: &Stack, volumes: Option<Volumes<Drive>>) {
     parts.exec.spawn(server.serve(listener));
 }
 
-fn serve_api(parts: &Parts, stack: &Stack, node: Rc<Appliance>, volumes: Option<Volumes<Drive>>) {
+fn serve_api(parts: &Parts, stack: &Stack, backend: api::Backend<Drive>) {
     let listener = stack.listen(
         API_PORT,
         ListenOptions {
@@ -121,11 +132,6 @@ fn serve_api(parts: &Parts, stack: &Stack, node: Rc<Appliance>, volumes: Option<
             half_open_max: API_CONNECTIONS_MAX,
         },
     );
-    let backend = api::Backend {
-        node,
-        volumes,
-        token: token(&parts.config, &*parts.entropy),
-    };
     let limits = api::Limits {
         connections_max: API_CONNECTIONS_MAX,
         ..api::Limits::default()

@@ -5,8 +5,14 @@ mod ram;
 
 #[path = "api/http.rs"]
 mod http;
+#[path = "api/jobs.rs"]
+mod jobs;
 #[path = "api/resources.rs"]
 mod resources;
+#[path = "api/schedules.rs"]
+mod schedules;
+#[path = "api/snapshots.rs"]
+mod snapshots;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,6 +22,7 @@ use net::pipe::{Pipe, PipeDialer, pipe_port};
 use ram::{Bench, RamDisk};
 use serde_json::Value;
 use serve::api::{Backend, DriveInfo, DriveState, Limits, MemoryInfo, Node, NodeInfo, Server};
+use upkeep::Upkeep;
 use volume::Volumes;
 
 #[derive(Default)]
@@ -72,6 +79,8 @@ impl Rig {
     fn new() -> Self {
         let bench = Bench::new();
         let volumes = Volumes::new(bench.store());
+        let (exec, of) = (bench.exec.clone(), volumes.clone());
+        let upkeep = bench.run(async move { Upkeep::open(&exec, &of).await });
         let (listener, port) = pipe_port(16 << 10);
         let rig = Self {
             port,
@@ -82,6 +91,7 @@ impl Rig {
         let backend = Backend {
             node: rig.node.clone(),
             volumes: Some(rig.volumes.clone()),
+            upkeep: Some(upkeep),
             token: "secret".into(),
         };
         let server = Server::new(rig.bench.exec.clone(), backend, Limits::default());

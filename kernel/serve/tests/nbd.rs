@@ -11,6 +11,8 @@ mod handshake;
 mod hostile;
 #[path = "nbd/requests.rs"]
 mod requests;
+#[path = "nbd/snapshots.rs"]
+mod snapshots;
 #[path = "nbd/storm.rs"]
 mod storm;
 

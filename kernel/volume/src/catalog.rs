@@ -1,55 +1,19 @@
-//! The catalog: which volumes there are, and who is attached to them.
+//! The catalog: which volumes there are, and what clients attach to. Snapshots are in [`snapshots`](crate::snapshots).
 
-use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
 
-use store::{PoolInfo, PoolState, Store, VolumeId, VolumeInfo};
-use world::{BLOCK_SIZE, Disk};
+use store::{PoolInfo, PoolState, Source, Store, VolumeId, VolumeInfo};
+use world::Disk;
 
-use crate::{Access, Volume, VolumeError};
+use crate::attachment::{Attachment, Attachments, End};
+use crate::name::split_name;
+use crate::{Access, Volume, VolumeError, check_name, check_size};
 
 /// The volume that an empty name means, if it is there.
 pub const DEMO: &str = "demo";
-
-/// The most bytes of a name.
-pub const NAME_MAX: usize = 63;
-
-/// The largest volume in bytes: 128 TiB.
-pub const SIZE_MAX: u64 = 128 << 40;
-
-/// Checks that `name` can name a volume: 1 to 63 of `a-z 0-9 . _ -`, beginning with a letter or digit.
-///
-/// # Errors
-/// [`VolumeError::BadName`].
-pub fn check_name(name: &str) -> Result<(), VolumeError> {
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let good = name.len() <= NAME_MAX
-        && name.bytes().next().is_some_and(is_plain)
-        && name
-            .bytes()
-            .all(|byte| is_plain(byte) || b"._-".contains(&byte));
-    if good {
-        Ok(())
-    } else {
-        Err(VolumeError::BadName)
-    }
-}
-
-/// Checks that a volume can have `size` bytes: a multiple of 512, at least one block and at most [`SIZE_MAX`].
-///
-/// # Errors
-/// [`VolumeError::BadSize`].
-pub fn check_size(size: u64) -> Result<(), VolumeError> {
-    let good = size.is_multiple_of(512) && (BLOCK_SIZE as u64..=SIZE_MAX).contains(&size);
-    if good {
-        Ok(())
-    } else {
-        Err(VolumeError::BadSize)
-    }
-}
 
 /// The volumes of a store; clones are the same catalog.
 pub struct Volumes<D> {
@@ -66,17 +30,31 @@ impl<D> Clone for Volumes<D> {
 
 struct Shared<D> {
     store: Store<D>,
-    /// Volumes with clients, or about to be deleted.
-    attached: RefCell<BTreeMap<VolumeId, Rc<Attachment>>>,
+    attachments: Attachments,
 }
 
-/// What all clients of one volume share.
-pub(crate) struct Attachment {
-    pub id: VolumeId,
+/// What can be attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// What is read.
+    pub source: Source,
+    /// The volume that it is, or is a snapshot of.
+    pub volume: VolumeId,
+    /// `VOLUME` or `VOLUME@SNAPSHOT`.
     pub name: String,
-    pub size_bytes: Cell<u64>,
-    pub clients: Cell<usize>,
-    pub deleted: Cell<bool>,
+    /// Bytes.
+    pub size_bytes: u64,
+}
+
+impl From<VolumeInfo> for Export {
+    fn from(info: VolumeInfo) -> Self {
+        Self {
+            source: info.id.into(),
+            volume: info.id,
+            name: info.name,
+            size_bytes: info.size_bytes,
+        }
+    }
 }
 
 impl<D: Disk + 'static> Volumes<D> {
@@ -86,7 +64,7 @@ impl<D: Disk + 'static> Volumes<D> {
         Self {
             shared: Rc::new(Shared {
                 store,
-                attached: RefCell::default(),
+                attachments: Attachments::default(),
             }),
         }
     }
@@ -105,14 +83,27 @@ impl<D: Disk + 'static> Volumes<D> {
         self.shared.store.find(name).ok_or(VolumeError::NoVolume)
     }
 
-    /// The volume that a client means by `name`: that one, or for an empty name `demo`, else the only one.
+    /// What a client means by `name`: a volume, `VOLUME@SNAPSHOT`, or for an empty name `demo`, else the only volume.
     ///
     /// # Errors
-    /// [`VolumeError::NoVolume`], [`VolumeError::NoDefault`].
-    pub fn resolve(&self, name: &str) -> Result<VolumeInfo, VolumeError> {
-        if !name.is_empty() {
-            return self.get(name);
+    /// [`VolumeError::NoVolume`], [`VolumeError::NoSnapshot`], [`VolumeError::NoDefault`].
+    pub fn resolve(&self, name: &str) -> Result<Export, VolumeError> {
+        match split_name(name) {
+            ("", None) => self.default_volume().map(Export::from),
+            (volume, None) => self.get(volume).map(Export::from),
+            (volume, Some(snapshot)) => {
+                let info = self.snapshot(volume, snapshot)?;
+                Ok(Export {
+                    source: info.id.into(),
+                    volume: info.volume,
+                    name: format!("{volume}@{snapshot}"),
+                    size_bytes: info.size_bytes,
+                })
+            }
         }
+    }
+
+    fn default_volume(&self) -> Result<VolumeInfo, VolumeError> {
         if let Some(demo) = self.shared.store.find(DEMO) {
             return Ok(demo);
         }
@@ -121,6 +112,27 @@ impl<D: Disk + 'static> Volumes<D> {
             (Some(only), true) => Ok(only),
             _ => Err(VolumeError::NoDefault),
         }
+    }
+
+    /// Names of what can be attached to, at most `max`: the volumes, then the snapshots of each.
+    #[must_use]
+    pub fn exports(&self, max: usize) -> Vec<String> {
+        let volumes = self.list();
+        let mut names: Vec<String> = volumes
+            .iter()
+            .take(max)
+            .map(|info| info.name.clone())
+            .collect();
+        for volume in volumes {
+            if names.len() >= max {
+                break;
+            }
+            let snapshots = self.shared.store.snapshots(volume.id);
+            let room = max - names.len();
+            let of_volume = snapshots.iter().take(room);
+            names.extend(of_volume.map(|info| format!("{}@{}", volume.name, info.name)));
+        }
+        names
     }
 
     /// Makes an empty volume; durable when this returns.
@@ -138,64 +150,97 @@ impl<D: Disk + 'static> Volumes<D> {
     /// # Errors
     /// No such volume, a bad size, a smaller one, and what the store says.
     pub async fn grow(&self, name: &str, size_bytes: u64) -> Result<VolumeInfo, VolumeError> {
-        check_size(size_bytes)?;
         let info = self.get(name)?;
-        if size_bytes < info.size_bytes {
-            return Err(VolumeError::Shrinks(info.size_bytes));
-        }
+        check_growth(&info, size_bytes)?;
         let grown = self.shared.store.grow_volume(info.id, size_bytes).await?;
-        if let Some(attachment) = self.shared.attached.borrow().get(&info.id) {
+        if let Some(attachment) = self.shared.attachments.get(info.id.into()) {
             attachment.size_bytes.set(grown.size_bytes);
         }
         Ok(grown)
     }
 
-    /// Deletes a volume; gone at once and durably, its space comes back in the background.
+    /// Gives a volume another name; durable when this returns. Attached clients go on.
+    ///
+    /// # Errors
+    /// No such volume, a bad or taken name, and what the store says.
+    pub async fn rename(&self, name: &str, new_name: &str) -> Result<VolumeInfo, VolumeError> {
+        let info = self.get(name)?;
+        self.check_new_name(&info, new_name)?;
+        Ok(self.shared.store.rename_volume(info.id, new_name).await?)
+    }
+
+    /// Checks that a volume could now be called `new_name` and have `size_bytes`, as far as each is wanted.
+    ///
+    /// # Errors
+    /// As [`rename`](Self::rename) and [`grow`](Self::grow).
+    pub fn check_change(
+        &self,
+        name: &str,
+        new_name: Option<&str>,
+        size_bytes: Option<u64>,
+    ) -> Result<VolumeInfo, VolumeError> {
+        let info = self.get(name)?;
+        new_name.map_or(Ok(()), |name| self.check_new_name(&info, name))?;
+        size_bytes.map_or(Ok(()), |size| check_growth(&info, size))?;
+        Ok(info)
+    }
+
+    fn check_new_name(&self, info: &VolumeInfo, name: &str) -> Result<(), VolumeError> {
+        check_name(name)?;
+        match self.shared.store.find(name) {
+            Some(other) if other.id != info.id => Err(VolumeError::NameTaken),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a volume and its snapshots; gone at once and durably, their space comes back in the background. What is
+    /// under way is done with before. Clients attached by force are told.
     ///
     /// # Errors
     /// No such volume, [`VolumeError::Attached`] unless `force`, and what the store says; the volume stays then.
     pub async fn delete(&self, name: &str, force: bool) -> Result<(), VolumeError> {
         let info = self.get(name)?;
-        let clients = self.clients(&info);
-        if clients > 0 && !force {
-            return Err(VolumeError::Attached(clients));
-        }
-        let doomed = Doomed {
-            shared: &self.shared,
-            attachment: self.shared.attachment(&info),
-        };
-        doomed.attachment.deleted.set(true);
-        let result = self.shared.store.delete_volume(info.id).await;
-        // When it failed the volume is still there, so its clients go on.
-        doomed.attachment.deleted.set(result.is_ok());
-        Ok(result?)
+        let snapshots = self.shared.store.snapshots(info.id);
+        let ending = self.shared.attachments.end(
+            (info.id.into(), &info.name, info.size_bytes),
+            snapshots.iter().map(|snapshot| snapshot.id.into()),
+            End::Deleted,
+            force,
+        )?;
+        drop(snapshots);
+        ending.quiet().await;
+        self.shared.store.delete_volume(info.id).await?;
+        ending.confirm();
+        Ok(())
     }
 
-    /// Clients attached to a volume.
+    /// Clients attached to a volume or snapshot.
     #[must_use]
-    pub fn clients(&self, info: &VolumeInfo) -> usize {
-        let attached = self.shared.attached.borrow();
-        attached
-            .get(&info.id)
-            .map_or(0, |entry| entry.clients.get())
+    pub fn clients(&self, of: impl Into<Source>) -> usize {
+        self.shared.attachments.clients(of.into())
     }
 
-    /// Attaches a client to the volume that it means by `name` (see [`resolve`](Self::resolve)). A pool that takes no
-    /// writes attaches read-only.
+    /// Attaches a client to what it means by `name` (see [`resolve`](Self::resolve)). Snapshots, and a pool that takes no
+    /// writes, attach read-only.
     ///
     /// # Errors
-    /// As [`resolve`](Self::resolve), and [`VolumeError::Deleted`] while it is being deleted.
+    /// As [`resolve`](Self::resolve), and [`VolumeError::Deleted`] or [`VolumeError::RolledBack`] while that is under way.
     pub fn attach(&self, name: &str, access: Access) -> Result<Volume<D>, VolumeError> {
-        let info = self.resolve(name)?;
-        let attachment = self.shared.attachment(&info);
-        if attachment.deleted.get() {
+        let export = self.resolve(name)?;
+        // With its volume goes a snapshot.
+        if let (Source::Snapshot(_), Some(volume)) = (
+            export.source,
+            self.shared.attachments.get(export.volume.into()),
+        ) && volume.require_open() == Err(VolumeError::Deleted)
+        {
             return Err(VolumeError::Deleted);
         }
-        let access = match self.pool().state {
-            PoolState::Serving => access,
-            PoolState::ReadOnly(_) => Access::ReadOnly,
+        let access = match (self.pool().state, export.source) {
+            (PoolState::Serving, Source::Volume(_)) => access,
+            _ => Access::ReadOnly,
         };
-        attachment.clients.set(attachment.clients.get() + 1);
+        let attachments = &self.shared.attachments;
+        let attachment = attachments.attach(export.source, &export.name, export.size_bytes)?;
         Ok(Volume::new(self.clone(), attachment, access))
     }
 
@@ -205,48 +250,33 @@ impl<D: Disk + 'static> Volumes<D> {
         self.shared.store.pool()
     }
 
-    pub(crate) fn store(&self) -> &Store<D> {
+    /// Operations that clients have begun so far: whether it grows tells whether somebody is waiting.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.shared.attachments.operations()
+    }
+
+    /// The store, for what concerns no client: records, scrubbing.
+    #[must_use]
+    pub fn store(&self) -> &Store<D> {
         &self.shared.store
     }
 }
 
 impl<D> Volumes<D> {
-    pub(crate) fn detach(&self, attachment: &Attachment) {
-        attachment.clients.set(attachment.clients.get() - 1);
-        self.shared.forget_unused(attachment);
+    pub(crate) fn attachments(&self) -> &Attachments {
+        &self.shared.attachments
+    }
+
+    pub(crate) fn detach(&self, attachment: &Rc<Attachment>) {
+        self.shared.attachments.detach(attachment);
     }
 }
 
-impl<D> Shared<D> {
-    fn attachment(&self, info: &VolumeInfo) -> Rc<Attachment> {
-        let mut attached = self.attached.borrow_mut();
-        let entry = attached.entry(info.id).or_insert_with(|| {
-            Rc::new(Attachment {
-                id: info.id,
-                name: info.name.clone(),
-                size_bytes: Cell::new(info.size_bytes),
-                clients: Cell::new(0),
-                deleted: Cell::new(false),
-            })
-        });
-        entry.clone()
+fn check_growth(info: &VolumeInfo, size_bytes: u64) -> Result<(), VolumeError> {
+    check_size(size_bytes)?;
+    if size_bytes < info.size_bytes {
+        return Err(VolumeError::Shrinks(info.size_bytes));
     }
-
-    fn forget_unused(&self, attachment: &Attachment) {
-        if attachment.clients.get() == 0 {
-            self.attached.borrow_mut().remove(&attachment.id);
-        }
-    }
-}
-
-/// A volume while it is being deleted: it has an entry even without clients, so that nobody attaches meanwhile.
-struct Doomed<'a, D> {
-    shared: &'a Shared<D>,
-    attachment: Rc<Attachment>,
-}
-
-impl<D> Drop for Doomed<'_, D> {
-    fn drop(&mut self) {
-        self.shared.forget_unused(&self.attachment);
-    }
+    Ok(())
 }

@@ -9,6 +9,8 @@ use store::StoreError;
 pub enum VolumeError {
     /// The request is wrong: there is no such volume.
     NoVolume,
+    /// The request is wrong: the volume has no such snapshot.
+    NoSnapshot,
     /// The request is wrong: no name was given, and there is neither a `demo` nor a single volume.
     NoDefault,
     /// The request is wrong: the name is taken.
@@ -27,8 +29,13 @@ pub enum VolumeError {
     OutOfRange,
     /// The request is wrong: not in units of 512 bytes.
     Unaligned,
-    /// The volume was deleted while attached. Detach.
+    /// The request is wrong: one volume is named twice.
+    NamedTwice,
+    /// The volume or snapshot is being or was deleted while attached. Detach.
     Deleted,
+    /// The volume is being or was rolled back while attached: nothing that was read before need be true any more. Attach
+    /// again.
+    RolledBack,
     /// The store refused or failed.
     Store(StoreError),
 }
@@ -37,6 +44,7 @@ impl fmt::Display for VolumeError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoVolume => out.write_str("no such volume"),
+            Self::NoSnapshot => out.write_str("no such snapshot"),
             Self::NoDefault => {
                 out.write_str("no name given, and there is neither a `demo` nor a single volume")
             }
@@ -53,7 +61,9 @@ impl fmt::Display for VolumeError {
             Self::ReadOnly => out.write_str("attached read-only"),
             Self::OutOfRange => out.write_str("beyond the end of the volume"),
             Self::Unaligned => out.write_str("not in units of 512 bytes"),
-            Self::Deleted => out.write_str("the volume was deleted"),
+            Self::NamedTwice => out.write_str("one volume is named twice"),
+            Self::Deleted => out.write_str("it was deleted"),
+            Self::RolledBack => out.write_str("the volume was rolled back"),
             Self::Store(error) => error.fmt(out),
         }
     }
@@ -65,6 +75,7 @@ impl From<StoreError> for VolumeError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NoVolume => Self::NoVolume,
+            StoreError::NoSnapshot | StoreError::OtherVolume => Self::NoSnapshot,
             StoreError::NameTaken => Self::NameTaken,
             StoreError::BadName => Self::BadName,
             StoreError::BadSize => Self::BadSize,

@@ -1,13 +1,15 @@
-//! What a client sees: named volumes.
+//! What a client sees: named volumes and their snapshots.
 //!
-//! - [`Volumes`]: the catalog; lists, creates, grows, deletes, and attaches clients;
-//! - [`Volume`]: one client's attachment to one volume; checks ranges and rights, then asks the store.
+//! - [`Volumes`]: the catalog; lists, creates, grows, renames, deletes, and attaches clients ([`catalog`]); makes
+//!   snapshots, clones them, rolls back ([`snapshots`]);
+//! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
 //! - the rules for names and sizes are [`check_name`] and [`check_size`], nowhere else;
-//! - a volume with clients is deleted only by force, and then every later operation of theirs fails with
-//!   [`VolumeError::Deleted`];
-//! - a volume's size changes only through [`Volumes::grow`], so attachments know it without asking.
+//! - what has clients is deleted or rolled back only by force; then what they have under way is waited for, and every
+//!   later operation of theirs fails with [`VolumeError::Deleted`] or [`VolumeError::RolledBack`] ([`attachment`]);
+//! - a snapshot never takes a write;
+//! - a volume's size changes only through [`Volumes::grow`] and [`Volumes::rollback`], so attachments know it without asking.
 //!
 //! On the walk of a write: before this room `serve::nbd`, after it `store`.
 
@@ -16,11 +18,18 @@
 
 extern crate alloc;
 
+mod attachment;
 mod catalog;
 mod error;
+mod name;
+mod snapshots;
 mod volume;
 
-pub use catalog::{DEMO, NAME_MAX, SIZE_MAX, Volumes, check_name, check_size};
+pub use catalog::{DEMO, Export, Volumes};
 pub use error::VolumeError;
-pub use store::{PoolInfo, PoolState, Span, StoreError, VolumeInfo};
+pub use name::{NAME_MAX, SIZE_MAX, check_name, check_size, split_name};
+pub use store::{
+    Change, Changes, Fullness, PoolInfo, PoolState, SnapshotId, SnapshotInfo, Source, Span,
+    StoreError, Usage, VolumeId, VolumeInfo,
+};
 pub use volume::{Access, Volume};

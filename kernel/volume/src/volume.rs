@@ -2,10 +2,10 @@
 
 use alloc::rc::Rc;
 
-use store::Span;
+use store::{Source, Span, VolumeId};
 use world::{Buf, Disk};
 
-use crate::catalog::Attachment;
+use crate::attachment::Attachment;
 use crate::{VolumeError, Volumes};
 
 /// What a client may do.
@@ -34,7 +34,7 @@ impl<D: Disk + 'static> Volume<D> {
         }
     }
 
-    /// The volume's name.
+    /// `VOLUME` or `VOLUME@SNAPSHOT`, as it was called when it was attached.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.attachment.name
@@ -52,15 +52,18 @@ impl<D: Disk + 'static> Volume<D> {
         self.access == Access::ReadOnly
     }
 
+    /// Waits until the attachment was ended by a forced delete or rollback, and tells which: operations fail from then on.
+    pub async fn ended(&self) -> VolumeError {
+        self.attachment.ended().await
+    }
+
     /// Checks a whole request before any of its pieces is started. Every operation below checks its own range too.
     ///
     /// # Errors
-    /// [`Deleted`](VolumeError::Deleted), [`Unaligned`](VolumeError::Unaligned),
+    /// [`Deleted`](VolumeError::Deleted), [`RolledBack`](VolumeError::RolledBack), [`Unaligned`](VolumeError::Unaligned),
     /// [`OutOfRange`](VolumeError::OutOfRange), and [`ReadOnly`](VolumeError::ReadOnly) when `access` is to write.
     pub fn check(&self, access: Access, offset: u64, len: u64) -> Result<(), VolumeError> {
-        if self.attachment.deleted.get() {
-            return Err(VolumeError::Deleted);
-        }
+        self.attachment.require_open()?;
         if access == Access::ReadWrite && self.is_read_only() {
             return Err(VolumeError::ReadOnly);
         }
@@ -81,8 +84,9 @@ impl<D: Disk + 'static> Volume<D> {
         if let Err(error) = self.check(Access::ReadOnly, span.offset, span.len.into()) {
             return (into, Err(error));
         }
+        let _operation = self.volumes.attachments().operate(&self.attachment);
         let store = self.volumes.store();
-        let (buf, result) = store.read(self.attachment.id, span, into).await;
+        let (buf, result) = store.read(self.attachment.source, span, into).await;
         (buf, result.map_err(|error| self.explain(error.into())))
     }
 
@@ -92,8 +96,10 @@ impl<D: Disk + 'static> Volume<D> {
     /// As [`check`](Self::check), and what the store says; the old contents stay then.
     pub async fn write(&self, span: Span, from: Buf) -> Result<(), VolumeError> {
         self.check(Access::ReadWrite, span.offset, span.len.into())?;
-        let result = self.volumes.store().write(self.attachment.id, span, from);
-        result.await.map_err(|error| self.explain(error.into()))
+        let id = self.writable()?;
+        let _operation = self.volumes.attachments().operate(&self.attachment);
+        let result = self.volumes.store().write(id, span, from).await;
+        result.map_err(|error| self.explain(error.into()))
     }
 
     /// Makes a range a hole: it reads as zeros and uses no space. Costs the same for any length.
@@ -102,28 +108,41 @@ impl<D: Disk + 'static> Volume<D> {
     /// As [`write`](Self::write).
     pub async fn discard(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
         self.check(Access::ReadWrite, offset, len)?;
-        let store = self.volumes.store();
-        let result = store.discard(self.attachment.id, offset, len).await;
+        let id = self.writable()?;
+        let _operation = self.volumes.attachments().operate(&self.attachment);
+        let result = self.volumes.store().discard(id, offset, len).await;
         result.map_err(|error| self.explain(error.into()))
     }
 
-    /// Makes every operation durable that completed before this call, on this attachment or another.
+    /// Makes every operation durable that completed before this call, on this attachment or another. A snapshot is
+    /// durable since it was made.
     ///
     /// # Errors
     /// A failing drive; the pool is read-only then.
     pub async fn flush(&self) -> Result<(), VolumeError> {
-        if self.attachment.deleted.get() {
-            return Err(VolumeError::Deleted);
+        self.attachment.require_open()?;
+        if self.writable().is_err() {
+            return Ok(());
         }
+        let _operation = self.volumes.attachments().operate(&self.attachment);
         Ok(self.volumes.store().flush().await?)
+    }
+
+    fn writable(&self) -> Result<VolumeId, VolumeError> {
+        match self.attachment.source {
+            Source::Volume(id) => Ok(id),
+            Source::Snapshot(_) => Err(VolumeError::ReadOnly),
+        }
     }
 
     /// An operation that a delete overtook fails because of it, whatever the store said.
     fn explain(&self, error: VolumeError) -> VolumeError {
-        if self.attachment.deleted.get() || error == VolumeError::NoVolume {
-            VolumeError::Deleted
-        } else {
-            error
+        if let Err(end) = self.attachment.require_open() {
+            return end;
+        }
+        match error {
+            VolumeError::NoVolume | VolumeError::NoSnapshot => VolumeError::Deleted,
+            error => error,
         }
     }
 }

@@ -63,7 +63,7 @@ fn a_volume_with_clients_is_deleted_only_by_force() {
         volumes.create("v", MIB).await.unwrap();
         let first = volumes.attach("v", Access::ReadWrite).unwrap();
         let second = volumes.attach("v", Access::ReadOnly).unwrap();
-        assert_eq!(volumes.clients(&volumes.get("v").unwrap()), 2);
+        assert_eq!(volumes.clients(volumes.get("v").unwrap().id), 2);
         assert_eq!(
             volumes.delete("v", false).await,
             Err(VolumeError::Attached(2))
@@ -92,7 +92,7 @@ fn a_volume_with_clients_is_deleted_only_by_force() {
         // A namesake is another volume: the old attachment does not reach it, and does not count.
         let again = volumes.create("v", MIB).await.unwrap();
         assert_eq!(first.discard(0, 4096).await, Err(VolumeError::Deleted));
-        assert_eq!(volumes.clients(&again), 0);
+        assert_eq!(volumes.clients(again.id), 0);
         volumes.delete("v", false).await.unwrap();
     });
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidy::texts;
 
 /// Who may use whom. What a room's tests use beyond that is in [`FOR_TESTS`].
-const ARROWS: [(&str, &[&str]); 23] = [
+const ARROWS: [(&str, &[&str]); 24] = [
     ("world", &[]),
     ("wire", &[]),
     ("config", &[]),
@@ -14,10 +14,13 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("exec", &["world"]),
     ("store", &["world", "exec"]),
     ("volume", &["store", "exec", "world"]),
+    ("upkeep", &["volume", "store", "exec", "world"]),
     ("net", &["world", "exec"]),
     (
         "serve",
-        &["volume", "store", "wire", "net", "exec", "world"],
+        &[
+            "upkeep", "volume", "store", "wire", "net", "exec", "world",
+        ],
     ),
     ("pci", &["hal"]),
     ("nvme", &["hal", "pci", "exec", "world"]),
@@ -26,7 +29,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     (
         "appliance",
         &[
-            "boot", "hal", "pci", "nvme", "virtio", "serve", "volume", "store", "net", "wire",
+            "boot", "hal", "pci", "nvme", "virtio", "serve", "upkeep", "volume", "store", "net", "wire",
             "config", "exec", "world",
         ],
     ),
@@ -36,7 +39,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     (
         "sim",
         &[
-            "serve", "volume", "store", "net", "wire", "config", "exec", "world",
+            "serve", "upkeep", "volume", "store", "net", "wire", "config", "exec", "world",
         ],
     ),
     ("guest", &["ferrite", "qemu", "wire"]),
@@ -48,7 +51,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     (
         "fuzz",
         &[
-            "sim", "serve", "volume", "store", "net", "wire", "config", "exec", "world",
+            "sim", "serve", "upkeep", "volume", "store", "net", "wire", "config", "exec", "world",
         ],
     ),
 ];

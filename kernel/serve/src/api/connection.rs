@@ -12,8 +12,9 @@ use world::Disk;
 
 use super::problem::Problem;
 use super::router::{Call, Response, Route, find};
+use super::routes::routes;
 use super::shape::{read_body, read_query};
-use super::{BODY_MAX, Server, resources};
+use super::{BODY_MAX, Server};
 
 /// How long, and how much, a client may go on sending after the answer that closes its connection. Closing at once
 /// would reset it, and the client might never see the answer.
@@ -119,7 +120,7 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
 
     /// Decides on the head alone.
     fn accept(&self, head: &RequestHead) -> Result<(&'static Route<D>, Call), Problem> {
-        let (route, captures) = find(resources::routes::<D>(), &head.method, &head.path)?;
+        let (route, captures) = find(routes::<D>(), &head.method, &head.path)?;
         if route.needs_token && !self.has_token(head) {
             return Err(Problem::unauthorized());
         }
@@ -148,7 +149,7 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
         body: &[u8],
     ) -> Result<Response, Problem> {
         if !route.body.is_empty() {
-            call.body = read_body(route.body, body)?;
+            call.body = read_body(route.body, route.is_body_optional, body)?;
         }
         (route.handler)(Rc::clone(&self.server.backend), call).await
     }

@@ -1,20 +1,26 @@
 //! The HTTP API: JSON over HTTP/1.1, for people and scripts.
 //!
-//! What can be called is one table, of `Route`s in `resources`; dispatch, the `Allow` of a 405, who may call
-//! without a token, what bodies and queries may contain, and the OpenAPI document come from it. Errors are
+//! What can be called is one table, of `Route`s in `routes`; dispatch, the `Allow` of a 405, who may call
+//! without a token, what bodies and queries may contain, and the OpenAPI document come from it. What is done then is in
+//! `resources` (the appliance itself), `volumes`, `snapshots`, `changes`, `jobs` and `schedules`. Errors are
 //! `application/problem+json` (RFC 9457), made in `problem`.
 //!
 //! Invariants: memory per connection is bounded (head 16 KiB, body 64 KiB), and so is the time a peer may take; every
 //! request is answered or the connection closed; a broken request costs its own connection only.
 
+mod changes;
 mod connection;
+mod jobs;
 mod node;
 mod openapi;
 mod problem;
 mod resources;
 mod router;
+mod routes;
+mod schedules;
 mod shape;
-mod time;
+mod snapshots;
+mod volumes;
 
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -22,6 +28,7 @@ use core::time::Duration;
 
 use exec::{Exec, Semaphore};
 use net::{Listener, Stream};
+use upkeep::Upkeep;
 use volume::Volumes;
 use world::Disk;
 
@@ -57,6 +64,8 @@ pub struct Backend<D> {
     pub node: Rc<dyn Node>,
     /// Its volumes; `None` while there is no pool (its drives are missing or hold something else).
     pub volumes: Option<Volumes<D>>,
+    /// Its jobs and schedules; `None` as before.
+    pub upkeep: Option<Upkeep<D>>,
     /// What clients have to present.
     pub token: String,
 }

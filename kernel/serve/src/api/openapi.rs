@@ -1,12 +1,11 @@
 //! The table of routes as an OpenAPI 3.1 document.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde_json::{Map, Value, json};
 
 use super::router::Route;
-use super::shape::Property;
+use super::shape::object_schema;
 
 /// Describes `routes`, as version `version` of the API.
 pub(super) fn document<D>(routes: &[Route<D>], version: &str) -> Value {
@@ -60,8 +59,8 @@ fn operation<D>(route: &Route<D>) -> Value {
     });
     if !route.body.is_empty() {
         operation["requestBody"] = json!({
-            "required": true,
-            "content": {"application/json": {"schema": object(route.body)}},
+            "required": !route.is_body_optional,
+            "content": {"application/json": {"schema": object_schema(route.body)}},
         });
     }
     operation
@@ -70,23 +69,6 @@ fn operation<D>(route: &Route<D>) -> Value {
 fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
         .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
-}
-
-fn object(shape: &[Property]) -> Value {
-    let mut properties = Map::new();
-    for property in shape {
-        let mut schema = property.kind.schema();
-        schema["description"] = property.about.into();
-        properties.insert(String::from(property.name), schema);
-    }
-    let required = shape.iter().filter(|property| property.is_required);
-    let required: Vec<&str> = required.map(|property| property.name).collect();
-    json!({
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": false,
-    })
 }
 
 fn problem() -> Value {

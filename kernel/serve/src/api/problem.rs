@@ -3,6 +3,7 @@
 use alloc::string::{String, ToString};
 
 use serde::Serialize;
+use upkeep::{JobsError, PolicyError};
 use volume::{StoreError, VolumeError};
 use wire::http::{HttpError, reason};
 
@@ -76,7 +77,14 @@ impl Problem {
 impl From<VolumeError> for Problem {
     fn from(error: VolumeError) -> Self {
         let (status, field) = match error {
-            VolumeError::NoVolume | VolumeError::NoDefault | VolumeError::Deleted => (404, None),
+            VolumeError::NoVolume
+            | VolumeError::NoSnapshot
+            | VolumeError::NoDefault
+            | VolumeError::Deleted => (404, None),
+            VolumeError::RolledBack => (409, None),
+            VolumeError::NamedTwice | VolumeError::Store(StoreError::TooManyAtOnce) => {
+                (422, Some("volumes"))
+            }
             VolumeError::NameTaken => (409, Some("name")),
             VolumeError::Attached(_) => {
                 return Self::new(
@@ -86,7 +94,7 @@ impl From<VolumeError> for Problem {
             }
             VolumeError::BadName => (422, Some("name")),
             VolumeError::BadSize | VolumeError::Shrinks(_) => (422, Some("size")),
-            VolumeError::Store(StoreError::NoSpace) => (507, None),
+            VolumeError::Store(StoreError::NoSpace | StoreError::TooManyMaps) => (507, None),
             VolumeError::Store(StoreError::ReadOnly | StoreError::Closed) => (503, None),
             VolumeError::ReadOnly
             | VolumeError::OutOfRange
@@ -97,6 +105,26 @@ impl From<VolumeError> for Problem {
             Some(field) => Self::of_field(status, field, error),
             None => Self::new(status, error),
         }
+    }
+}
+
+impl From<JobsError> for Problem {
+    fn from(error: JobsError) -> Self {
+        match error {
+            JobsError::NoJob => Self::new(404, error),
+            JobsError::Over(_) | JobsError::Already(_) => Self::new(409, error),
+            JobsError::Store(error) => VolumeError::from(error).into(),
+        }
+    }
+}
+
+impl From<PolicyError> for Problem {
+    fn from(error: PolicyError) -> Self {
+        let field = match error {
+            PolicyError::BadEvery => "every",
+            PolicyError::KeepsNothing => "keep",
+        };
+        Self::of_field(422, field, error)
     }
 }
 

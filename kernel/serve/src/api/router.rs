@@ -20,6 +20,7 @@ use super::shape::Property;
 pub(super) enum Method {
     Get,
     Post,
+    Put,
     Patch,
     Delete,
 }
@@ -29,6 +30,7 @@ impl Method {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Put => "PUT",
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
         }
@@ -51,6 +53,34 @@ pub(super) struct Call {
     pub body: Map<String, Value>,
 }
 
+impl Call {
+    /// A string of the body, if it is there.
+    pub fn text(&self, property: &Property) -> Option<&str> {
+        self.body.get(property.name)?.as_str()
+    }
+
+    /// A number of the body, if it is there.
+    pub fn number(&self, property: &Property) -> Option<u64> {
+        self.body.get(property.name)?.as_u64()
+    }
+
+    /// A string of the query, if it is there.
+    pub fn query_text(&self, property: &Property) -> Option<&str> {
+        self.query.get(property.name)?.as_str()
+    }
+
+    /// A number of the query, if it is there.
+    pub fn query_number(&self, property: &Property) -> Option<u64> {
+        self.query.get(property.name)?.as_u64()
+    }
+
+    /// Whether a flag of the query is set.
+    pub fn query_flag(&self, property: &Property) -> bool {
+        let value = self.query.get(property.name);
+        value.and_then(Value::as_bool).unwrap_or(false)
+    }
+}
+
 /// What a handler gives.
 #[derive(Debug)]
 pub(super) struct Response {
@@ -59,6 +89,9 @@ pub(super) struct Response {
     pub content_type: Option<&'static str>,
     pub body: Vec<u8>,
 }
+
+/// What a handler ends in.
+pub(super) type Handled = Result<Response, Problem>;
 
 impl Response {
     /// No body.
@@ -69,6 +102,13 @@ impl Response {
             content_type: None,
             body: Vec::new(),
         }
+    }
+
+    /// Something new, and where it is. Names need no percent-encoding.
+    pub fn created(value: &impl Serialize, location: String) -> Self {
+        let mut response = Self::json(201, value);
+        response.headers.push(("Location", location));
+        response
     }
 
     /// A JSON body.
@@ -84,7 +124,7 @@ impl Response {
 }
 
 /// What a handler is: it may wait for the store.
-pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>>>>;
+pub(super) type Answer = Pin<Box<dyn Future<Output = Handled>>>;
 
 /// One thing that can be called.
 pub(super) struct Route<D> {
@@ -97,6 +137,8 @@ pub(super) struct Route<D> {
     pub query: &'static [Property],
     /// Properties of the body; none means that a body is of no interest.
     pub body: &'static [Property],
+    /// Whether there need be no body.
+    pub is_body_optional: bool,
     /// Whether the token is needed.
     pub needs_token: bool,
     pub handler: fn(Rc<Backend<D>>, Call) -> Answer,

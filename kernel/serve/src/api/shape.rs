@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde_json::{Map, Value, json};
 use wire::http::percent_decode;
@@ -28,6 +29,12 @@ pub(super) enum Kind {
     Flag,
     /// A number within these bounds.
     Number(u64, u64),
+    /// Strings, at least one.
+    Names,
+    /// One of these strings.
+    Word(&'static [&'static str]),
+    /// An object of these properties.
+    Object(&'static [Property]),
 }
 
 impl Kind {
@@ -38,6 +45,12 @@ impl Kind {
             Self::Size => "a whole number of bytes".into(),
             Self::Flag => "`true` or `false`".into(),
             Self::Number(least, most) => format!("a number from {least} to {most}"),
+            Self::Names => "a list of names, at least one".into(),
+            Self::Word(words) => format!("one of {}", words.join(", ")),
+            Self::Object(shape) => {
+                let names: Vec<&str> = shape.iter().map(|property| property.name).collect();
+                format!("an object of {}", names.join(", "))
+            }
         }
     }
 
@@ -49,6 +62,11 @@ impl Kind {
             Self::Number(least, most) => value
                 .as_u64()
                 .is_some_and(|number| (least..=most).contains(&number)),
+            Self::Names => value
+                .as_array()
+                .is_some_and(|names| !names.is_empty() && names.iter().all(Value::is_string)),
+            Self::Word(words) => value.as_str().is_some_and(|word| words.contains(&word)),
+            Self::Object(_) => value.is_object(),
         }
     }
 
@@ -61,7 +79,7 @@ impl Kind {
             (Self::Size | Self::Number(..), digits) if is_number => {
                 digits.parse::<u64>().map_or(Value::Null, Value::from)
             }
-            (Self::Text, _) => Value::String(text),
+            (Self::Text | Self::Word(_), _) => Value::String(text),
             _ => Value::Null,
         }
     }
@@ -75,40 +93,76 @@ impl Kind {
             Self::Number(least, most) => {
                 json!({"type": "integer", "minimum": least, "maximum": most})
             }
+            Self::Names => json!({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+            Self::Word(words) => json!({"type": "string", "enum": words}),
+            Self::Object(shape) => object_schema(shape),
         }
     }
 }
 
-/// Reads a body that is an object of these properties.
-pub(super) fn read_body(shape: &[Property], body: &[u8]) -> Result<Map<String, Value>, Problem> {
+/// The JSON schema of an object of these properties and no others.
+pub(super) fn object_schema(shape: &[Property]) -> Value {
+    let mut properties = Map::new();
+    for property in shape {
+        let mut schema = property.kind.schema();
+        schema["description"] = property.about.into();
+        properties.insert(String::from(property.name), schema);
+    }
+    let required = shape.iter().filter(|property| property.is_required);
+    let required: Vec<&str> = required.map(|property| property.name).collect();
+    json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+/// Reads a body that is an object of these properties. Where none is required there need be no body.
+pub(super) fn read_body(
+    shape: &[Property],
+    is_optional: bool,
+    body: &[u8],
+) -> Result<Map<String, Value>, Problem> {
     if body.is_empty() {
-        return Err(Problem::new(400, "a JSON object is needed as body"));
+        return match is_optional {
+            true => Ok(Map::new()),
+            false => Err(Problem::new(400, "a JSON object is needed as body")),
+        };
     }
     let map = match serde_json::from_slice(body) {
         Ok(Value::Object(map)) => map,
         Ok(_) => return Err(Problem::new(422, "the body must be a JSON object")),
         Err(error) => return Err(Problem::new(400, format!("the body is not JSON: {error}"))),
     };
+    check(shape, &map, "")?;
+    Ok(map)
+}
+
+/// Checks an object whose properties are called `prefix` and their name.
+fn check(shape: &[Property], map: &Map<String, Value>, prefix: &str) -> Result<(), Problem> {
     let known = |name: &str| shape.iter().any(|property| property.name == name);
     if let Some(name) = map.keys().find(|name| !known(name)) {
-        return Err(Problem::of_field(
-            422,
-            name,
-            format!("there is no property `{name}` here"),
-        ));
+        let name = format!("{prefix}{name}");
+        let detail = format!("there is no property `{name}` here");
+        return Err(Problem::of_field(422, &name, detail));
     }
     for property in shape {
-        let name = property.name;
-        let detail = match map.get(name) {
-            None if property.is_required => format!("`{name}` is missing"),
-            Some(value) if !property.kind.admits(value) => {
-                format!("`{name}` must be {}", property.kind.what())
+        let name = format!("{prefix}{}", property.name);
+        let detail = match (map.get(property.name), property.kind) {
+            (None, _) if property.is_required => format!("`{name}` is missing"),
+            (Some(value), kind) if !kind.admits(value) => {
+                format!("`{name}` must be {}", kind.what())
+            }
+            (Some(Value::Object(inner)), Kind::Object(shape)) => {
+                check(shape, inner, &format!("{name}."))?;
+                continue;
             }
             _ => continue,
         };
-        return Err(Problem::of_field(422, name, detail));
+        return Err(Problem::of_field(422, &name, detail));
     }
-    Ok(map)
+    Ok(())
 }
 
 /// Reads a query of these parameters.

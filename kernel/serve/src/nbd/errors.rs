@@ -18,15 +18,18 @@ pub(super) fn errno(error: VolumeError, command: u16) -> Errno {
         VolumeError::Store(StoreError::ReadOnly) if command == NBD_CMD_FLUSH => NBD_EIO,
         VolumeError::ReadOnly | VolumeError::Store(StoreError::ReadOnly) => NBD_EPERM,
         VolumeError::Store(StoreError::NoSpace) => NBD_ENOSPC,
-        VolumeError::Deleted | VolumeError::NoVolume | VolumeError::Store(StoreError::Closed) => {
-            NBD_ESHUTDOWN
-        }
+        VolumeError::Deleted
+        | VolumeError::RolledBack
+        | VolumeError::NoVolume
+        | VolumeError::NoSnapshot
+        | VolumeError::Store(StoreError::Closed) => NBD_ESHUTDOWN,
         // Errors of the catalog, which no request of a client can bring about.
         VolumeError::NoDefault
         | VolumeError::NameTaken
         | VolumeError::BadName
         | VolumeError::BadSize
         | VolumeError::Shrinks(_)
+        | VolumeError::NamedTwice
         | VolumeError::Attached(_) => NBD_EINVAL,
         VolumeError::Store(_) => NBD_EIO,
     }
@@ -43,6 +46,8 @@ pub(super) enum Broken {
     NoExport,
     /// It sent or took nothing for too long.
     Stalled,
+    /// What it is attached to was deleted or rolled back.
+    Ended(VolumeError),
     /// The stream failed.
     Net(NetError),
 }
@@ -54,6 +59,7 @@ impl fmt::Display for Broken {
             Self::TooLarge => out.write_str("too large"),
             Self::NoExport => out.write_str("no such export"),
             Self::Stalled => out.write_str("stalled"),
+            Self::Ended(why) => why.fmt(out),
             Self::Net(error) => error.fmt(out),
         }
     }

@@ -16,6 +16,8 @@ use super::{BLOCK_MINIMUM, BLOCK_PREFERRED, PAYLOAD_MAX};
 const OPTION_MAX: u32 = 8 << 10;
 /// The most bytes of data that are read only to refuse them politely.
 const OPTION_SKIPPED_MAX: u32 = 1 << 20;
+/// The most exports that LIST names. There may be any number of snapshots, and all can be attached to.
+const LIST_MAX: usize = 1000;
 
 /// What a successful handshake ends in.
 pub(super) struct Negotiated<D> {
@@ -124,10 +126,11 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
     }
 
     async fn list(&self) -> Result<(), Broken> {
-        for info in self.volumes.map(Volumes::list).unwrap_or_default() {
-            let len = u32::try_from(info.name.len()).expect("names are short");
+        let exports = self.volumes.map(|volumes| volumes.exports(LIST_MAX));
+        for name in exports.unwrap_or_default() {
+            let len = u32::try_from(name.len()).expect("names are short");
             let mut data = len.to_be_bytes().to_vec();
-            data.extend_from_slice(info.name.as_bytes());
+            data.extend_from_slice(name.as_bytes());
             self.reply(NBD_OPT_LIST, NBD_REP_SERVER, &data).await?;
         }
         self.reply(NBD_OPT_LIST, NBD_REP_ACK, &[]).await
@@ -149,7 +152,7 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
             Ok(volume) => volume,
             Err(error) => {
                 let reply = match error {
-                    VolumeError::Deleted => NBD_REP_ERR_SHUTDOWN,
+                    VolumeError::Deleted | VolumeError::RolledBack => NBD_REP_ERR_SHUTDOWN,
                     _ => NBD_REP_ERR_UNKNOWN,
                 };
                 self.refuse(option, reply, error).await?;

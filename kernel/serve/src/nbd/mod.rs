@@ -14,6 +14,8 @@
 //! - a connection holds at most its quota of the pool in each direction, and a peer that neither sends nor takes
 //!   bytes while others need memory is cut off ([`mod@line`]);
 //! - a job that reached the volume runs to its end even if the connection ends; only its reply is dropped;
+//! - a connection whose volume or snapshot was deleted or rolled back by force is answered by errors and ended; nothing of
+//!   it reaches what comes after;
 //! - nothing is allocated per request: workers, request records and buffers are reused (but for a READ of several
 //!   pieces that is not answered in chunks, which collects them in a list).
 //!
@@ -30,15 +32,18 @@ mod workers;
 use alloc::rc::Rc;
 use alloc::string::String;
 use core::cell::RefCell;
+use core::pin::pin;
 use core::time::Duration;
 
 use exec::{Exec, Permit, Semaphore};
+use futures_util::future::{Either, select};
 use log::{debug, info};
 use net::{Listener, Stream};
 use volume::{Volume, Volumes};
 use world::{Buf, Disk, Pool};
 
 use crate::quota::Quota;
+use errors::Broken;
 use handshake::Negotiated;
 use jobs::Requests;
 use line::Line;
@@ -50,6 +55,10 @@ pub const PAYLOAD_MAX: u32 = 32 << 20;
 pub const BLOCK_MINIMUM: u32 = 512;
 /// What offsets and lengths are best multiples of, in bytes.
 pub const BLOCK_PREFERRED: u32 = 4096;
+
+/// How long requests are still answered, by an error, when the volume or snapshot is gone. Whoever listens disconnects
+/// by then; whoever does not is cut off.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How much a server takes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,10 +186,13 @@ async fn connection<D: Disk + 'static, S: Stream>(server: Server<D>, stream: S, 
     let name = String::from(negotiated.volume.name());
     info!("nbd: {peer} attached to {name}");
     let session = Rc::new(Session::new(&server, stream, negotiated));
-    match receive::requests(&session).await {
+    match session.requests_or_end().await {
         Ok(()) => {}
         Err(broken) => {
-            debug!("nbd: {peer}: {broken}");
+            match broken {
+                Broken::Ended(why) => info!("nbd: {peer} is cut off from {name}: {why}"),
+                broken => debug!("nbd: {peer}: {broken}"),
+            }
             session.line.hang_up();
         }
     }
@@ -206,6 +218,19 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
             outgoing: Quota::new(pages),
             requests: RefCell::default(),
             workers: Workers::new(server.extra_requests.clone()),
+        }
+    }
+
+    /// Receives requests until the client disconnects, or for a moment after what it is attached to has ended.
+    async fn requests_or_end(self: &Rc<Self>) -> Result<(), Broken> {
+        let end = pin!(async {
+            let why = self.volume.ended().await;
+            self.exec.sleep(LAST_WORDS).await;
+            why
+        });
+        match select(pin!(receive::requests(self)), end).await {
+            Either::Left((result, _)) => result,
+            Either::Right((why, _)) => Err(Broken::Ended(why)),
         }
     }
 }

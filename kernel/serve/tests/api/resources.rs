@@ -28,9 +28,15 @@ fn a_volume_from_creation_to_deletion() {
     assert_eq!(created["uuid"].as_str().unwrap().len(), 36);
 
     assert_eq!(rig.call("GET", "/v1/volumes/db", None).json(), created);
+    // What has to be looked up is told of one volume at a time.
+    let mut listed = created;
+    for looked_up in ["unique", "shared"] {
+        let removed = listed.as_object_mut().unwrap().remove(looked_up);
+        assert_eq!(removed, Some(json!(0)), "{looked_up}");
+    }
     assert_eq!(
         rig.call("GET", "/v1/volumes", None).json(),
-        json!({"volumes": [created]})
+        json!({"volumes": [listed]})
     );
 
     let grown = rig.call("PATCH", "/v1/volumes/db", Some(r#"{"size":2097152}"#));
@@ -56,6 +62,7 @@ fn the_node_its_drives_and_its_log() {
     assert_eq!(node["uptime_ms"], 1234);
     assert_eq!(node["memory"], json!({"total": 2, "free": 1}));
     assert_eq!(node["pool"]["state"], "serving");
+    assert_eq!(node["pool"]["fullness"], "fine");
     assert!(node["pool"]["size"].as_u64().unwrap() > 0);
     let summary = json!({"id": "nvme0n1", "state": "serving", "size": 1 << 30, "used": 4096});
     assert_eq!(node["drives"], json!([summary]));
@@ -153,6 +160,10 @@ fn wrong_bodies_are_refused_by_the_name_of_what_is_wrong() {
         ("[]", 422, "JSON object"),
         ("{}", 422, "`name` is missing"),
         (r#"{"name":"a"}"#, 422, "`size` is missing"),
+        (r#"{"name":"a","size":4096,"from":"b@c"}"#, 422, "clone"),
+        (r#"{"name":"a","from":"b"}"#, 422, "VOLUME@SNAPSHOT"),
+        (r#"{"name":"a","from":"b@c"}"#, 404, "`b@c`"),
+        (r#"{"name":"a","from":"taken@c"}"#, 404, "no such snapshot"),
         (r#"{"name":1,"size":4096}"#, 422, "`name` must be a string"),
         (
             r#"{"name":"a","size":"4096"}"#,
@@ -194,12 +205,15 @@ fn wrong_bodies_are_refused_by_the_name_of_what_is_wrong() {
     }
     for (body, status, about) in [
         (r#"{"size":1024}"#, 422, "at least 4096"),
-        (r#"{"name":"b"}"#, 422, "`name`"),
+        (r#"{"name":"B"}"#, 422, "begins with a letter"),
+        (r#"{"name":"other","size":512}"#, 422, "at least 4096"),
         ("", 400, "JSON object"),
     ] {
         rig.call("PATCH", "/v1/volumes/taken", Some(body))
             .is_problem(status, about);
     }
+    rig.call("GET", "/v1/volumes/other", None)
+        .is_problem(404, "no such volume");
     rig.call("PATCH", "/v1/volumes/taken", Some(r#"{"size":8192}"#));
     let shrunk = rig.call("PATCH", "/v1/volumes/taken", Some(r#"{"size":4096}"#));
     shrunk.is_problem(422, "only grow");
@@ -215,8 +229,10 @@ fn the_document_describes_what_is_served() {
     let paths = document["paths"].as_object().unwrap();
     let mut count = 0;
     for (path, operations) in paths {
-        let (called, mut captured) = (path.replace("{id}", "x").replace("{v}", "x"), 0);
-        captured += path.matches('{').count();
+        let called = ["{id}", "{v}", "{s}"]
+            .iter()
+            .fold(path.clone(), |path, name| path.replace(name, "x"));
+        let captured = path.matches('{').count();
         for (method, operation) in operations.as_object().unwrap() {
             count += 1;
             let is_body = operation.get("requestBody").is_some();
@@ -236,10 +252,15 @@ fn the_document_describes_what_is_served() {
             assert!(operation["summary"].as_str().unwrap().ends_with('.'));
         }
     }
-    assert_eq!(count, 13);
+    assert_eq!(count, 30);
     let create = &document["paths"]["/v1/volumes"]["post"]["requestBody"];
     let schema = &create["content"]["application/json"]["schema"];
-    assert_eq!(schema["required"], json!(["name", "size"]));
+    assert_eq!(schema["required"], json!(["name"]));
+    let set = &document["paths"]["/v1/volumes/{v}/schedule"]["put"]["requestBody"];
+    let keep = &set["content"]["application/json"]["schema"]["properties"]["keep"];
+    assert_eq!(keep["properties"]["daily"]["type"], "integer");
+    let scrub = &document["paths"]["/v1/scrub"]["post"]["requestBody"];
+    assert_eq!(scrub["required"], false);
     assert_eq!(document["paths"]["/healthz"]["get"]["security"], json!([]));
 }
 
@@ -276,6 +297,7 @@ fn without_a_pool_the_node_still_answers() {
     let backend = Backend::<RamDisk> {
         node: node.clone(),
         volumes: None,
+        upkeep: None,
         token: "secret".into(),
     };
     let server = Server::new(bench.exec.clone(), backend, Limits::default());

@@ -277,7 +277,7 @@ fn closing_drops_the_replies_only() {
         exec.sleep(Duration::from_secs(1)).await;
         client.stream.abort();
         exec.sleep(Duration::from_secs(1)).await;
-        assert_eq!(volumes.clients(&volumes.get("demo").unwrap()), 0);
+        assert_eq!(volumes.clients(volumes.get("demo").unwrap().id), 0);
         let mut other = attached(&port, true).await;
         assert_eq!(
             other.read(31 * 4096, 4096).await,

@@ -3,7 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use exec::Exec;
 use store::{Config, Environment, FormatOptions, Store};
@@ -36,6 +38,7 @@ impl Disk for RamDisk {
     }
 
     async fn read(&self, at: BlockAddr, mut into: Buf) -> (Buf, Result<(), DiskError>) {
+        a_while().await;
         let pages = self.pages.borrow();
         for (index, to) in (at..).zip(into.pages_mut()) {
             match pages.get(&index) {
@@ -50,6 +53,7 @@ impl Disk for RamDisk {
         if at + from.blocks() as u64 > BLOCKS {
             return (from, Err(DiskError::OutOfRange));
         }
+        a_while().await;
         let mut pages = self.pages.borrow_mut();
         for (index, page) in (at..).zip(from.pages()) {
             let to = pages.entry(index).or_insert_with(Page::new_box);
@@ -60,12 +64,26 @@ impl Disk for RamDisk {
     }
 
     async fn flush(&self) -> Result<(), DiskError> {
+        a_while().await;
         Ok(())
     }
 
     async fn discard(&self, _at: BlockAddr, _blocks: u64) -> Result<(), DiskError> {
         Ok(())
     }
+}
+
+/// What a drive takes: everybody else has a turn first.
+async fn a_while() {
+    let mut is_over = false;
+    poll_fn(|context| {
+        context.waker().wake_by_ref();
+        match std::mem::replace(&mut is_over, true) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
 }
 
 /// A clock that only [`run`] moves.

@@ -85,6 +85,7 @@ pub fn api(bytes: &[u8]) {
     let backend = Backend {
         node: Rc::new(QuietNode),
         volumes: Some(rig.volumes.clone()),
+        upkeep: None,
         token: "token".to_string(),
     };
     let server = api_server::Server::new(exec.clone(), backend, api_server::Limits::default());

@@ -1,14 +1,55 @@
-//! Points in time as RFC 3339 text.
+//! Points in time as dates (UTC).
 
 use alloc::format;
 use alloc::string::String;
 
-/// `nanos` since 1970 as `YYYY-MM-DDThh:mm:ss.mmmZ`.
-pub(super) fn rfc3339(nanos: u64) -> String {
+/// Seconds of a day.
+pub const DAY: u64 = 86400;
+
+/// A point in time of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Date {
+    /// Year.
+    pub year: u64,
+    /// Month, 1 to 12.
+    pub month: u64,
+    /// Day of the month, from 1.
+    pub day: u64,
+    /// Hour, 0 to 23.
+    pub hour: u64,
+    /// Minute.
+    pub minute: u64,
+    /// Second.
+    pub second: u64,
+}
+
+/// The date of the point `seconds` after 1970.
+#[must_use]
+pub fn date(seconds: u64) -> Date {
+    let (year, month, day) = civil(seconds / DAY);
+    let second = seconds % DAY;
+    Date {
+        year,
+        month,
+        day,
+        hour: second / 3600,
+        minute: second / 60 % 60,
+        second: second % 60,
+    }
+}
+
+/// `nanos` since 1970 as RFC 3339 text, `YYYY-MM-DDThh:mm:ss.mmmZ`.
+#[must_use]
+pub fn rfc3339(nanos: u64) -> String {
     let (seconds, millis) = (nanos / 1_000_000_000, nanos / 1_000_000 % 1000);
-    let (days, second) = (seconds / 86400, seconds % 86400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let Date {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+    } = date(seconds);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 

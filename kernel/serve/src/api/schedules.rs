@@ -1,0 +1,111 @@
+//! Snapshot schedules.
+
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use upkeep::calendar::rfc3339;
+use upkeep::policy::every_text;
+use upkeep::{Keep, Schedule, ScheduleInfo};
+use world::Disk;
+
+use super::Backend;
+use super::problem::Problem;
+use super::resources::upkeep;
+use super::router::{Call, Handled, Response};
+use super::routes::{EVERY, KEEP};
+
+#[derive(Serialize)]
+struct ScheduleResource {
+    volume: String,
+    every: String,
+    /// Rules that keep something.
+    keep: Map<String, Value>,
+    /// When the next one is due.
+    next_at: Option<String>,
+    /// The newest snapshot that it made.
+    newest: Option<String>,
+    /// How many of its snapshots there are.
+    snapshots: usize,
+    /// Why it does not do what it should.
+    problem: Option<String>,
+}
+
+impl From<ScheduleInfo> for ScheduleResource {
+    fn from(info: ScheduleInfo) -> Self {
+        let Keep {
+            last,
+            hourly,
+            daily,
+            weekly,
+            monthly,
+            yearly,
+        } = info.schedule.keep;
+        let rules = [
+            ("last", last),
+            ("hourly", hourly),
+            ("daily", daily),
+            ("weekly", weekly),
+            ("monthly", monthly),
+            ("yearly", yearly),
+        ];
+        let rules = rules.into_iter().filter(|(_, count)| *count > 0);
+        Self {
+            volume: info.volume,
+            every: every_text(info.schedule.every),
+            keep: rules
+                .map(|(name, count)| (name.into(), count.into()))
+                .collect(),
+            next_at: info.next_at_nanos.map(rfc3339),
+            newest: info.newest,
+            snapshots: info.snapshots,
+            problem: info.problem,
+        }
+    }
+}
+
+pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
+    let list = upkeep(&backend)?.schedules.list().into_iter();
+    let list: Vec<ScheduleResource> = list.map(Into::into).collect();
+    Ok(Response::json(200, &json!({"schedules": list})))
+}
+
+pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let info = upkeep(&backend)?.schedules.get(&call.captures[0])?;
+    let info = info.ok_or_else(no_schedule)?;
+    Ok(Response::json(200, &ScheduleResource::from(info)))
+}
+
+pub(super) async fn set<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let rules = call.body.get(KEEP.name).and_then(Value::as_object);
+    let count = |rule: &str| {
+        let count = rules.and_then(|rules| rules.get(rule)?.as_u64());
+        u32::try_from(count.unwrap_or(0)).unwrap_or(u32::MAX)
+    };
+    let keep = Keep {
+        last: count("last"),
+        hourly: count("hourly"),
+        daily: count("daily"),
+        weekly: count("weekly"),
+        monthly: count("monthly"),
+        yearly: count("yearly"),
+    };
+    let schedule = Schedule::new(call.text(&EVERY).unwrap_or_default(), keep)?;
+    let schedules = &upkeep(&backend)?.schedules;
+    let info = schedules.set(&call.captures[0], schedule).await?;
+    Ok(Response::json(200, &ScheduleResource::from(info)))
+}
+
+pub(super) async fn remove<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let schedules = &upkeep(&backend)?.schedules;
+    match schedules.remove(&call.captures[0]).await? {
+        true => Ok(Response::empty(204)),
+        false => Err(no_schedule()),
+    }
+}
+
+fn no_schedule() -> Problem {
+    Problem::new(404, "this volume has no snapshot schedule")
+}

@@ -1,0 +1,176 @@
+//! Snapshots.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use upkeep::calendar::rfc3339;
+use volume::{SnapshotInfo, Usage, VolumeError, Volumes};
+use world::Disk;
+
+use super::Backend;
+use super::problem::Problem;
+use super::resources::{catalog, uuid};
+use super::router::{Call, Handled, Response};
+use super::routes::{FORCE, LIMIT, NAME, NEXT, VOLUMES};
+use super::volumes::{UsageResource, usage};
+
+/// Snapshots of one answer when nobody says how many.
+const PAGE: u64 = 1000;
+
+#[derive(Serialize)]
+struct SnapshotResource {
+    name: String,
+    volume: String,
+    /// What NBD clients attach to.
+    export: String,
+    uuid: String,
+    size: u64,
+    /// Bytes that hold data, shared ones included.
+    allocated: u64,
+    #[serde(flatten)]
+    usage: Option<UsageResource>,
+    /// Attached clients.
+    clients: usize,
+    /// `null` when the appliance had no clock then.
+    created_at: Option<String>,
+}
+
+impl SnapshotResource {
+    fn new<D: Disk + 'static>(
+        volumes: &Volumes<D>,
+        volume: &str,
+        info: SnapshotInfo,
+        usage: Option<Usage>,
+    ) -> Self {
+        Self {
+            volume: volume.into(),
+            export: format!("{volume}@{}", info.name),
+            uuid: uuid(info.uuid),
+            size: info.size_bytes,
+            allocated: usage.map_or(info.allocated_bytes, |usage| usage.referenced_bytes),
+            usage: usage.map(UsageResource::from),
+            clients: volumes.clients(info.id),
+            created_at: (info.created_at_nanos > 0).then(|| rfc3339(info.created_at_nanos)),
+            name: info.name,
+        }
+    }
+
+    fn location(&self) -> String {
+        format!("/v1/volumes/{}/snapshots/{}", self.volume, self.name)
+    }
+}
+
+async fn describe<D: Disk + 'static>(
+    volumes: &Volumes<D>,
+    volume: &str,
+    info: SnapshotInfo,
+) -> SnapshotResource {
+    let usage = usage(volumes, info.id).await;
+    SnapshotResource::new(volumes, volume, info, usage)
+}
+
+pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let volume = &call.captures[0];
+    let mut snapshots = volumes.snapshots(volume)?;
+    if let Some(next) = call.query_text(&NEXT) {
+        let from: u64 = next.parse().map_err(|_| wrong_token())?;
+        snapshots.retain(|info| info.id.0 >= from);
+    }
+    let limit = call.query_number(&LIMIT).unwrap_or(PAGE);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let next = snapshots.get(limit).map(|info| info.id.0.to_string());
+    snapshots.truncate(limit);
+    let list: Vec<_> = snapshots
+        .into_iter()
+        .map(|info| SnapshotResource::new(volumes, volume, info, None))
+        .collect();
+    let mut answer = json!({"snapshots": list});
+    if let Some(next) = next {
+        answer["next"] = next.into();
+    }
+    Ok(Response::json(200, &answer))
+}
+
+/// The answer to a `next` that no answer of ours said.
+pub(super) fn wrong_token() -> Problem {
+    let detail = "the query parameter `next` must be what the answer before said";
+    Problem::of_field(400, NEXT.name, detail)
+}
+
+pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let volume = &call.captures[0];
+    let name = call.text(&NAME).unwrap_or_default();
+    let info = volumes.create_snapshot(volume, name).await?;
+    // What it uses is what the volume uses, so nothing is looked up: making one costs the same whatever the size.
+    let resource = SnapshotResource::new(volumes, volume, info, None);
+    let location = resource.location();
+    Ok(Response::created(&resource, location))
+}
+
+pub(super) async fn create_group<D: Disk + 'static>(
+    backend: Rc<Backend<D>>,
+    call: Call,
+) -> Handled {
+    let volumes = catalog(&backend)?;
+    let name = call.text(&NAME).unwrap_or_default();
+    let group = call.body.get(VOLUMES.name).and_then(Value::as_array);
+    let group: Vec<&str> = group
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for volume in &group {
+        // Which of them it is has to be said.
+        let refuse = |status, error: VolumeError| {
+            let detail = format!("{error}: `{volume}`");
+            Err(Problem::of_field(status, VOLUMES.name, detail))
+        };
+        match volumes.get(volume) {
+            Ok(info) if volumes.store().find_snapshot(info.id, name).is_some() => {
+                let detail = format!("`{volume}` has a snapshot `{name}` already");
+                return Err(Problem::of_field(409, NAME.name, detail));
+            }
+            Ok(_) => {}
+            Err(error) => return refuse(404, error),
+        }
+    }
+    let made = volumes.create_snapshots(&group, name).await?;
+    let made = made.into_iter().zip(group);
+    let list: Vec<_> = made
+        .map(|(info, volume)| SnapshotResource::new(volumes, volume, info, None))
+        .collect();
+    Ok(Response::json(201, &json!({"snapshots": list})))
+}
+
+pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let [volume, name] = names(&call);
+    let info = volumes.snapshot(volume, name)?;
+    Ok(Response::json(200, &describe(volumes, volume, info).await))
+}
+
+pub(super) async fn rename<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let [volume, name] = names(&call);
+    let new_name = call.text(&NAME).unwrap_or_default();
+    let info = volumes.rename_snapshot(volume, name, new_name).await?;
+    Ok(Response::json(200, &describe(volumes, volume, info).await))
+}
+
+pub(super) async fn delete<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let [volume, name] = names(&call);
+    let force = call.query_flag(&FORCE);
+    volumes.delete_snapshot(volume, name, force).await?;
+    Ok(Response::empty(204))
+}
+
+fn names(call: &Call) -> [&str; 2] {
+    [&call.captures[0], &call.captures[1]]
+}

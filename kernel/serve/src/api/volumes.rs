@@ -1,0 +1,176 @@
+//! Volumes.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::Serialize;
+use serde_json::json;
+use upkeep::calendar::rfc3339;
+use volume::{SnapshotId, Source, Usage, VolumeError, VolumeInfo, Volumes, split_name};
+use world::Disk;
+
+use super::Backend;
+use super::problem::Problem;
+use super::resources::{catalog, uuid};
+use super::router::{Call, Handled, Response};
+use super::routes::{FORCE, NAME, NEW_NAME, NEW_SIZE, ORIGIN, SIZE, SNAPSHOT};
+
+#[derive(Serialize)]
+struct VolumeResource {
+    name: String,
+    uuid: String,
+    size: u64,
+    /// Bytes that hold data, shared ones included.
+    allocated: u64,
+    #[serde(flatten)]
+    usage: Option<UsageResource>,
+    snapshots: usize,
+    /// `VOLUME@SNAPSHOT` that it was cloned from, while that exists.
+    origin: Option<String>,
+    /// Attached clients.
+    clients: usize,
+    /// `null` when the appliance had no clock then.
+    created_at: Option<String>,
+}
+
+/// What is counted only for one thing at a time, because it has to be looked up.
+#[derive(Serialize)]
+pub(super) struct UsageResource {
+    /// Bytes that its deletion frees.
+    unique: u64,
+    /// Bytes that something else refers to as well.
+    shared: u64,
+}
+
+impl From<Usage> for UsageResource {
+    fn from(usage: Usage) -> Self {
+        Self {
+            unique: usage.unique_bytes,
+            shared: usage.shared_bytes(),
+        }
+    }
+}
+
+/// What something uses at this moment. Damaged maps do not keep the rest from being told.
+pub(super) async fn usage<D: Disk + 'static>(
+    volumes: &Volumes<D>,
+    of: impl Into<Source>,
+) -> Option<Usage> {
+    match volumes.usage(of).await {
+        Ok(usage) => Some(usage),
+        Err(error) => {
+            log::debug!("usage cannot be told: {error}");
+            None
+        }
+    }
+}
+
+impl VolumeResource {
+    fn new<D: Disk + 'static>(
+        volumes: &Volumes<D>,
+        info: VolumeInfo,
+        usage: Option<Usage>,
+    ) -> Self {
+        Self {
+            clients: volumes.clients(info.id),
+            uuid: uuid(info.uuid),
+            size: info.size_bytes,
+            allocated: usage.map_or(info.allocated_bytes, |usage| usage.referenced_bytes),
+            usage: usage.map(UsageResource::from),
+            snapshots: info.snapshots,
+            origin: info.origin.and_then(|id| snapshot_name(volumes, id)),
+            created_at: (info.created_at_nanos > 0).then(|| rfc3339(info.created_at_nanos)),
+            name: info.name,
+        }
+    }
+}
+
+/// `VOLUME@SNAPSHOT`, while both exist.
+fn snapshot_name<D: Disk + 'static>(volumes: &Volumes<D>, id: SnapshotId) -> Option<String> {
+    let snapshot = volumes.store().snapshot(id)?;
+    let volume = volumes.store().volume(snapshot.volume)?;
+    Some(format!("{}@{}", volume.name, snapshot.name))
+}
+
+async fn describe<D: Disk + 'static>(volumes: &Volumes<D>, info: VolumeInfo) -> VolumeResource {
+    let usage = usage(volumes, info.id).await;
+    VolumeResource::new(volumes, info, usage)
+}
+
+pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let list = volumes.list().into_iter();
+    let list: Vec<_> = list
+        .map(|info| VolumeResource::new(volumes, info, None))
+        .collect();
+    Ok(Response::json(200, &json!({"volumes": list})))
+}
+
+pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let name = call.text(&NAME).unwrap_or_default();
+    let info = match (call.number(&SIZE), call.text(&ORIGIN)) {
+        (Some(size), None) => volumes.create(name, size).await?,
+        (None, Some(origin)) => {
+            let wrong = |status, detail: String| Problem::of_field(status, ORIGIN.name, detail);
+            let (volume, Some(snapshot)) = split_name(origin) else {
+                let detail = "`from` must be a snapshot, as VOLUME@SNAPSHOT".into();
+                return Err(wrong(422, detail));
+            };
+            match volumes.clone_snapshot(volume, snapshot, name).await {
+                Err(error @ (VolumeError::NoVolume | VolumeError::NoSnapshot)) => {
+                    return Err(wrong(404, format!("{error}: `{origin}`")));
+                }
+                result => result?,
+            }
+        }
+        (Some(_), Some(_)) => {
+            let detail = "a clone begins with the size of its snapshot; make it larger afterwards";
+            return Err(Problem::of_field(422, SIZE.name, detail));
+        }
+        (None, None) => {
+            let detail = "`size` is missing, or `from` for a clone of a snapshot";
+            return Err(Problem::of_field(422, SIZE.name, detail));
+        }
+    };
+    let resource = describe(volumes, info).await;
+    let location = format!("/v1/volumes/{}", resource.name);
+    Ok(Response::created(&resource, location))
+}
+
+pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let info = volumes.get(&call.captures[0])?;
+    Ok(Response::json(200, &describe(volumes, info).await))
+}
+
+pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let name = &call.captures[0];
+    let (new_name, size) = (call.text(&NEW_NAME), call.number(&NEW_SIZE));
+    // All of it is checked before any of it is done.
+    let mut info = volumes.check_change(name, new_name, size)?;
+    if let Some(size) = size {
+        info = volumes.grow(name, size).await?;
+    }
+    if let Some(new_name) = new_name {
+        info = volumes.rename(name, new_name).await?;
+    }
+    Ok(Response::json(200, &describe(volumes, info).await))
+}
+
+pub(super) async fn delete<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let force = call.query_flag(&FORCE);
+    catalog(&backend)?.delete(&call.captures[0], force).await?;
+    Ok(Response::empty(204))
+}
+
+pub(super) async fn rollback<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let snapshot = call.text(&SNAPSHOT).unwrap_or_default();
+    let force = call.query_flag(&FORCE);
+    let info = volumes.rollback(&call.captures[0], snapshot, force).await?;
+    Ok(Response::json(200, &describe(volumes, info).await))
+}

@@ -1,0 +1,159 @@
+//! Snapshots by the clock.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::Rig;
+
+const PATH: &str = "/v1/volumes/db/schedule";
+
+fn rig() -> Rig {
+    let rig = Rig::new();
+    rig.call(
+        "POST",
+        "/v1/volumes",
+        Some(r#"{"name":"db","size":1048576}"#),
+    );
+    rig
+}
+
+impl Rig {
+    pub fn pass(&self, time: Duration) {
+        let exec = self.bench.exec.clone();
+        self.bench.run(async move { exec.sleep(time).await });
+    }
+
+    pub fn names(&self, volume: &str) -> Vec<String> {
+        let path = format!("/v1/volumes/{volume}/snapshots");
+        let listed = self.call("GET", &path, None).json();
+        let listed = listed["snapshots"].as_array().unwrap().iter();
+        listed
+            .map(|one| one["name"].as_str().unwrap().into())
+            .collect()
+    }
+}
+
+#[test]
+fn a_schedule_from_set_to_removed() {
+    let rig = rig();
+    rig.call("GET", PATH, None)
+        .is_problem(404, "no snapshot schedule");
+    let body = r#"{"every":"60m","keep":{"hourly":3,"daily":7}}"#;
+    let set = rig.call("PUT", PATH, Some(body));
+    assert_eq!(set.status, 200, "{set:?}");
+    let keep = json!({"hourly": 3, "daily": 7});
+    assert_eq!(
+        (&set.json()["every"], &set.json()["keep"]),
+        (&json!("1h"), &keep)
+    );
+
+    // The rig's time began in the afternoon of 2023-11-14, at 22:13:20.
+    rig.pass(Duration::from_secs(1));
+    let shown = rig.call("GET", PATH, None).json();
+    assert_eq!(shown["newest"], "auto-2023-11-14-221320");
+    assert_eq!(shown["next_at"], "2023-11-14T23:00:00.000Z");
+    assert_eq!(
+        (&shown["problem"], &shown["snapshots"]),
+        (&json!(null), &json!(1))
+    );
+    assert_eq!(
+        rig.call("GET", "/v1/schedules", None).json(),
+        json!({"schedules": [shown]})
+    );
+
+    // What users made stays, whatever it is called; what they renamed is theirs.
+    for name in ["mine", "auto-2023-11-14-000000", "auto-mine"] {
+        let body = format!(r#"{{"name":"{name}"}}"#);
+        let made = rig.call("POST", "/v1/volumes/db/snapshots", Some(&body));
+        assert_eq!(made.status, 201);
+    }
+    let renamed = "/v1/volumes/db/snapshots/auto-2023-11-14-221320";
+    rig.call("PATCH", renamed, Some(r#"{"name":"before"}"#));
+    rig.pass(Duration::from_secs(5 * 3600));
+    let names = rig.names("db");
+    let theirs = ["before", "mine", "auto-2023-11-14-000000", "auto-mine"];
+    assert_eq!(names[..4], theirs);
+    // Three hourly ones, and the newest of the day before.
+    let made = [
+        "auto-2023-11-14-230000",
+        "auto-2023-11-15-010000",
+        "auto-2023-11-15-020000",
+        "auto-2023-11-15-030000",
+    ];
+    assert_eq!(names[4..], made);
+
+    assert_eq!(rig.call("DELETE", PATH, None).status, 204);
+    rig.call("DELETE", PATH, None)
+        .is_problem(404, "no snapshot schedule");
+    rig.pass(Duration::from_secs(5 * 3600));
+    assert_eq!(rig.names("db").len(), 8);
+}
+
+#[test]
+fn a_schedule_goes_with_its_volume_and_not_with_its_name() {
+    let rig = rig();
+    let body = r#"{"every":"1h","keep":{"last":2}}"#;
+    rig.call("PUT", PATH, Some(body));
+    rig.call("PATCH", "/v1/volumes/db", Some(r#"{"name":"data"}"#));
+    let listed = rig.call("GET", "/v1/schedules", None).json();
+    assert_eq!(listed["schedules"][0]["volume"], "data");
+    rig.pass(Duration::from_secs(10 * 3600));
+    assert_eq!(rig.names("data").len(), 2);
+
+    rig.call("DELETE", "/v1/volumes/data", None);
+    rig.pass(Duration::from_secs(3600));
+    let store = rig.volumes.store();
+    assert!(
+        store
+            .record_keys()
+            .iter()
+            .all(|key| !key.starts_with("schedule/"))
+    );
+    assert_eq!(
+        rig.call("GET", "/v1/schedules", None).json(),
+        json!({"schedules": []})
+    );
+}
+
+#[test]
+fn a_snapshot_that_is_read_stays_until_it_is_not() {
+    let rig = rig();
+    rig.call("PUT", PATH, Some(r#"{"every":"1m","keep":{"last":1}}"#));
+    rig.pass(Duration::from_secs(1));
+    let first = rig.names("db").remove(0);
+    let reader = rig
+        .volumes
+        .attach(&format!("db@{first}"), volume::Access::ReadOnly)
+        .unwrap();
+    rig.pass(Duration::from_secs(300));
+    let names = rig.names("db");
+    assert_eq!((names.len(), &names[0]), (2, &first));
+    drop(reader);
+    rig.pass(Duration::from_secs(60));
+    assert_eq!(rig.names("db").len(), 1);
+}
+
+#[test]
+fn wrong_schedules_are_refused() {
+    let rig = rig();
+    for (body, about) in [
+        (r#"{"every":"1h"}"#, "`keep` is missing"),
+        (r#"{"keep":{"last":1}}"#, "`every` is missing"),
+        (r#"{"every":"1h","keep":{}}"#, "at least one"),
+        (r#"{"every":"1h","keep":{"last":0}}"#, "at least one"),
+        (r#"{"every":"often","keep":{"last":1}}"#, "`every`"),
+        (r#"{"every":"0h","keep":{"last":1}}"#, "`every`"),
+        (r#"{"every":"1h","keep":{"hour":1}}"#, "`keep.hour`"),
+        (
+            r#"{"every":"1h","keep":{"last":-1}}"#,
+            "`keep.last` must be a number",
+        ),
+        (r#"{"every":"1h","keep":[1]}"#, "`keep` must be an object"),
+    ] {
+        rig.call("PUT", PATH, Some(body)).is_problem(422, about);
+    }
+    let body = Some(r#"{"every":"1h","keep":{"last":1}}"#);
+    rig.call("PUT", "/v1/volumes/none/schedule", body)
+        .is_problem(404, "no such volume");
+}

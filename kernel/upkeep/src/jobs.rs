@@ -1,0 +1,253 @@
+//! Long work: what there is, how far it is, and what users want of it.
+//!
+//! ```text
+//!            begins            pause
+//! Queued ──────────► Running ◄───────► Paused
+//!                       │ ╲      resume   │
+//!                       ▼  ╲ cancel       │ cancel
+//!                Done, Failed   ► Cancelled ◄
+//! ```
+//!
+//! Each job is one record of the store, `job/NUMBER`. It is written when users change something, at the end, and every
+//! few seconds, so after a restart a job goes on from about where it was.
+
+mod job;
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
+
+use exec::Exec;
+use volume::{StoreError, Volumes};
+use world::Disk;
+
+pub(crate) use job::Job;
+pub use job::{JobInfo, JobState};
+
+use crate::scrub;
+
+/// The most finished jobs that are remembered.
+const FINISHED_MAX: usize = 16;
+/// What keys of records of jobs begin with.
+const KEY: &str = "job/";
+
+/// The jobs of one appliance; clones are the same ones.
+pub struct Jobs<D> {
+    shared: Rc<Shared<D>>,
+}
+
+impl<D> Clone for Jobs<D> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+/// What jobs run on.
+pub(crate) struct Shared<D> {
+    pub exec: Exec,
+    pub volumes: Volumes<D>,
+    table: RefCell<BTreeMap<u64, Rc<Job>>>,
+}
+
+/// Why a wish was not granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobsError {
+    /// There is no such job (any more).
+    NoJob,
+    /// It is over; this is how.
+    Over(JobState),
+    /// There can be only one such job at a time, and this one is not over.
+    Already(u64),
+    /// The store refused or failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for JobsError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoJob => out.write_str("no such job"),
+            Self::Over(state) => write!(out, "the job is {} already", state.name()),
+            Self::Already(id) => write!(out, "job {id} does that already"),
+            Self::Store(error) => error.fmt(out),
+        }
+    }
+}
+
+impl core::error::Error for JobsError {}
+
+impl From<StoreError> for JobsError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<D: Disk + 'static> Jobs<D> {
+    /// Reads what was kept and goes on with what was not over.
+    pub(crate) async fn open(exec: Exec, volumes: Volumes<D>) -> Self {
+        let shared = Shared {
+            exec,
+            volumes,
+            table: RefCell::default(),
+        };
+        let jobs = Self {
+            shared: Rc::new(shared),
+        };
+        jobs.load().await;
+        for job in jobs.all().into_iter().filter(|job| !job.state().is_over()) {
+            log::info!("job {}, a scrub, goes on", job.id());
+            jobs.run(job);
+        }
+        jobs
+    }
+
+    async fn load(&self) {
+        let store = self.shared.volumes.store();
+        for key in store.record_keys() {
+            let Some(id) = key.strip_prefix(KEY).and_then(|id| id.parse().ok()) else {
+                continue;
+            };
+            let job = match store.record(&key).await {
+                Ok(Some(bytes)) => Job::decode(id, &bytes),
+                _ => None,
+            };
+            match job {
+                Some(job) => drop(self.shared.table.borrow_mut().insert(id, Rc::new(job))),
+                None => log::warn!("what was kept of job {id} cannot be read; it is left alone"),
+            }
+        }
+    }
+
+    /// All jobs that are remembered, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<JobInfo> {
+        self.all().iter().map(|job| self.describe(job)).collect()
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// [`JobsError::NoJob`].
+    pub fn get(&self, id: u64) -> Result<JobInfo, JobsError> {
+        Ok(self.describe(&*self.find(id)?))
+    }
+
+    /// Starts to verify every block in use, at most `rate` bytes in a second (0: as fast as clients leave room for).
+    ///
+    /// # Errors
+    /// [`JobsError::Already`], and what the store says.
+    pub async fn start_scrub(&self, rate: u64) -> Result<JobInfo, JobsError> {
+        let job = {
+            let mut table = self.shared.table.borrow_mut();
+            if let Some(other) = table.values().find(|job| !job.state().is_over()) {
+                return Err(JobsError::Already(other.id()));
+            }
+            let id = table.keys().next_back().map_or(1, |last| last + 1);
+            let job = Rc::new(Job::new(id, rate, self.shared.wall_nanos()));
+            table.insert(id, job.clone());
+            job
+        };
+        if let Err(error) = self.shared.keep(&job).await {
+            self.shared.table.borrow_mut().remove(&job.id());
+            return Err(error.into());
+        }
+        self.shared.forget_oldest().await;
+        self.run(job.clone());
+        Ok(self.describe(&job))
+    }
+
+    /// Ends a job that is not over; what it has done stays done.
+    ///
+    /// # Errors
+    /// No such job, one that is over, and what the store says.
+    pub async fn cancel(&self, id: u64) -> Result<JobInfo, JobsError> {
+        let job = self.unfinished(id)?;
+        job.end(JobState::Cancelled, None, self.shared.wall_nanos());
+        self.shared.keep(&job).await?;
+        Ok(self.describe(&job))
+    }
+
+    /// Pauses or resumes a job, and limits its bytes in a second (0: no limit), each if wanted.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel).
+    pub async fn change(
+        &self,
+        id: u64,
+        paused: Option<bool>,
+        rate: Option<u64>,
+    ) -> Result<JobInfo, JobsError> {
+        let job = self.unfinished(id)?;
+        job.change(paused, rate);
+        self.shared.keep(&job).await?;
+        Ok(self.describe(&job))
+    }
+
+    fn unfinished(&self, id: u64) -> Result<Rc<Job>, JobsError> {
+        let job = self.find(id)?;
+        match job.state() {
+            state if state.is_over() => Err(JobsError::Over(state)),
+            _ => Ok(job),
+        }
+    }
+
+    fn find(&self, id: u64) -> Result<Rc<Job>, JobsError> {
+        let table = self.shared.table.borrow();
+        table.get(&id).cloned().ok_or(JobsError::NoJob)
+    }
+
+    fn all(&self) -> Vec<Rc<Job>> {
+        self.shared.table.borrow().values().cloned().collect()
+    }
+
+    fn run(&self, job: Rc<Job>) {
+        let exec = &self.shared.exec;
+        exec.spawn(scrub::run(self.shared.clone(), job));
+    }
+
+    fn describe(&self, job: &Job) -> JobInfo {
+        let pool = self.shared.volumes.pool();
+        job.describe(pool.used_bytes.saturating_sub(pool.pending_bytes))
+    }
+}
+
+impl<D: Disk + 'static> Shared<D> {
+    /// Nanoseconds since 1970, 0 without a clock.
+    pub fn wall_nanos(&self) -> u64 {
+        self.exec.clock().wall_nanos().unwrap_or(0)
+    }
+
+    /// Makes a job as it is now durable.
+    pub async fn keep(&self, job: &Job) -> Result<(), StoreError> {
+        // One at a time, so that the last record is the newest.
+        let _turn = job.keeping().await;
+        let bytes = job.encode();
+        let store = self.volumes.store();
+        store.set_record(&key(job.id()), Some(&bytes)).await
+    }
+
+    /// Forgets finished jobs beyond [`FINISHED_MAX`].
+    async fn forget_oldest(&self) {
+        let finished: Vec<u64> = {
+            let table = self.table.borrow();
+            let over = table.values().filter(|job| job.state().is_over());
+            over.map(|job| job.id()).collect()
+        };
+        let excess = finished.len().saturating_sub(FINISHED_MAX);
+        for id in finished.into_iter().take(excess) {
+            self.table.borrow_mut().remove(&id);
+            if let Err(error) = self.volumes.store().set_record(&key(id), None).await {
+                log::warn!("job {id} is not forgotten: {error}");
+            }
+        }
+    }
+}
+
+fn key(id: u64) -> String {
+    format!("{KEY}{id}")
+}

@@ -1,0 +1,257 @@
+//! Who is attached to what, and how attachments end.
+//!
+//! ```text
+//!           delete, rollback              done
+//! Open ───────────────────────► Ending ─────────► Ended (its clients are told, nobody else can reach it)
+//!   ▲                              │ failed
+//!   └──────────────────────────────┘
+//! ```
+//!
+//! From `Ending` on every new operation is refused, so whoever ends an attachment only has to wait until those under way
+//! are through ([`Ending::quiet`]).
+
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+use exec::Notify;
+use store::Source;
+
+use crate::VolumeError;
+
+/// Why an attachment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Deleted,
+    RolledBack,
+}
+
+impl End {
+    /// What operations fail with then.
+    fn error(self) -> VolumeError {
+        match self {
+            Self::Deleted => VolumeError::Deleted,
+            Self::RolledBack => VolumeError::RolledBack,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Ending(End),
+    Ended(End),
+}
+
+/// What all clients of one volume or snapshot share.
+pub(crate) struct Attachment {
+    pub source: Source,
+    /// What it was called when the first of them came.
+    pub name: String,
+    pub size_bytes: Cell<u64>,
+    clients: Cell<usize>,
+    /// Operations under way.
+    busy: Cell<usize>,
+    state: Cell<State>,
+    /// The last operation is through, or the end has come.
+    changed: Notify,
+}
+
+impl Attachment {
+    /// Whether it still serves.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn require_open(&self) -> Result<(), VolumeError> {
+        match self.state.get() {
+            State::Open => Ok(()),
+            State::Ending(end) | State::Ended(end) => Err(end.error()),
+        }
+    }
+
+    /// Waits until it has ended, and tells why.
+    pub async fn ended(&self) -> VolumeError {
+        loop {
+            if let State::Ended(end) = self.state.get() {
+                return end.error();
+            }
+            self.changed.wait().await;
+        }
+    }
+}
+
+/// All attachments; what nobody is attached to has no entry.
+#[derive(Default)]
+pub(crate) struct Attachments {
+    table: RefCell<BTreeMap<Source, Rc<Attachment>>>,
+    /// Operations that were begun so far.
+    operations: Cell<u64>,
+}
+
+impl Attachments {
+    /// The attachment of `source`, made when there is none.
+    fn entry(&self, source: Source, name: &str, size_bytes: u64) -> Rc<Attachment> {
+        let mut table = self.table.borrow_mut();
+        let entry = table.entry(source).or_insert_with(|| {
+            Rc::new(Attachment {
+                source,
+                name: name.into(),
+                size_bytes: Cell::new(size_bytes),
+                clients: Cell::new(0),
+                busy: Cell::new(0),
+                state: Cell::new(State::Open),
+                changed: Notify::default(),
+            })
+        });
+        entry.clone()
+    }
+
+    /// Attaches a client.
+    ///
+    /// # Errors
+    /// While it is ending: why.
+    pub fn attach(
+        &self,
+        source: Source,
+        name: &str,
+        size_bytes: u64,
+    ) -> Result<Rc<Attachment>, VolumeError> {
+        let attachment = self.entry(source, name, size_bytes);
+        attachment.require_open()?;
+        attachment.clients.set(attachment.clients.get() + 1);
+        Ok(attachment)
+    }
+
+    /// Detaches a client.
+    pub fn detach(&self, attachment: &Rc<Attachment>) {
+        attachment.clients.set(attachment.clients.get() - 1);
+        self.forget_unused(attachment);
+    }
+
+    /// Clients attached to `source`.
+    pub fn clients(&self, source: Source) -> usize {
+        self.get(source).map_or(0, |entry| entry.clients.get())
+    }
+
+    /// The attachment of `source`, if there is one.
+    pub fn get(&self, source: Source) -> Option<Rc<Attachment>> {
+        self.table.borrow().get(&source).cloned()
+    }
+
+    /// Operations that were begun so far.
+    pub fn operations(&self) -> u64 {
+        self.operations.get()
+    }
+
+    /// Counts an operation until the result is dropped.
+    pub fn operate<'a>(&self, attachment: &'a Attachment) -> Operation<'a> {
+        self.operations.set(self.operations.get() + 1);
+        attachment.busy.set(attachment.busy.get() + 1);
+        Operation { attachment }
+    }
+
+    /// Begins to end `first`, and those of `others` that have clients.
+    ///
+    /// # Errors
+    /// One of them is ending already, or has clients and it is not forced.
+    pub fn end(
+        &self,
+        first: (Source, &str, u64),
+        others: impl Iterator<Item = Source>,
+        why: End,
+        force: bool,
+    ) -> Result<Ending<'_>, VolumeError> {
+        let (source, name, size_bytes) = first;
+        // It gets an entry even without clients, so that nobody attaches meanwhile.
+        let first = self.entry(source, name, size_bytes);
+        let all: Vec<_> = [first]
+            .into_iter()
+            .chain(others.filter_map(|source| self.get(source)))
+            .collect();
+        let clients: usize = all.iter().map(|entry| entry.clients.get()).sum();
+        let refusal = match all.iter().find_map(|entry| entry.require_open().err()) {
+            None if clients > 0 && !force => Some(VolumeError::Attached(clients)),
+            refusal => refusal,
+        };
+        if let Some(refusal) = refusal {
+            self.forget_unused(&all[0]);
+            return Err(refusal);
+        }
+        for entry in &all {
+            entry.state.set(State::Ending(why));
+        }
+        Ok(Ending {
+            attachments: self,
+            entries: all,
+            why,
+        })
+    }
+
+    fn forget_unused(&self, attachment: &Rc<Attachment>) {
+        let is_used =
+            attachment.clients.get() > 0 || matches!(attachment.state.get(), State::Ending(_));
+        if is_used {
+            return;
+        }
+        let mut table = self.table.borrow_mut();
+        // After a rollback the place may be that of a newer attachment.
+        if (table.get(&attachment.source)).is_some_and(|entry| Rc::ptr_eq(entry, attachment)) {
+            table.remove(&attachment.source);
+        }
+    }
+}
+
+/// An operation under way.
+pub(crate) struct Operation<'a> {
+    attachment: &'a Attachment,
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        let busy = self.attachment.busy.get() - 1;
+        self.attachment.busy.set(busy);
+        if busy == 0 && self.attachment.state.get() != State::Open {
+            self.attachment.changed.notify();
+        }
+    }
+}
+
+/// Attachments that are ending; open again when dropped before [`confirm`](Self::confirm).
+pub(crate) struct Ending<'a> {
+    attachments: &'a Attachments,
+    entries: Vec<Rc<Attachment>>,
+    why: End,
+}
+
+impl Ending<'_> {
+    /// Waits until no operation is under way.
+    pub async fn quiet(&self) {
+        for entry in &self.entries {
+            while entry.busy.get() > 0 {
+                entry.changed.wait().await;
+            }
+        }
+    }
+
+    /// It is done: their clients are told.
+    pub fn confirm(self) {
+        for entry in &self.entries {
+            entry.state.set(State::Ended(self.why));
+            self.attachments.table.borrow_mut().remove(&entry.source);
+            entry.changed.notify();
+        }
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        for entry in &self.entries {
+            if matches!(entry.state.get(), State::Ending(_)) {
+                entry.state.set(State::Open);
+                self.attachments.forget_unused(entry);
+            }
+        }
+    }
+}

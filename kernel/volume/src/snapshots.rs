@@ -1,0 +1,168 @@
+//! Snapshots, clones and rollback, as clients name them.
+
+use alloc::vec::Vec;
+
+use store::{Changes, SnapshotInfo, Source, Usage, VolumeInfo};
+use world::Disk;
+
+use crate::attachment::End;
+use crate::{VolumeError, Volumes, check_name};
+
+impl<D: Disk + 'static> Volumes<D> {
+    /// The snapshots of a volume, oldest first.
+    ///
+    /// # Errors
+    /// [`VolumeError::NoVolume`].
+    pub fn snapshots(&self, volume: &str) -> Result<Vec<SnapshotInfo>, VolumeError> {
+        let volume = self.get(volume)?;
+        Ok(self.store().snapshots(volume.id))
+    }
+
+    /// The snapshot of `volume` called `name`.
+    ///
+    /// # Errors
+    /// [`VolumeError::NoVolume`], [`VolumeError::NoSnapshot`].
+    pub fn snapshot(&self, volume: &str, name: &str) -> Result<SnapshotInfo, VolumeError> {
+        let volume = self.get(volume)?;
+        let found = self.store().find_snapshot(volume.id, name);
+        found.ok_or(VolumeError::NoSnapshot)
+    }
+
+    /// Keeps a volume as it is now; durable when this returns. Costs the same whatever the size.
+    ///
+    /// # Errors
+    /// No such volume, a bad or taken name, and what the store says.
+    pub async fn create_snapshot(
+        &self,
+        volume: &str,
+        name: &str,
+    ) -> Result<SnapshotInfo, VolumeError> {
+        check_name(name)?;
+        let volume = self.get(volume)?;
+        Ok(self.store().create_snapshot(volume.id, name).await?)
+    }
+
+    /// Keeps several volumes as they are at one instant: all or none.
+    ///
+    /// # Errors
+    /// As [`create_snapshot`](Self::create_snapshot); [`VolumeError::NamedTwice`]; too many volumes.
+    pub async fn create_snapshots(
+        &self,
+        volumes: &[&str],
+        name: &str,
+    ) -> Result<Vec<SnapshotInfo>, VolumeError> {
+        check_name(name)?;
+        let ids = volumes
+            .iter()
+            .map(|name| self.get(name).map(|info| info.id));
+        let ids: Vec<_> = ids.collect::<Result<_, _>>()?;
+        let mut sorted = ids.clone();
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(VolumeError::NamedTwice);
+        }
+        let wanted: Vec<_> = ids.into_iter().map(|id| (id, name)).collect();
+        Ok(self.store().create_snapshots(&wanted).await?)
+    }
+
+    /// Gives a snapshot another name; durable when this returns. Attached clients go on.
+    ///
+    /// # Errors
+    /// No such snapshot, a bad or taken name, and what the store says.
+    pub async fn rename_snapshot(
+        &self,
+        volume: &str,
+        name: &str,
+        new_name: &str,
+    ) -> Result<SnapshotInfo, VolumeError> {
+        let snapshot = self.snapshot(volume, name)?;
+        check_name(new_name)?;
+        Ok(self.store().rename_snapshot(snapshot.id, new_name).await?)
+    }
+
+    /// Deletes a snapshot; gone at once and durably, what only it used comes back in the background. Clones live on.
+    ///
+    /// # Errors
+    /// No such snapshot, [`VolumeError::Attached`] unless `force`, and what the store says; it stays then.
+    pub async fn delete_snapshot(
+        &self,
+        volume: &str,
+        name: &str,
+        force: bool,
+    ) -> Result<(), VolumeError> {
+        let info = self.snapshot(volume, name)?;
+        let ending = self.attachments().end(
+            (info.id.into(), name, info.size_bytes),
+            core::iter::empty(),
+            End::Deleted,
+            force,
+        )?;
+        ending.quiet().await;
+        self.store().delete_snapshot(info.id).await?;
+        ending.confirm();
+        Ok(())
+    }
+
+    /// Makes a volume that begins as a snapshot is; durable when this returns. Costs the same whatever the size.
+    ///
+    /// # Errors
+    /// No such snapshot, a bad or taken name, and what the store says.
+    pub async fn clone_snapshot(
+        &self,
+        volume: &str,
+        snapshot: &str,
+        name: &str,
+    ) -> Result<VolumeInfo, VolumeError> {
+        check_name(name)?;
+        let snapshot = self.snapshot(volume, snapshot)?;
+        Ok(self.store().clone_snapshot(snapshot.id, name).await?)
+    }
+
+    /// Makes a volume what it was at a snapshot, size included; durable when this returns. What is under way is done with
+    /// before, and lost. Clients attached by force are told; a block that they remember may not be there any more.
+    ///
+    /// # Errors
+    /// No such volume or snapshot, [`VolumeError::Attached`] unless `force`, and what the store says; the volume stays as it
+    /// is then.
+    pub async fn rollback(
+        &self,
+        volume: &str,
+        snapshot: &str,
+        force: bool,
+    ) -> Result<VolumeInfo, VolumeError> {
+        let info = self.get(volume)?;
+        let snapshot = self.snapshot(volume, snapshot)?;
+        let ending = self.attachments().end(
+            (info.id.into(), &info.name, info.size_bytes),
+            core::iter::empty(),
+            End::RolledBack,
+            force,
+        )?;
+        ending.quiet().await;
+        let info = self.store().rollback(info.id, snapshot.id).await?;
+        ending.confirm();
+        Ok(info)
+    }
+
+    /// Where `to` differs from `from`, or where it has data if `from` is absent: from byte `start` on, at most `max` ranges.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn diff(
+        &self,
+        from: Option<Source>,
+        to: Source,
+        start: u64,
+        max: usize,
+    ) -> Result<Changes, VolumeError> {
+        Ok(self.store().diff(from, to, start, max).await?)
+    }
+
+    /// How much a volume or snapshot uses, exactly.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn usage(&self, of: impl Into<Source>) -> Result<Usage, VolumeError> {
+        Ok(self.store().usage(of.into()).await?)
+    }
+}

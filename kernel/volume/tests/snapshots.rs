@@ -1,0 +1,225 @@
+//! What clients rely on around snapshots: who may be cut off, and when.
+
+mod ram;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use ram::{Bench, RamDisk};
+use volume::{Access, Span, StoreError, Volume, VolumeError, Volumes};
+use world::Buf;
+
+const MIB: u64 = 1 << 20;
+const FIRST: Span = Span {
+    offset: 0,
+    len: 4096,
+};
+
+/// A catalog with the volume `v`, whose first block holds ones.
+fn with_volume(bench: &Bench) -> Volumes<RamDisk> {
+    let volumes = Volumes::new(bench.store());
+    let all = volumes.clone();
+    bench.run(async move {
+        all.create("v", MIB).await.unwrap();
+        let volume = all.attach("v", Access::ReadWrite).unwrap();
+        fill(&volume, 1).await.unwrap();
+    });
+    volumes
+}
+
+async fn fill(volume: &Volume<RamDisk>, byte: u8) -> Result<(), VolumeError> {
+    let mut buf = Buf::from_heap(1);
+    buf.block_mut(0).fill(byte);
+    volume.write(FIRST, buf).await
+}
+
+async fn first(volume: &Volume<RamDisk>) -> Result<u8, VolumeError> {
+    let (buf, result) = volume.read(FIRST, Buf::from_heap(1)).await;
+    result.map(|()| buf.block(0)[0])
+}
+
+#[test]
+fn names_lead_to_volumes_and_snapshots() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    bench.run(async move {
+        let made = volumes.create_snapshot("v", "s").await.unwrap();
+        let export = volumes.resolve("v@s").unwrap();
+        assert_eq!((export.source, export.size_bytes), (made.id.into(), MIB));
+        assert_eq!(export.name, "v@s");
+        for (name, error) in [
+            ("v@", VolumeError::NoSnapshot),
+            ("v@t", VolumeError::NoSnapshot),
+            ("w@s", VolumeError::NoVolume),
+            ("@s", VolumeError::NoVolume),
+            ("@", VolumeError::NoVolume),
+        ] {
+            assert_eq!(volumes.resolve(name), Err(error), "{name}");
+        }
+        assert_eq!(volumes.exports(10), ["v", "v@s"]);
+        assert_eq!(volumes.exports(1), ["v"]);
+        let bad = volumes.create_snapshot("v", "a@b").await;
+        assert_eq!(bad, Err(VolumeError::BadName));
+    });
+}
+
+#[test]
+fn a_snapshot_takes_no_writes_whatever_is_asked_for() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    bench.run(async move {
+        volumes.create_snapshot("v", "s").await.unwrap();
+        let snapshot = volumes.attach("v@s", Access::ReadWrite).unwrap();
+        assert!(snapshot.is_read_only());
+        assert_eq!(fill(&snapshot, 2).await, Err(VolumeError::ReadOnly));
+        assert_eq!(snapshot.discard(0, 4096).await, Err(VolumeError::ReadOnly));
+        assert_eq!(snapshot.flush().await, Ok(()));
+        assert_eq!(first(&snapshot).await, Ok(1));
+    });
+}
+
+#[test]
+fn clients_of_its_snapshots_hold_a_volume_and_not_the_other_way_round() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    bench.run(async move {
+        for name in ["a", "b"] {
+            volumes.create_snapshot("v", name).await.unwrap();
+        }
+        let reader = volumes.attach("v@a", Access::ReadOnly).unwrap();
+        let writer = volumes.attach("v", Access::ReadWrite).unwrap();
+        let refused = volumes.delete("v", false).await;
+        assert_eq!(refused, Err(VolumeError::Attached(2)));
+        let refused = volumes.delete_snapshot("v", "a", false).await;
+        assert_eq!(refused, Err(VolumeError::Attached(1)));
+        volumes.delete_snapshot("v", "b", false).await.unwrap();
+        let refused = volumes.rollback("v", "a", false).await;
+        assert_eq!(refused, Err(VolumeError::Attached(1)));
+        drop(writer);
+        volumes.rollback("v", "a", false).await.unwrap();
+        assert_eq!(first(&reader).await, Ok(1));
+    });
+}
+
+#[test]
+fn what_is_under_way_comes_before_a_rollback_and_what_is_late_is_refused() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    let exec = bench.exec.clone();
+    bench.run(async move {
+        volumes.create_snapshot("v", "s").await.unwrap();
+        let client = Rc::new(volumes.attach("v", Access::ReadWrite).unwrap());
+        let ended = Rc::new(Cell::new(None));
+        let (watched, told) = (client.clone(), ended.clone());
+        exec.spawn(async move { told.set(Some(watched.ended().await)) });
+        let results = Rc::new(Cell::new((0, 0)));
+        for _ in 0..8 {
+            let (client, results) = (client.clone(), results.clone());
+            exec.spawn(async move {
+                let (done, refused) = match fill(&client, 7).await {
+                    Ok(()) => (1, 0),
+                    Err(VolumeError::RolledBack) => (0, 1),
+                    other => panic!("{other:?}"),
+                };
+                let (before, refused_before) = results.get();
+                results.set((before + done, refused_before + refused));
+            });
+        }
+        while volumes.operations() < 1 + 8 {
+            exec.yield_now().await;
+        }
+        assert_eq!(
+            (ended.get(), results.get()),
+            (None, (0, 0)),
+            "all are under way"
+        );
+        volumes.rollback("v", "s", true).await.unwrap();
+        let (done, refused) = results.get();
+        assert_eq!(
+            (done, refused),
+            (8, 0),
+            "what was begun is neither refused nor forgotten"
+        );
+        assert_eq!(fill(&client, 8).await, Err(VolumeError::RolledBack));
+        while ended.get().is_none() {
+            exec.yield_now().await;
+        }
+        assert_eq!(ended.get(), Some(VolumeError::RolledBack));
+        let again = volumes.attach("v", Access::ReadWrite).unwrap();
+        assert_eq!(first(&again).await, Ok(1));
+    });
+}
+
+#[test]
+fn nobody_attaches_while_a_volume_goes() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    let exec = bench.exec.clone();
+    bench.run(async move {
+        volumes.create_snapshot("v", "s").await.unwrap();
+        let client = Rc::new(volumes.attach("v", Access::ReadWrite).unwrap());
+        // Something under way holds the delete up.
+        let writer = client.clone();
+        exec.spawn(async move { fill(&writer, 2).await.unwrap() });
+        exec.yield_now().await;
+        let (all, deleted) = (volumes.clone(), Rc::new(Cell::new(false)));
+        let done = deleted.clone();
+        exec.spawn(async move {
+            all.delete("v", true).await.unwrap();
+            done.set(true);
+        });
+        while !deleted.get() {
+            for name in ["v", "v@s"] {
+                let error = volumes.attach(name, Access::ReadOnly).err();
+                let late = [
+                    VolumeError::NoVolume,
+                    VolumeError::NoSnapshot,
+                    VolumeError::Deleted,
+                ];
+                let begun = client.check(Access::ReadOnly, 0, 512).is_err();
+                assert!(
+                    !begun || error.is_some_and(|error| late.contains(&error)),
+                    "{error:?}"
+                );
+            }
+            exec.yield_now().await;
+        }
+        assert_eq!(volumes.resolve("v"), Err(VolumeError::NoVolume));
+        drop(client);
+    });
+}
+
+#[test]
+fn when_the_store_refuses_clients_go_on() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    bench.run(async move {
+        volumes.create_snapshot("v", "s").await.unwrap();
+        let client = volumes.attach("v", Access::ReadWrite).unwrap();
+        volumes.store().close().await.unwrap();
+        let closed = Err(VolumeError::Store(StoreError::Closed));
+        assert_eq!(volumes.delete("v", true).await, closed);
+        assert_eq!(volumes.delete_snapshot("v", "s", true).await, closed);
+        assert_eq!(volumes.rollback("v", "s", true).await.map(drop), closed);
+        assert_eq!(client.check(Access::ReadWrite, 0, 512), Ok(()));
+        assert_eq!(volumes.clients(volumes.get("v").unwrap().id), 1);
+        let _ = volumes.attach("v@s", Access::ReadOnly).unwrap();
+    });
+}
+
+#[test]
+fn a_group_names_each_volume_once() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    bench.run(async move {
+        volumes.create("w", MIB).await.unwrap();
+        let twice = volumes.create_snapshots(&["v", "w", "v"], "s").await;
+        assert_eq!(twice.map(drop), Err(VolumeError::NamedTwice));
+        let missing = volumes.create_snapshots(&["v", "x"], "s").await;
+        assert_eq!(missing.map(drop), Err(VolumeError::NoVolume));
+        assert_eq!(volumes.snapshots("v").unwrap(), []);
+        let made = volumes.create_snapshots(&["w", "v"], "s").await.unwrap();
+        let of: Vec<_> = made.iter().map(|info| info.volume).collect();
+        assert_eq!(of, ["w", "v"].map(|name| volumes.get(name).unwrap().id));
+    });
+}
