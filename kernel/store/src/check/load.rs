@@ -268,6 +268,12 @@ impl<D: Disk> Checker<'_, D> {
             if entry.class() == Class::Free {
                 continue;
             }
+            if entry.slot > 1 {
+                let slot = entry.slot;
+                self.malformed(alloc::format!(
+                    "group {group} has its bitmap in slot {slot}"
+                ));
+            }
             let replicas: Vec<Replica> = entry.in_sync().collect();
             let wanted = if entry.class() == Class::Meta { 2 } else { 1 };
             if replicas.len() != wanted {

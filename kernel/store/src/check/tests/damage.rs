@@ -7,13 +7,14 @@ use world::BLOCK_SIZE;
 
 use super::lab::{Lab, Ram, check_disks, lines};
 use super::surgery::{
-    append_frame, change_bitmap, change_group, change_superblock, find_bit, first_group, groups,
-    header, replica_blocks, superblock, used,
+    append_changed_frame, append_frame, change_bitmap, change_entry, change_group,
+    change_superblock, find_bit, first_group, groups, header, replica_blocks, superblock, used,
 };
 use crate::api::StoreError;
 use crate::check::{Finding, Owner};
 use crate::layout::{
-    Class, FrameHeader, GroupEntry, Kind, Record, SLOTS, Superblock, first_birth, get_pointer,
+    CatalogEntry, Class, FrameHeader, GroupEntry, Kind, Record, SLOTS, Superblock, first_birth,
+    get_pointer,
 };
 use crate::tag::Tag;
 
@@ -314,4 +315,68 @@ fn impossible_roots_with_right_tags_are_refused() {
         Err(StoreError::DamagedPool),
         "a chunk of two groups"
     );
+}
+
+/// The checker reads the same numbers, and answers.
+#[test]
+fn impossible_numbers_with_right_tags_do_not_stop_the_checker() {
+    let numbers: [fn(&mut Superblock); 12] = [
+        |superblock| superblock.catalog_height = 6.into(),
+        |superblock| superblock.groups = 0.into(),
+        |superblock| superblock.groups = u32::MAX.into(),
+        |superblock| superblock.live_max = u64::MAX.into(),
+        |superblock| superblock.mount_gen = u64::MAX.into(),
+        |superblock| superblock.next_node = 0.into(),
+        |superblock| superblock.generation = u64::MAX.into(),
+        |superblock| superblock.checkpoint = u64::MAX.into(),
+        |superblock| superblock.tails[0].position = u64::MAX.into(),
+        |superblock| superblock.tails[0].position = (u64::MAX - 3).into(),
+        |superblock| superblock.tails[0].seq = u64::MAX.into(),
+        |superblock| superblock.tails[0].seq = 0.into(),
+    ];
+    for change in numbers {
+        let lab = used_once();
+        change_superblock(&lab.disks[0], change);
+        let (result, findings) = lab.check();
+        assert!(result.is_ok() || findings.is_empty());
+    }
+    let entries: [fn(&mut GroupEntry); 4] = [
+        |entry| entry.free = u16::MAX.into(),
+        |entry| entry.replicas[0].device = 9,
+        |entry| entry.replicas[0].chunk = u32::MAX.into(),
+        |entry| entry.slot = 255,
+    ];
+    for change in entries {
+        let lab = used_once();
+        let group = first_group(&lab.disks[0], Class::Meta);
+        change_group(&lab.disks[0], group, change);
+        let (result, findings) = lab.check();
+        assert!(result.is_err() || !findings.is_empty());
+    }
+    let maps: [fn(&mut CatalogEntry); 6] = [
+        |entry| entry.height = 255,
+        |entry| entry.height += 1,
+        |entry| entry.size_bytes = u64::MAX.into(),
+        |entry| entry.epoch_bias = u64::MAX.into(),
+        |entry| entry.seq = u64::MAX.into(),
+        |entry| entry.collapse_cursor = u64::MAX.into(),
+    ];
+    for change in maps {
+        let lab = used_once();
+        change_entry(&lab.disks[0], 16, change);
+        assert_ne!(lab.check().1, []);
+    }
+    let frames: [fn(&mut FrameHeader); 5] = [
+        |frame| frame.seq = u64::MAX.into(),
+        |frame| frame.position = u64::MAX.into(),
+        |frame| frame.durable_seq = u64::MAX.into(),
+        |frame| frame.mount_gen = u64::MAX.into(),
+        |frame| frame.checkpoint = u64::MAX.into(),
+    ];
+    for change in frames {
+        let lab = used_once();
+        append_changed_frame(&lab.disks[0], &[], change);
+        let (result, findings) = lab.check();
+        assert!(result.is_ok() || findings.is_empty());
+    }
 }

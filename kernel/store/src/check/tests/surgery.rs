@@ -125,6 +125,11 @@ pub fn find_bit(bitmap: &[u8; BLOCK_SIZE], set: bool) -> u64 {
 
 /// Appends a frame to the journal of a pool of one drive that claims to be durable.
 pub fn append_frame(disk: &Ram, records: &[u8]) {
+    append_changed_frame(disk, records, |_| {});
+}
+
+/// The same with another header.
+pub fn append_changed_frame(disk: &Ram, records: &[u8], change: impl FnOnce(&mut FrameHeader)) {
     let (own, superblock) = (header(disk), superblock(disk));
     let ring = own.regions.journal.get();
     let frames = (0..own.regions.journal_blocks.get())
@@ -139,14 +144,13 @@ pub fn append_frame(disk: &Ram, records: &[u8]) {
     next.durable_seq = next.seq;
     next.prev_tag = last.tag;
     next.record_bytes = u32::try_from(records.len()).unwrap().into();
+    let at = ring + next.position.get() % own.regions.journal_blocks.get();
+    change(&mut next);
     let mut block = [0; BLOCK_SIZE];
     block[FRAME_HEADER..FRAME_HEADER + records.len()].copy_from_slice(records);
     next.tag = next.compute_tag(own.pool_uuid, core::iter::once(&block)).0;
     block[..FRAME_HEADER].copy_from_slice(next.as_bytes());
-    disk.put(
-        ring + next.position.get() % own.regions.journal_blocks.get(),
-        &block,
-    );
+    disk.put(at, &block);
 }
 
 /// Writes the newest superblock of a pool of one drive again, changed and with the right tag.
