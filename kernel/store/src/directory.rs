@@ -14,6 +14,8 @@ pub struct Volume {
     pub head: u64,
     /// Maps of its snapshots by name.
     pub snapshots: HashMap<String, u64>,
+    /// The same, oldest first.
+    pub in_order: BTreeSet<u64>,
 }
 
 /// All of them.
@@ -48,8 +50,12 @@ impl Directory {
         match self.volumes.get_mut(&volume) {
             Some(volume) => volume.head = head,
             None => {
-                let snapshots = HashMap::new();
-                self.volumes.insert(volume, Volume { head, snapshots });
+                let new = Volume {
+                    head,
+                    snapshots: HashMap::new(),
+                    in_order: BTreeSet::new(),
+                };
+                self.volumes.insert(volume, new);
             }
         }
     }
@@ -69,12 +75,15 @@ impl Directory {
     pub fn add_snapshot(&mut self, volume: u64, name: &str, map: u64) {
         if let Some(volume) = self.volumes.get_mut(&volume) {
             volume.snapshots.insert(name.into(), map);
+            volume.in_order.insert(map);
         }
     }
 
     pub fn remove_snapshot(&mut self, volume: u64, name: &str) {
-        if let Some(volume) = self.volumes.get_mut(&volume) {
-            volume.snapshots.remove(name);
+        if let Some(volume) = self.volumes.get_mut(&volume)
+            && let Some(map) = volume.snapshots.remove(name)
+        {
+            volume.in_order.remove(&map);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::delta::DeltaTable;
 use crate::directory::Directory;
 use crate::journal::Journal;
 use crate::layout::{CatalogEntry, CatalogKind, Pointer, Regions, Superblock, first_birth};
+use crate::mutant::Mutants;
 use crate::overlap::InFlight;
 use crate::reclaim::Reclaim;
 use crate::space::Space;
@@ -88,6 +89,8 @@ pub struct State {
     pub reclaim: Reclaim,
     /// Records: slot by key.
     pub records: HashMap<String, u64>,
+    /// What checkpoints need for the maps.
+    pub node_need: NodeNeed,
     /// Points of the active deltas that writes under way will need.
     pub reserved_points: usize,
     /// Births handed out by this mount.
@@ -107,6 +110,7 @@ pub struct State {
     pub full_at: Option<u64>,
     /// When the oldest change that is in no checkpoint was made.
     pub dirty_since: Option<world::Instant>,
+    pub mutants: Mutants,
 }
 
 /// Whether the pool works.
@@ -217,7 +221,7 @@ impl Tree {
 impl State {
     /// Keeps a map's entry for the running checkpoint, before its first change after the cut.
     pub fn keep_entry_of_cut(&mut self, id: u64) {
-        if self.checkpoints_begun == self.checkpoints_done {
+        if self.checkpoints_begun == self.checkpoints_done || self.mutants.catalog_of_now() {
             return;
         }
         if let Some(tree) = self.trees.get_mut(&id)
@@ -260,33 +264,55 @@ impl State {
         self.active.find(key).or_else(|| self.frozen.find(key))
     }
 
-    /// The most map nodes that one checkpoint can write.
-    pub fn worst_nodes(&self, deltas: usize) -> u64 {
-        let mut nodes = 0;
+    /// Works out again how much space the maps need; at each checkpoint, and when a volume is made or grows.
+    pub fn update_node_reserve(&mut self, deltas: usize) {
         // Only heads change, and what was a head when its last changes were made.
         let heads = self.directory.heads();
         let own = [CATALOG, RECLAIM, RECORDS];
-        let snapshots = self
-            .inheriting
-            .iter()
-            .filter_map(|id| self.trees.get(id)?.parent());
-        let changing: Vec<u64> = { heads.chain(own).chain(snapshots) }
-            .filter_map(|id| self.trees.get(&id))
-            .map(|tree| tree.blocks().max(1024))
-            .collect();
-        for level in 1..=5_u32 {
+        let snapshots = self.inheriting.iter();
+        let snapshots = snapshots.filter_map(|id| self.trees.get(id)?.parent());
+        let changing = { heads.chain(own).chain(snapshots) }.filter_map(|id| self.trees.get(&id));
+        let blocks: Vec<u64> = changing.map(|tree| tree.blocks().max(1024)).collect();
+        let nodes = |level: u32| {
             let span = 128_u64.pow(level);
-            let all: u64 = changing.iter().map(|blocks| blocks.div_ceil(span)).sum();
-            nodes += all.min(deltas as u64);
-        }
-        // The catalog's blocks, the reclaim queue and their paths.
-        nodes + self.directory.slots().div_ceil(8) as u64 + 160
+            blocks.iter().map(|blocks| blocks.div_ceil(span)).sum()
+        };
+        self.node_need = NodeNeed {
+            levels: [1, 2, 3, 4, 5].map(nodes),
+            // The catalog's blocks, the reclaim queue and their paths.
+            always: self.directory.slots().div_ceil(8) as u64 + 160,
+        };
+        self.space
+            .set_node_reserve(2 * self.node_need.of(deltas as u64));
     }
 
-    /// Works out again how much space the maps need; at each checkpoint, and when a volume is made or grows.
-    pub fn update_node_reserve(&mut self, deltas: usize) {
-        let worst = self.worst_nodes(deltas);
-        self.space.set_node_reserve(2 * worst);
+    /// Whether the maps would have no room for all changes that are in memory, with `more` to come.
+    pub fn is_short_of_nodes(&self, more: u64) -> bool {
+        let changes =
+            |deltas: &DeltaTable| (deltas.points().len() + 2 * deltas.holes().len()) as u64;
+        let active = changes(&self.active) + self.reserved_points as u64 + more;
+        let mut need = self.node_need.of(active);
+        if !self.frozen.is_empty() {
+            need += self.node_need.of(changes(&self.frozen));
+        }
+        self.space.node_room() < need
+    }
+}
+
+/// How many nodes a checkpoint can write at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeNeed {
+    /// Nodes of each level, the lowest first, in all maps that can change.
+    levels: [u64; 5],
+    /// Blocks besides.
+    always: u64,
+}
+
+impl NodeNeed {
+    /// The need of this many changes of single blocks.
+    fn of(&self, changes: u64) -> u64 {
+        let nodes = self.levels.iter().map(|nodes| changes.min(*nodes));
+        nodes.sum::<u64>() + self.always
     }
 }
 

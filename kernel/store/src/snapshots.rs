@@ -31,6 +31,12 @@ impl<D: Disk + 'static> Shared<D> {
         if wanted.len() > GROUP_MAX {
             return Err(StoreError::TooManyAtOnce);
         }
+        if self.config.mutants.group_one_by_one() && wanted.len() > 1 {
+            let (first, rest) = wanted.split_at(1);
+            let mut made = alloc::boxed::Box::pin(self.create_snapshots(first)).await?;
+            made.extend(alloc::boxed::Box::pin(self.create_snapshots(rest)).await?);
+            return Ok(made);
+        }
         self.state
             .borrow()
             .check_snapshots(wanted, self.config.maps_max)?;
@@ -56,13 +62,15 @@ impl<D: Disk + 'static> Shared<D> {
                 snapshot.set_name(name);
                 snapshot.snapshot_uuid = uuid;
                 snapshot.created_at.set(self.wall_nanos());
-                snapshot.seq.set(state.next_births(1, bias));
+                let late = u64::from(self.config.mutants.seq_off_by_one());
+                snapshot.seq.set(state.next_births(1, bias) + late);
                 next.id.set(state.next_node + index);
                 next.parent.set(id);
                 entries.extend([snapshot, next]);
                 ids.push(id);
             }
             self.change_catalog(state, &entries);
+            state.update_node_reserve(self.deltas_max);
             ids.iter().map(|id| state.require_snapshot(*id)).collect()
         };
         drop(turns);
@@ -128,6 +136,9 @@ impl<D: Disk + 'static> Shared<D> {
             new.created_at = old.created_at;
             new.origin = old.origin;
             new.parent.set(snapshot.0);
+            if self.config.mutants.rollback_to_head() {
+                new.parent = old.id;
+            }
             let new = state.like_parent(new)?;
             old.set_kind(CatalogKind::Hidden);
             self.change_catalog(state, &[old, new]);
@@ -183,17 +194,19 @@ impl<D: Disk + 'static> Shared<D> {
         Ok(renamed)
     }
 
-    pub fn snapshots(&self, volume: VolumeId) -> Vec<SnapshotInfo> {
+    pub fn snapshots_after(
+        &self,
+        volume: VolumeId,
+        after: Option<SnapshotId>,
+        max: usize,
+    ) -> Vec<SnapshotInfo> {
         let state = self.state.borrow();
+        let from = after.map_or(0, |after| after.0 + 1);
         let snapshots = state.directory.volume(volume.0);
-        let ids = snapshots
-            .into_iter()
-            .flat_map(|volume| volume.snapshots.values());
-        let mut all: Vec<_> = ids
-            .filter_map(|id| state.require_snapshot(*id).ok())
-            .collect();
-        all.sort_unstable_by_key(|snapshot| snapshot.id);
-        all
+        let ids = { snapshots.into_iter() }.flat_map(|volume| volume.in_order.range(from..));
+        ids.filter_map(|id| state.require_snapshot(*id).ok())
+            .take(max)
+            .collect()
     }
 
     pub fn snapshot(&self, id: SnapshotId) -> Option<SnapshotInfo> {
@@ -235,7 +248,9 @@ impl<D: Disk + 'static> Shared<D> {
         let turns: Vec<_> = volumes
             .map(|volume| self.in_flight.stand(volume, 0, u64::MAX))
             .collect();
-        join_all(turns.iter().map(|turn| turn.reached(self.config.mutants))).await;
+        if !self.config.mutants.snapshot_without_turn() {
+            join_all(turns.iter().map(|turn| turn.reached(self.config.mutants))).await;
+        }
         turns
     }
 

@@ -8,6 +8,8 @@
 //! - a freed block is handed out again only after the checkpoint that freed it, and normally one more, is durable;
 //! - a free group becomes a data group only while enough is left for the maps (see [`Space::set_node_reserve`]).
 
+mod freed;
+
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -19,6 +21,7 @@ use world::Buf;
 use crate::bitmap::Bitmap;
 use crate::chunks::Chunks;
 use crate::layout::{Class, GROUP_BITS, GroupEntry, PoolAddr, Replica};
+use crate::mutant::Mutants;
 
 /// Contiguous blocks of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub struct Space {
     data_open: Vec<Option<u32>>,
     next_device: usize,
     meta_open: Option<u32>,
+    /// All groups of the maps.
+    meta_groups: Vec<u32>,
     free_hint: u32,
     /// Groups that were put to use and are not in the journal yet.
     pub new_groups: Vec<u32>,
@@ -85,10 +90,10 @@ pub struct Space {
     trims_wanted: bool,
     /// Blocks that must stay available for map nodes.
     node_reserve: u64,
+    /// See [`Space::node_room`].
+    node_room: u64,
+    pub mutants: Mutants,
 }
-
-/// Drives are told of at least this many blocks at a time (64 KiB).
-const TRIM_MIN: usize = 16;
 
 /// Group entries in a block of the table.
 pub const ENTRIES_PER_BLOCK: usize = 64;
@@ -103,7 +108,10 @@ impl Space {
             }
         }
         let blocks = entries.len().div_ceil(ENTRIES_PER_BLOCK);
+        let meta = (0..).zip(&entries);
+        let meta = meta.filter(|(_, entry)| entry.class() == Class::Meta);
         Self {
+            meta_groups: meta.map(|(group, _)| group).collect(),
             shift,
             dirty_table: [vec![false; blocks], vec![false; blocks]],
             entries,
@@ -122,6 +130,8 @@ impl Space {
             trims: VecDeque::new(),
             trims_wanted: false,
             node_reserve: 0,
+            node_room: 0,
+            mutants: Mutants::default(),
         }
     }
 
@@ -149,10 +159,16 @@ impl Space {
     /// Sets how many blocks must stay available for map nodes before data may take another group.
     pub fn set_node_reserve(&mut self, blocks: u64) {
         self.node_reserve = blocks;
+        self.node_room = self.available_for_nodes(0);
     }
 
     pub fn node_reserve(&self) -> u64 {
         self.node_reserve
+    }
+
+    /// Blocks that map nodes can have now; at least, since what comes back is counted at each checkpoint only.
+    pub fn node_room(&self) -> u64 {
+        self.node_room
     }
 
     /// Hands out up to `wanted` blocks, adding to `runs`; returns how many, at least one.
@@ -172,10 +188,12 @@ impl Space {
             let device = (self.next_device + attempt) % self.data_open.len();
             match self.group_to_use(class, device) {
                 Ok(group) => {
-                    if class == Class::Data {
-                        self.next_device = (device + 1) % self.data_open.len();
+                    let got = self.take_from(group, wanted, runs);
+                    match class {
+                        Class::Data => self.next_device = (device + 1) % self.data_open.len(),
+                        _ => self.node_room = self.node_room.saturating_sub(got.into()),
                     }
-                    return Ok(self.take_from(group, wanted, runs));
+                    return Ok(got);
                 }
                 Err(Shortage::Full) => {}
                 Err(other) => shortage = other,
@@ -269,23 +287,6 @@ impl Space {
         Err(Shortage::Load(group))
     }
 
-    /// Blocks that no map has any more and that must not be handed out yet.
-    fn withheld(&self) -> impl Iterator<Item = PoolAddr> + '_ {
-        let trims = self.trims.iter();
-        let trims = trims.flat_map(|run| run.addr..run.addr + u64::from(run.blocks));
-        let freed = self.deferred.iter().chain(&self.freed).copied();
-        freed.chain(trims)
-    }
-
-    /// How many there are in each group; its entry may count them as free.
-    fn withheld_by_group(&self) -> HashMap<u32, u32> {
-        let mut counts = HashMap::new();
-        for addr in self.withheld() {
-            *counts.entry(group_of(addr)).or_insert(0) += 1;
-        }
-        counts
-    }
-
     fn chunks_for(&self, class: Class, device: usize) -> Option<ArrayVec<Replica, 2>> {
         let mut replicas = ArrayVec::new();
         let mut take = |device: usize, skip: usize| {
@@ -315,22 +316,23 @@ impl Space {
 
     /// Whether the maps still have their reserve after data took one more chunk.
     fn data_may_take_a_group(&self) -> bool {
-        let meta = |(index, entry): (usize, &GroupEntry)| {
-            let group = u32::try_from(index).unwrap_or(u32::MAX);
-            match (entry.class(), self.open.get(&group)) {
-                (Class::Meta, Some(open)) => u64::from(open.available),
-                (Class::Meta, None) => u64::from(entry.free.get()),
-                _ => 0,
-            }
+        self.available_for_nodes(1) >= self.node_reserve || self.mutants.no_reserve()
+    }
+
+    /// What map nodes can have when `taken` more chunks are gone: free blocks of their groups, and free chunks in pairs.
+    fn available_for_nodes(&self, taken: u64) -> u64 {
+        let free = |group: &u32| match self.open.get(group) {
+            Some(open) => u64::from(open.available),
+            None => (self.entry(*group)).map_or(0, |entry| u64::from(entry.free.get())),
         };
-        let available: u64 = self.entries.iter().enumerate().map(meta).sum();
+        let available: u64 = self.meta_groups.iter().map(free).sum();
         let chunks: u64 = self
             .chunks
             .iter()
             .map(|drive| u64::from(drive.free()))
             .sum();
-        let pairs = chunks.saturating_sub(1) / 2;
-        available + pairs * u64::from(self.group_blocks() - 2) >= self.node_reserve
+        let pairs = chunks.saturating_sub(taken) / 2;
+        available + pairs * u64::from(self.group_blocks() - 2)
     }
 
     fn assign(&mut self, class: Class, replicas: &[Replica]) -> Option<u32> {
@@ -344,6 +346,7 @@ impl Space {
         self.adopt(group, GroupEntry::assigned(class, replicas, free));
         self.free_hint = group + 1;
         self.new_groups.push(group);
+        self.node_room = self.available_for_nodes(0);
         Some(group)
     }
 
@@ -363,6 +366,9 @@ impl Space {
     pub fn adopt(&mut self, group: u32, entry: GroupEntry) {
         for replica in entry.in_sync() {
             take_chunk(&mut self.chunks, replica);
+        }
+        if entry.class() == Class::Meta {
+            self.meta_groups.push(group);
         }
         self.set_entry(group, entry);
         self.insert_open(group, Bitmap::empty());
@@ -467,19 +473,6 @@ impl Space {
         }
     }
 
-    /// A block of the last checkpoint's maps is in none of the running checkpoint's.
-    pub fn free(&mut self, addr: PoolAddr) {
-        if !self.can_hold(addr) {
-            log::error!("a map names block {addr:#x}, which cannot be");
-            return;
-        }
-        if let Some(open) = self.open.get_mut(&group_of(addr)) {
-            open.base.clear(block_of(addr));
-            open.dirty = true;
-        }
-        self.freed.push(addr);
-    }
-
     /// Takes back blocks that were handed out and never became part of anything.
     pub fn give_back(&mut self, run: Run) {
         for addr in run.addr..run.addr + u64::from(run.blocks) {
@@ -490,7 +483,7 @@ impl Space {
         }
     }
 
-    fn make_available(&mut self, addr: PoolAddr) {
+    pub fn make_available(&mut self, addr: PoolAddr) {
         let block = block_of(addr);
         if let Some(open) = self.open.get_mut(&group_of(addr))
             && open.current.get(block)
@@ -499,124 +492,6 @@ impl Space {
             open.available += 1;
         }
     }
-
-    /// A write was replaced by a later one in the same delta table.
-    pub fn supersede(&mut self, addr: PoolAddr, at_once: bool) {
-        if at_once {
-            self.give_back(Run { addr, blocks: 1 });
-        } else {
-            self.superseded.push(addr);
-        }
-    }
-
-    /// The running checkpoint is durable: what the one before freed can be handed out.
-    ///
-    /// With `keep`, what this one freed is kept until the next, so that the drive can go back one checkpoint.
-    pub fn publish(&mut self, keep: bool) {
-        let mut available = core::mem::take(&mut self.deferred);
-        for addr in &self.superseded_frozen {
-            if let Some(open) = self.open.get_mut(&group_of(*addr)) {
-                open.outstanding -= 1;
-            }
-        }
-        self.deferred = core::mem::take(&mut self.freed);
-        self.deferred.append(&mut self.superseded_frozen);
-        if !keep {
-            available.append(&mut self.deferred);
-        }
-        if keep && self.trims_wanted {
-            self.queue_trims(&mut available);
-        }
-        for addr in &available {
-            self.make_available(*addr);
-        }
-        for open in self.open.values_mut() {
-            open.dirty = false;
-        }
-    }
-
-    /// Says that a drive wants to know what is not needed.
-    pub fn want_trims(&mut self) {
-        self.trims_wanted = true;
-    }
-
-    /// Takes long runs out of `freed`, for the drives to be told of first.
-    fn queue_trims(&mut self, freed: &mut Vec<PoolAddr>) {
-        freed.sort_unstable();
-        let runs = freed.chunk_by(|one, two| one + 1 == *two);
-        let (long, short): (Vec<_>, Vec<_>) = runs.partition(|run| run.len() >= TRIM_MIN);
-        let run = |run: &[PoolAddr]| Run {
-            addr: run[0],
-            blocks: u32::try_from(run.len()).unwrap_or(0),
-        };
-        self.trims.extend(long.into_iter().map(run));
-        *freed = short.concat();
-    }
-
-    /// What a drive should be told of next.
-    pub fn first_trim(&self) -> Option<Run> {
-        self.trims.front().copied()
-    }
-
-    /// The first of the trims is done: its blocks can be handed out.
-    pub fn finish_trim(&mut self) {
-        if let Some(run) = self.trims.pop_front() {
-            (run.addr..run.addr + u64::from(run.blocks)).for_each(|addr| self.make_available(addr));
-        }
-    }
-
-    /// Whether freed blocks are needed so badly that they are not kept for one more checkpoint.
-    pub fn is_tight(&self) -> bool {
-        let totals = self.totals();
-        totals.free < totals.size / 10
-    }
-
-    /// Whether blocks are on their way to become available.
-    pub fn has_pending(&self) -> bool {
-        !(self.superseded.is_empty()
-            && self.superseded_frozen.is_empty()
-            && self.freed.is_empty()
-            && self.deferred.is_empty()
-            && self.trims.is_empty())
-    }
-
-    /// Physical blocks of the pool: all, free, and freed but not yet reusable.
-    pub fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        let blocks = u64::from(self.group_blocks());
-        for drive in &self.chunks {
-            totals.size += drive.all() * blocks;
-            totals.free += u64::from(drive.free()) * blocks;
-        }
-        for (index, entry) in self.entries.iter().enumerate() {
-            let group = u32::try_from(index).unwrap_or(u32::MAX);
-            let copies = entry.in_sync().count() as u64;
-            let free = match self.open.get(&group) {
-                Some(open) => open.available,
-                None => u32::from(entry.free.get()),
-            };
-            totals.free += copies * u64::from(free);
-        }
-        let copies = |addr: PoolAddr| {
-            self.entry(group_of(addr))
-                .map_or(1, |entry| entry.in_sync().count() as u64)
-        };
-        let waiting = self.superseded.iter().chain(&self.superseded_frozen);
-        let waiting = waiting.copied().chain(self.withheld());
-        totals.pending = waiting.map(copies).sum();
-        // Blocks withheld in groups that are not open count as free in their entries.
-        let closed = { self.withheld() }.filter(|addr| !self.open.contains_key(&group_of(*addr)));
-        totals.free -= closed.map(copies).sum::<u64>().min(totals.free);
-        totals
-    }
-}
-
-/// See [`Space::totals`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub size: u64,
-    pub free: u64,
-    pub pending: u64,
 }
 
 impl OpenGroup {

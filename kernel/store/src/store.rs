@@ -26,7 +26,7 @@ use crate::load::{Loaded, load, read_block, read_header};
 use crate::overlap::InFlight;
 use crate::reclaim::Reclaim;
 use crate::recover;
-use crate::shared::{CATALOG, Handle, Mode, Shared, State, Tree};
+use crate::shared::{CATALOG, Handle, Mode, NodeNeed, Shared, State, Tree};
 use crate::space::Space;
 
 /// The block store; clones refer to the same one.
@@ -120,10 +120,14 @@ impl<D: Disk + 'static> Store<D> {
             .unflushed
             .iter()
             .for_each(|unflushed| unflushed.set(true));
-        shared.flush_disks().await?;
+        if !config.mutants.no_flush_at_open() {
+            shared.flush_disks().await?;
+        }
         shared
             .write_superblock(|superblock| {
-                superblock.mount_gen.set(mount_gen);
+                if !config.mutants.mount_not_noted() {
+                    superblock.mount_gen.set(mount_gen);
+                }
             })
             .await?;
         {
@@ -265,7 +269,18 @@ impl<D: Disk + 'static> Store<D> {
     /// The snapshots of a volume, oldest first.
     #[must_use]
     pub fn snapshots(&self, volume: VolumeId) -> Vec<SnapshotInfo> {
-        self.shared.snapshots(volume)
+        self.snapshots_after(volume, None, usize::MAX)
+    }
+
+    /// The snapshots of a volume that are younger than `after`, oldest first, at most `max`.
+    #[must_use]
+    pub fn snapshots_after(
+        &self,
+        volume: VolumeId,
+        after: Option<SnapshotId>,
+        max: usize,
+    ) -> Vec<SnapshotInfo> {
+        self.shared.snapshots_after(volume, after, max)
     }
 
     /// Looks a snapshot up by number.
@@ -484,6 +499,7 @@ fn assemble<D: Disk>(
     let half = usize::try_from(blocks / 64).unwrap_or(usize::MAX).max(256);
     let deltas_max = half.min(config.deltas_max / 2).max(64);
     let mut space = Space::new(shift, entries, &chunks, config.groups_open_max);
+    space.mutants = config.mutants;
     let area = superblock.area.get() as usize;
     space.dirty_table[1 - area].fill(true);
     let mut tags = [Vec::new(), Vec::new()];
@@ -523,6 +539,7 @@ fn assemble<D: Disk>(
         merged: Vec::new(),
         reclaim: Reclaim::default(),
         records: HashMap::new(),
+        node_need: NodeNeed::default(),
         reserved_points: 0,
         births: 1,
         flush_wanted: 0,
@@ -534,6 +551,7 @@ fn assemble<D: Disk>(
         mode: Mode::Serving,
         full_at: None,
         dirty_since: None,
+        mutants: config.mutants,
         superblock,
     };
     Shared {

@@ -19,6 +19,9 @@ const WAITING_MAX: usize = 64 << 10;
 /// The store flushes by itself after this many blocks, so that recovery verifies a bounded number of them.
 const FLUSH_AFTER_BLOCKS: u64 = 16_384;
 
+/// Writes leave room in the maps for discards of this many single blocks, so that those work when the pool is full.
+const HOLE_MARGIN: u64 = 128;
+
 /// A checkpoint begins when the active deltas are this full.
 const CHECKPOINT_AT_PERCENT: usize = 75;
 
@@ -47,7 +50,10 @@ impl<D: Disk> Shared<D> {
             .await;
         // It may have been deleted while this waited, or have got another head.
         let tree = self.admit(volume, span.offset, span.len.into())?;
-        self.write_in_turn((volume, tree), span, from).await?;
+        match self.write_in_turn((volume, tree), span, from).await {
+            Err(StoreError::NoSpace) if self.config.mutants.no_space_forgotten() => {}
+            result => result?,
+        }
         drop(turn);
         self.throttle().await;
         Ok(())
@@ -84,7 +90,12 @@ impl<D: Disk> Shared<D> {
         span: Span,
         mut from: Buf,
     ) -> Result<Buf, StoreError> {
-        let place = Place::Volume(volume);
+        let mut place = Place::Volume(volume);
+        if self.config.mutants.partial_of_parent() {
+            let state = self.state.borrow();
+            let parent = state.tree_at(place).and_then(Tree::parent);
+            place = parent.map_or(place, Place::Map);
+        }
         let lineage = match self.state.borrow().tree_at(place) {
             Some(tree) => tree.entry.lineage_uuid,
             None => return Err(StoreError::NoVolume),
@@ -116,7 +127,7 @@ impl<D: Disk> Shared<D> {
     }
 
     /// Writes whole blocks; the range is in the in-flight table already.
-    pub async fn write_blocks(&self, tree: u64, lba: u64, from: Buf) -> Result<(), StoreError> {
+    pub async fn write_blocks(&self, tree: u64, lba: u64, mut from: Buf) -> Result<(), StoreError> {
         let class = if tree < FIRST_VOLUME {
             Class::Meta
         } else {
@@ -132,12 +143,18 @@ impl<D: Disk> Shared<D> {
             let blocks = (0..count).zip(birth..);
             let tags: Tags = blocks
                 .map(|(index, birth)| {
-                    data_tag(lineage, lba + index as u64, birth, from.block(index))
+                    let wrong = self.config.mutants.tag_of_first_block();
+                    let lba = if wrong { lba } else { lba + index as u64 };
+                    data_tag(lineage, lba, birth, from.block(index))
                 })
                 .collect();
             (birth, tags)
         };
-        self.write_runs(&grant.runs, from).await?;
+        let record_first = self.config.mutants.record_before_data();
+        if !record_first {
+            self.write_runs(&grant.runs, core::mem::take(&mut from))
+                .await?;
+        }
         let early = self.config.mutants.early_reuse();
         let runs = core::mem::take(&mut grant.runs);
         drop(grant);
@@ -156,6 +173,9 @@ impl<D: Disk> Shared<D> {
             self.want_checkpoint();
         }
         self.writer_wanted.notify();
+        if record_first {
+            self.write_runs(&runs, from).await?;
+        }
         Ok(())
     }
 
@@ -191,9 +211,13 @@ impl<D: Disk> Shared<D> {
             let got = {
                 let mut state = self.state.borrow_mut();
                 state.require_serving()?;
-                let got = state.space.allocate(class, missing, &mut grant.runs);
-                state.journal_new_groups();
-                got
+                if class == Class::Data && state.is_short_of_nodes(HOLE_MARGIN) {
+                    Err(Shortage::Full)
+                } else {
+                    let got = state.space.allocate(class, missing, &mut grant.runs);
+                    state.journal_new_groups();
+                    got
+                }
             };
             match got {
                 Ok(got) => missing -= got,
@@ -314,7 +338,9 @@ impl State {
     /// Tells the journal of groups that were put to use, before any record that names their blocks.
     pub fn journal_new_groups(&mut self) {
         for group in core::mem::take(&mut self.space.new_groups) {
-            if let Some(entry) = self.space.entry(group).copied() {
+            if let Some(entry) = self.space.entry(group).copied()
+                && !self.mutants.group_not_journalled()
+            {
                 self.journal
                     .push(|out| Record::push_group(out, group, &entry));
             }
@@ -401,12 +427,21 @@ impl<D: Disk> Shared<D> {
 
     /// Makes a hole of whole blocks; they are in the in-flight table.
     pub async fn punch(&self, tree: u64, first: u64, last: u64) -> Result<(), StoreError> {
+        let mut waited = 0;
         loop {
             self.wait_for_room(0).await?;
-            if self.state.borrow().active.has_hole_room() {
+            let (has_room, is_short) = {
+                let state = self.state.borrow();
+                (state.active.has_hole_room(), state.is_short_of_nodes(2))
+            };
+            if is_short {
+                self.wait_for_space(waited).await?;
+                waited += 1;
+            } else if has_room {
                 break;
+            } else {
+                self.checkpoint_reached(self.want_checkpoint()).await?;
             }
-            self.checkpoint_reached(self.want_checkpoint()).await?;
         }
         let mut state = self.state.borrow_mut();
         let bias = state.epoch_bias(tree);
@@ -417,9 +452,11 @@ impl<D: Disk> Shared<D> {
             end: key(tree, last),
             birth,
         });
-        state
-            .journal
-            .push(|out| Record::push_hole(out, (tree, first), last - first, birth));
+        if !self.config.mutants.discard_not_journalled() {
+            state
+                .journal
+                .push(|out| Record::push_hole(out, (tree, first), last - first, birth));
+        }
         let now = self.environment.exec.now();
         state.dirty_since.get_or_insert(now);
         drop(state);
