@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod counts;
+mod crash;
 mod fill;
 mod maps;
 mod oracle;
@@ -12,6 +14,7 @@ mod runner;
 mod snapshots;
 mod workload;
 
-pub use maps::Counts;
+pub use counts::{Counts, CrashCounts};
+pub use crash::Mutant as CrashMutant;
 pub use maps::mutant::Mutant;
-pub use runner::{FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};
+pub use runner::{CRASH, FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};

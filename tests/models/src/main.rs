@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use models::{FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};
+use models::{CRASH, FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};
 
 /// Checks the store's riskiest rules on small models of them.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Name {
     Snapshots,
     /// What arrives from elsewhere
     Fill,
+    /// What a power cut leaves
+    Crash,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,9 @@ fn main() -> ExitCode {
     }
     if wanted(Name::Fill) {
         sound &= run(&FILL, &arguments);
+    }
+    if wanted(Name::Crash) {
+        sound &= run(&CRASH, &arguments);
     }
     if sound {
         ExitCode::SUCCESS

@@ -28,6 +28,13 @@ pub const FILL: Model<crate::Counts, crate::Mutant> = Model {
     mutants: &crate::fill::MUTANTS,
 };
 
+/// Power cuts.
+pub const CRASH: Model<crate::CrashCounts, crate::CrashMutant> = Model {
+    name: "crash",
+    run: crate::crash::run,
+    mutants: &crate::crash::MUTANTS,
+};
+
 /// What many seeds did, together.
 pub trait Sum: Default + fmt::Display {
     /// Adds what one seed did.

@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 
+use crate::counts::Counts;
 use crate::maps::mutant::Mutant;
 use crate::maps::pointer::Lba;
-use crate::maps::{Counts, Kind, MapId};
+use crate::maps::{Kind, MapId};
 use crate::oracle::BLOCKS_MAX;
 use crate::workload::Workload;
 
@@ -79,6 +80,13 @@ fn check_diff(clients: &mut Workload, old: MapId, new: MapId) -> Result<()> {
     let now = &clients.history.now;
     let differs = |lba: &Lba| now.block(old, *lba).content != now.block(new, *lba).content;
     let expected = (0..BLOCKS_MAX as u64).filter(differs).collect::<Vec<_>>();
+    if live.is_ancestor(old, new)? {
+        let same = live.diff_to_descendant(&clients.store.lab, old, new)? == found;
+        ensure!(
+            same,
+            "maps {old} and {new} differ elsewhere when births are believed"
+        );
+    }
     clients.store.lab.counts.diffs += 1;
     ensure!(
         found == expected,

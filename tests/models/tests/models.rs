@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use models::{FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};
+use models::{CRASH, FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};
 
 /// Seeds of each model; many more at leisure, with the program.
 const SEEDS: u64 = 100;
@@ -41,4 +41,14 @@ fn fill_holds() {
 #[test]
 fn fill_notices_every_mutant() {
     kill(&FILL);
+}
+
+#[test]
+fn crash_holds() {
+    hold(&CRASH);
+}
+
+#[test]
+fn crash_notices_every_mutant() {
+    kill(&CRASH);
 }

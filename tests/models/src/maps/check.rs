@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 
-use super::pointer::{Addr, Birth, FAN, Lba, Pointer, span};
+use super::pointer::{Addr, Birth, Lba, Pointer, span};
 use super::{Kind, Lab, MapId, State};
 
 /// Who owns what, by the rules alone.
@@ -141,9 +141,9 @@ impl Owners<'_> {
         }
         if pointer.node().is_some() {
             let entries = self.lab.disk.node(addr);
-            for index in 0..FAN {
-                let first = first + index as u64 * span(height - 1);
-                self.walk(id, entries[index], height - 1, first, floor)?;
+            for (index, entry) in (0..).zip(entries) {
+                let first = first + index * span(height - 1);
+                self.walk(id, entry, height - 1, first, floor)?;
             }
         }
         Ok(())
@@ -165,12 +165,12 @@ impl Owners<'_> {
         }
         self.claim(id, addr)?;
         let entries = self.lab.disk.node(addr);
-        for index in 0..FAN {
-            let first = first + index as u64 * span(level);
-            match entries[index] {
+        for (index, entry) in (0..).zip(entries) {
+            let first = first + index * span(level);
+            match entry {
                 Pointer::Data { addr, birth } if birth > boundary => self.claim(id, addr)?,
                 Pointer::Node { .. } => {
-                    self.walk_item(id, entries[index], level - 1, first, (boundary, cursor))?;
+                    self.walk_item(id, entry, level - 1, first, (boundary, cursor))?;
                 }
                 _ => {}
             }

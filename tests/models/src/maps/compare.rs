@@ -24,6 +24,24 @@ impl State {
         Ok(self.diff_roots(lab, self.root(old)?, self.root(new)?, skip_to))
     }
 
+    /// Same where `old` is an ancestor of `new`: what is not newer than it has not changed.
+    pub fn diff_to_descendant(&self, lab: &Lab, old: MapId, new: MapId) -> Result<Vec<Lba>> {
+        let seq = self.map(old)?.seq;
+        Ok(self.diff_roots(lab, self.root(old)?, self.root(new)?, seq))
+    }
+
+    /// Whether `old` is among the ancestors of `new`.
+    pub fn is_ancestor(&self, old: MapId, new: MapId) -> Result<bool> {
+        let mut at = self.map(new)?.parent;
+        while let Some(id) = at {
+            if id == old {
+                return Ok(true);
+            }
+            at = self.map(id)?.parent;
+        }
+        Ok(false)
+    }
+
     /// Same for two trees.
     pub fn diff_roots(&self, lab: &Lab, old: Root, new: Root, skip_to: Birth) -> Vec<Lba> {
         let diff = Diff {
@@ -45,7 +63,7 @@ struct Diff<'a> {
     lab: &'a Lab,
     old: Root,
     new: Root,
-    /// Only for a deliberate bug.
+    /// What is not newer is the same in both.
     skip_to: Birth,
 }
 
@@ -142,9 +160,9 @@ impl State {
         freed.insert(addr);
         if mine.node().is_some() {
             let entries = lab.disk.node(addr);
-            for index in 0..FAN {
-                let first = first + index as u64 * span(height - 1);
-                self.freed_below(lab, (id, child), entries[index], height - 1, first, freed)?;
+            for (index, entry) in (0..).zip(entries) {
+                let first = first + index * span(height - 1);
+                self.freed_below(lab, (id, child), entry, height - 1, first, freed)?;
             }
         }
         Ok(())

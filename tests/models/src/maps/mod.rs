@@ -8,7 +8,6 @@ pub mod checkpoint;
 pub mod client;
 pub mod collapse;
 pub mod compare;
-pub mod counts;
 pub mod delta;
 pub mod journal;
 pub mod mutant;
@@ -20,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::{Result, ensure};
 
-pub use counts::Counts;
+use crate::counts::Counts;
 use delta::Deltas;
 use journal::Record;
 use mutant::Mutant;

@@ -264,10 +264,10 @@ impl State {
         place: Place,
         entries: Entries,
     ) -> Result<Pointer> {
-        if let Pointer::Node { addr, birth } = place.pointer {
-            if birth > self.bound(lab, id, place.end())? {
-                self.free(lab, addr)?;
-            }
+        if let Pointer::Node { addr, birth } = place.pointer
+            && birth > self.bound(lab, id, place.end())?
+        {
+            self.free(lab, addr)?;
         }
         Ok(self.write_node(lab, id, entries))
     }

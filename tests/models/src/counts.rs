@@ -5,20 +5,20 @@ use std::fmt;
 use crate::runner::Sum;
 
 macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What a seed did.
+    ($(#[$about:meta])* $counts:ident: $($(#[$doc:meta])* $name:ident,)*) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Debug, Default)]
-        pub struct Counts {
+        pub struct $counts {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        impl Sum for Counts {
+        impl Sum for $counts {
             fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
             }
         }
 
-        impl fmt::Display for Counts {
+        impl fmt::Display for $counts {
             fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 $(if self.$name > 0 {
                     writeln!(out, "{:>12} {}", self.$name, stringify!($name).replace('_', " "))?;
@@ -30,6 +30,8 @@ macro_rules! counts {
 }
 
 counts! {
+    /// What a seed of `snapshots` or `fill` did.
+    Counts:
     /// Steps of clients.
     operations,
     /// Blocks of data that got a place.
@@ -82,4 +84,25 @@ counts! {
     sweeps,
     /// Volumes that came back from elsewhere.
     returns,
+}
+
+counts! {
+    /// What a seed of `crash` did.
+    CrashCounts:
+    /// Steps of clients and drive.
+    steps,
+    /// Writes acknowledged.
+    writes,
+    /// Of these, lost by a power cut before any flush.
+    writes_lost,
+    /// Times that the drive flushed its cache.
+    flushes,
+    /// Checkpoints published.
+    checkpoints,
+    /// Power cuts and resets.
+    cuts,
+    /// More of them, in recovery.
+    cuts_in_recovery,
+    /// Blocks that recovery found in the journal.
+    blocks_recovered,
 }
