@@ -9,7 +9,7 @@ use super::{Domain, metadata_tag};
 const MAGIC: [u8; 8] = *b"FERRITE\0";
 
 /// The version of the format that this code writes and reads.
-const VERSION: u32 = 0;
+const VERSION: u32 = 1;
 
 /// Blocks of a label: header, crash record, superblock ring.
 pub const LABEL_BLOCKS: u64 = 64;
