@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidy::texts;
 
 /// Who may use whom. What a room's tests use beyond that is in [`FOR_TESTS`].
-const ARROWS: [(&str, &[&str]); 24] = [
+const ARROWS: [(&str, &[&str]); 25] = [
     ("world", &[]),
     ("wire", &[]),
     ("config", &[]),
@@ -47,6 +47,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
         "bench",
         &["guest", "ferrite", "qemu", "store", "wire", "exec", "world"],
     ),
+    ("models", &[]),
     ("tidy", &[]),
     (
         "fuzz",
