@@ -109,7 +109,7 @@ impl<D: Disk> Shared<D> {
         let is_under_way = |id: &u64| state.trees.get(id).is_some_and(|tree| tree.cursor() > 0);
         id < cut.next_node
             && tree.kind_at_cut() == CatalogKind::Hidden
-            && tree.children.len() <= 1
+            && tree.children.len() <= 1 + usize::from(self.config.mutants.collapse_with_two())
             && !tree.children.iter().any(is_under_way)
             && !tree.parent().iter().any(is_under_way)
     }
@@ -128,6 +128,7 @@ impl<D: Disk> Shared<D> {
                 .first()
                 .and_then(|child| state.trees.get(child));
             let heir = heir.map(|tree| tree.newest_root());
+            let heir = heir.filter(|_| !self.config.mutants.collapse_without_heir());
             let own = root.kind() == Kind::Node && root.birth() > boundary;
             own.then(|| Taking {
                 root: Missing {
@@ -169,7 +170,9 @@ impl<D: Disk> Shared<D> {
         let children = core::mem::take(&mut tree.children);
         for child in children {
             if let Some(tree) = state.trees.get_mut(&child) {
-                tree.change_in_checkpoint(|entry| entry.parent = parent);
+                if !self.config.mutants.parent_not_passed_on() {
+                    tree.change_in_checkpoint(|entry| entry.parent = parent);
+                }
                 cut.touched.insert(tree.slot);
             }
             if let Some(parent) = state.trees.get_mut(&parent.get()) {
@@ -236,6 +239,9 @@ impl<D: Disk> Shared<D> {
                         space.free(pointer.addr());
                         freed += 1;
                     }
+                }
+                if self.config.mutants.cursor_in_leaf() && start == 0 {
+                    break first + FAN as u64 / 2;
                 }
                 break end;
             }

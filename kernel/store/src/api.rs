@@ -43,6 +43,9 @@ pub struct Config {
     pub groups_open_max: usize,
     /// Volumes and snapshots, deleted ones that are not taken apart yet included (0.8 KiB each).
     pub maps_max: usize,
+    /// Blocks of what was deleted or discarded that one checkpoint frees, about: more free space sooner, fewer keep
+    /// checkpoints short.
+    pub reclaim_blocks: usize,
     /// Deliberate bugs, for the simulator.
     pub mutants: Mutants,
 }
@@ -60,6 +63,7 @@ impl Config {
             deltas_max,
             groups_open_max,
             maps_max,
+            reclaim_blocks: 8192,
             nodes_max: (rest / 4300).clamp(128, 1 << 20),
             mutants: Mutants::default(),
         }

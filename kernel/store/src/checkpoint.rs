@@ -19,9 +19,6 @@ use crate::merge::Changes;
 use crate::shared::{CATALOG, Mode, RECLAIM, Shared};
 use crate::update::{Batch, Update};
 
-/// Blocks of deleted maps that one checkpoint frees.
-const RECLAIM_BUDGET: usize = 8192;
-
 /// A change waits this long for its checkpoint at most.
 const DIRTY_MAX: core::time::Duration = core::time::Duration::from_secs(30);
 
@@ -95,6 +92,9 @@ impl<D: Disk> Shared<D> {
         self.flush_to(cut.1).await?;
         let tail = self.state.borrow_mut().journal.end_cut();
         cut.0.tail = tail.unwrap_or_default();
+        if self.config.mutants.tail_at_cut() {
+            self.state.borrow_mut().journal.tail = cut.0.tail;
+        }
         self.write_checkpoint(&mut cut.0).await
     }
 
@@ -102,13 +102,15 @@ impl<D: Disk> Shared<D> {
     async fn write_checkpoint(&self, cut: &mut Cut) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         self.merge_all(cut, &mut batch).await?;
-        self.take_apart(cut, RECLAIM_BUDGET).await?;
+        self.take_apart(cut, self.config.reclaim_blocks).await?;
         self.write_reclaim(cut, &mut batch).await?;
         let catalog = self.write_catalog(cut, &mut batch).await?;
         self.write_batch(&mut batch).await?;
         self.write_bitmaps().await?;
         let table = self.write_table().await?;
-        self.flush_disks().await?;
+        if !self.config.mutants.no_flush_before_superblock() {
+            self.flush_disks().await?;
+        }
         let keep = !self.state.borrow().space.is_tight();
         self.write_superblock(|superblock| {
             superblock.checkpoint.set(superblock.checkpoint.get() + 1);

@@ -26,7 +26,10 @@ enum Work {
 impl<D: Disk> Shared<D> {
     /// Waits until all records pushed so far are durable.
     pub async fn flush_now(&self) -> Result<(), StoreError> {
-        let target = self.state.borrow().journal.pushed;
+        let mut target = self.state.borrow().journal.pushed;
+        if self.config.mutants.flush_forgets_records() {
+            target = self.state.borrow().journal.written;
+        }
         self.flush_to(target).await
     }
 

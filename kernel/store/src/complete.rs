@@ -80,6 +80,7 @@ impl<D: Disk> Shared<D> {
             return false;
         };
         if !copies.missing.is_empty()
+            && !self.config.mutants.copies_not_completed()
             && let Err(error) = self.write_places(&copies.missing, sound).await
         {
             // Not a reason to give up the copy that is there; the drive will be heard of again.

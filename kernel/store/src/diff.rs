@@ -32,6 +32,9 @@ impl<D: Disk + 'static> Shared<D> {
             if at >= end {
                 return Ok(changes);
             }
+            let blind = self.config.mutants.diff_without_holes();
+            let is_difference =
+                |old: &Pointer, new: &Pointer| is_difference(old, new) && !(blind && new.is_hole());
             let differ = |[old, new]: [&Pointer; 2], _| is_difference(old, new);
             let leaves = match self.next_leaves(roots, at, differ).await {
                 Ok(leaves) => leaves,
@@ -130,7 +133,8 @@ impl<D: Disk + 'static> Shared<D> {
         }: &Walk,
     ) -> Result<u64, StoreError> {
         let is_freed = |[own, kept]: [&Pointer; 2], _: u64| {
-            !own.is_hole() && own.birth() > *boundary && own != kept
+            let is_kept = own == kept && !self.config.mutants.usage_counts_shared();
+            !own.is_hole() && own.birth() > *boundary && !is_kept
         };
         let (mut at, mut count) = (0, 0);
         while let Some(leaves) = self.next_leaves([*map, *heir], at, is_freed).await? {

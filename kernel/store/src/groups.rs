@@ -135,7 +135,7 @@ impl<D: Disk> Shared<D> {
             }
         };
         let checkpoint = self.state.borrow().superblock.checkpoint.get() + 1;
-        entry.slot ^= 1;
+        entry.slot ^= u8::from(!self.config.mutants.bitmap_in_place());
         entry.bitmap_checkpoint = checkpoint.into();
         entry.write_checkpoint = checkpoint.into();
         entry.tag = bitmap_tag(self.pool_uuid, group, checkpoint, bitmap.bytes()).0;
@@ -155,7 +155,10 @@ impl<D: Disk> Shared<D> {
     pub async fn write_table(&self) -> Result<Table, StoreError> {
         let (area, changed, blocks) = {
             let mut state = self.state.borrow_mut();
-            let area = 1 - state.superblock.area.get() as usize;
+            let mut area = 1 - state.superblock.area.get() as usize;
+            if self.config.mutants.table_in_place() {
+                area = 1 - area;
+            }
             let dirty = &mut state.space.dirty_table[area];
             let changed: Vec<usize> = (0..dirty.len()).filter(|index| dirty[*index]).collect();
             dirty.fill(false);
@@ -234,7 +237,9 @@ impl<D: Disk> Shared<D> {
             .flat_map(|(device, regions)| regions.superblocks(slot).map(|block| (device, block)));
         let places: Vec<(usize, u64)> = copies.collect();
         self.write_places(&places, buf).await?;
-        self.flush_disks().await?;
+        if !self.config.mutants.no_flush_after_superblock() {
+            self.flush_disks().await?;
+        }
         self.state.borrow_mut().superblock = superblock;
         Ok(())
     }

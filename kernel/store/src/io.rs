@@ -101,6 +101,9 @@ impl<D: Disk> Shared<D> {
             .map(|(device, _)| device)
             .collect();
         let all = join_all(dirty.iter().map(|device| self.disks[*device].flush())).await;
+        if self.config.mutants.flush_forgets_writes() {
+            self.unflushed.iter().for_each(|mark| mark.set(false));
+        }
         for (device, result) in dirty.into_iter().zip(&all) {
             if result.is_err() {
                 Cell::set(&self.unflushed[device], true);

@@ -85,7 +85,11 @@ impl State {
             return Bound::default();
         };
         Bound {
-            cursor: first.cursor(),
+            cursor: if self.mutants.bound_ignores_cursor() {
+                0
+            } else {
+                first.cursor()
+            },
             below: seq(parent(first.id())),
             above: seq(Some(first)),
         }
@@ -113,7 +117,9 @@ impl State {
         let Some(parent) = parent.and_then(|parent| self.trees.get(&parent)) else {
             return;
         };
-        let source = if self.has_changes(parent.id()) {
+        let source = if self.mutants.no_source() {
+            None
+        } else if self.has_changes(parent.id()) {
             Some(parent.id())
         } else {
             parent.source
@@ -137,7 +143,10 @@ impl State {
         let id = entry.id.get();
         let slot = self.directory.take_slot(id, slot);
         self.next_node = self.next_node.max(id + 1);
-        let tree = Tree::new(entry, slot);
+        let mut tree = Tree::new(entry, slot);
+        if self.mutants.cursor_forgotten() {
+            tree.entry.collapse_cursor = 0.into();
+        }
         if let Some(parent) = tree.parent().and_then(|id| self.trees.get_mut(&id)) {
             parent.children.insert(id);
         }
@@ -199,9 +208,12 @@ impl State {
         entry.seq = new.seq;
         entry.snapshot_uuid = new.snapshot_uuid;
         entry.created_at = new.created_at;
+        if self.mutants.replay_takes_parent() {
+            (entry.parent, entry.collapse_cursor) = (new.parent, new.collapse_cursor);
+        }
         let volume = entry.volume.get();
         match (old.0, new.kind()) {
-            (CatalogKind::Head, CatalogKind::Head) => {
+            (CatalogKind::Head, CatalogKind::Head) if !self.mutants.rename_keeps_index() => {
                 self.directory.rename(volume, &old.1, new.name());
             }
             (from, CatalogKind::Snapshot) => {
@@ -233,7 +245,9 @@ impl State {
             self.directory.remove_snapshot(volume, &name);
         } else if is_last {
             for snapshot in self.directory.remove(volume, &name) {
-                self.hide(snapshot);
+                if !self.mutants.snapshots_stay() {
+                    self.hide(snapshot);
+                }
             }
         }
     }
@@ -254,7 +268,10 @@ impl State {
     /// Root and height that a map without its own root begins this checkpoint with.
     pub fn inherited_root(&self, id: u64) -> Option<(Pointer, u8, u64)> {
         let source = self.trees.get(&self.trees.get(&id)?.source?)?;
-        let (root, height) = source.newest_root();
+        let (mut root, mut height) = source.newest_root();
+        if self.mutants.source_not_merged() {
+            (root, height) = (source.root(), source.height());
+        }
         Some((root, height, source.entry.blocks.get()))
     }
 }

@@ -126,7 +126,8 @@ impl Changes {
             while at < hole.end {
                 let point = self.peek().filter(|key| *key < hole.end);
                 if point == Some(at) {
-                    if self.birth_of_next(shared) > hole.birth {
+                    let wins = shared.config.mutants.hole_loses();
+                    if self.birth_of_next(shared) > hole.birth || wins {
                         self.point(shared, update).await?;
                         at += 1;
                         continue;

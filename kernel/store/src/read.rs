@@ -107,6 +107,7 @@ impl<D: Disk> Shared<D> {
                     let pointer = &piece.pointers[*index];
                     let at = lba + (piece.first + index) as u64;
                     !is_block(lineage, at, pointer, piece.buf.block(*index))
+                        && !self.config.mutants.read_unverified()
                 });
                 bad.is_none()
             }

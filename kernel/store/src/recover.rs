@@ -119,6 +119,9 @@ impl<D: Disk> Shared<D> {
                 }
             }
             let verify = frame.header.seq.get() > durable && !self.config.mutants.no_tail_verify();
+            if self.config.mutants.tail_verifies_first() {
+                claims.truncate(1);
+            }
             if verify && !self.claims_hold(&claims).await? {
                 log::info!(
                     "the journal ends at frame {}: its data is not there",
@@ -128,10 +131,14 @@ impl<D: Disk> Shared<D> {
                 self.state.borrow_mut().space.new_groups.extend(groups);
                 break;
             }
-            self.complete_frame(&frame.header).await;
+            if !self.config.mutants.copies_not_completed() {
+                self.complete_frame(&frame.header).await;
+            }
             // Before anything is handed out: a checkpoint in the middle of the replay must not take these blocks.
             for claim in &claims {
-                self.mark_in_use(claim).await?;
+                if !self.config.mutants.tail_not_marked() {
+                    self.mark_in_use(claim).await?;
+                }
             }
             at = frame.after;
         }
@@ -204,12 +211,16 @@ impl<D: Disk> Shared<D> {
         let mut at = self.state.borrow().superblock.tails[0];
         while at.seq < end.seq {
             let frame = reader.require(at).await?;
+            if self.config.mutants.replay_skips_frame() && frame.after.seq == end.seq {
+                break;
+            }
             if !self.has_room_for(&frame)? {
                 // What was replayed so far becomes a checkpoint; the next replay would begin here.
                 self.state.borrow_mut().journal.set_head(at);
                 self.cut_early(at).await?;
             }
-            for record in frame.records() {
+            let skipped = usize::from(self.config.mutants.replay_skips_record());
+            for record in frame.records().skip(skipped) {
                 self.replay_record(record?).await?;
             }
             at = frame.after;

@@ -80,9 +80,12 @@ impl<D: Disk + 'static> Shared<D> {
     fn scrubbed(&self, id: u64) -> Result<Option<Scrubbed>, StoreError> {
         let state = self.state.borrow();
         state.require_open()?;
-        let next = state.trees.keys().filter(|other| **other >= id).min();
+        let skips = self.config.mutants.scrub_skips_snapshots();
+        let is_seen = |tree: &&Tree| !skips || tree.kind() != CatalogKind::Snapshot;
+        let seen = state.trees.values().filter(is_seen).map(Tree::id);
+        let next = seen.filter(|other| *other >= id).min();
         Ok(next
-            .and_then(|id| state.trees.get(id))
+            .and_then(|id| state.trees.get(&id))
             .map(|tree| Scrubbed {
                 id: tree.id(),
                 lineage: tree.entry.lineage_uuid,
@@ -210,7 +213,9 @@ impl<D: Disk + 'static> Shared<D> {
         let addr = block.pointer.addr();
         let mut good = None;
         let mut bad = ArrayVec::<(usize, u64), 3>::new();
-        for replica in self.replicas(addr)? {
+        let first_only = self.config.mutants.scrub_first_replica();
+        let most = if first_only { 1 } else { usize::MAX };
+        for replica in self.replicas(addr)?.into_iter().take(most) {
             let (buf, result) = self.read_replica(replica, addr, Buf::from_heap(1)).await;
             match result {
                 Ok(()) if self.is_sound(map, block, buf.block(0)) => good = Some(buf),

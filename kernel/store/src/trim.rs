@@ -25,10 +25,11 @@ impl<D: Disk> Shared<D> {
                 }
                 state.space.first_trim()
             };
-            let Some(run) = run else {
+            let Some(mut run) = run else {
                 published.await;
                 continue;
             };
+            run.blocks += u32::from(self.config.mutants.trim_too_long());
             self.trim(run).await;
             self.state.borrow_mut().space.finish_trim();
         }

@@ -172,9 +172,15 @@ impl<'a, D: Disk> Update<'a, D> {
             return Ok(end);
         }
         let mut level = self.height - 1;
-        let is_whole = |level| lba.is_multiple_of(span(level)) && lba + span(level) <= end;
+        let mutants = self.shared.config.mutants;
+        let too_much = u64::from(mutants.erase_too_much());
+        let is_whole =
+            |level| lba.is_multiple_of(span(level)) && lba + span(level) <= end + too_much;
+        let is_split = |level| {
+            self.bound.is_split_in(lba, lba + span(level)) && !mutants.detach_across_cursor()
+        };
         // What is detached has one bound.
-        while !is_whole(level) || self.bound.is_split_in(lba, lba + span(level)) {
+        while !is_whole(level) || is_split(level) {
             level -= 1;
         }
         self.leave(level, lba).await?;
@@ -193,13 +199,18 @@ impl<'a, D: Disk> Update<'a, D> {
         let index = index_in(level, lba);
         let old = get_pointer(&node.page.bytes, index);
         if !old.is_hole() {
+            let birth = if mutants.hole_without_birth() {
+                0
+            } else {
+                birth
+            };
             set_pointer(&mut node.page.bytes, index, &Pointer::hole(birth));
             node.changed = true;
             if old.kind() == Kind::Node {
                 self.detach(old, level - 1, lba).await?;
             } else {
                 self.release(&old, lba + 1);
-                self.removed += 1;
+                self.removed += u64::from(!mutants.erased_still_counted());
             }
         }
         Ok(lba + span(level))
@@ -208,7 +219,10 @@ impl<'a, D: Disk> Update<'a, D> {
     /// Hands over the map's own part of a subtree to be taken apart. `level` is that of its root.
     async fn detach(&mut self, root: Pointer, level: u8, lba: u64) -> Result<(), StoreError> {
         self.removed += self.shared.count_blocks(root, level).await?;
-        let boundary = self.bound.at(lba + span(level + 1));
+        let mut boundary = self.bound.at(lba + span(level + 1));
+        if self.shared.config.mutants.no_boundary() {
+            boundary = 0;
+        }
         if root.birth() > boundary {
             let item = Item::new(root, level, self.tree, boundary);
             self.shared.state.borrow_mut().reclaim.push(item);
@@ -237,7 +251,9 @@ impl<'a, D: Disk> Update<'a, D> {
                 let mut page = Page::new_box();
                 set_pointer(&mut page.bytes, 0, &self.root);
                 // A level between the old root and the new one must be younger than the parent, too, or nobody owns it.
-                set_pointer(&mut page.bytes, FAN - 1, &Pointer::hole(birth));
+                if !self.shared.config.mutants.grow_without_filler() {
+                    set_pointer(&mut page.bytes, FAN - 1, &Pointer::hole(birth));
+                }
                 let level = self.height;
                 let old = Pointer::NEVER;
                 self.path.push(Open {
@@ -311,6 +327,10 @@ impl<'a, D: Disk> Update<'a, D> {
         }
         if open.old.kind() == Kind::Node {
             self.release(&open.old, open.first + span(open.level + 1));
+            if self.shared.config.mutants.nodes_free_at_once() {
+                let space = &mut self.shared.state.borrow_mut().space;
+                space.make_available(open.old.addr());
+            }
         }
         let Summary {
             birth,
@@ -332,7 +352,8 @@ impl<'a, D: Disk> Update<'a, D> {
                 birth,
                 &open.page.bytes,
             );
-            let pointer = if open.level == 0 {
+            let uncounted = self.shared.config.mutants.no_leaf_count();
+            let pointer = if open.level == 0 && !uncounted {
                 Pointer::leaf(addr, birth, tag, blocks)
             } else {
                 Pointer::node(addr, birth, tag)

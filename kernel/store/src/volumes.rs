@@ -76,7 +76,9 @@ impl<D: Disk + 'static> Shared<D> {
             }
         }
         // What was under way is done with before the volume is gone for good.
-        self.in_flight.drained(id.0).await;
+        if !self.config.mutants.delete_without_waiting() {
+            self.in_flight.drained(id.0).await;
+        }
         {
             let state = &mut *self.state.borrow_mut();
             let head = state.directory.volume(id.0).map(|volume| volume.head);
@@ -145,15 +147,21 @@ impl<D: Disk + 'static> Shared<D> {
         state.apply(entries);
         let now = self.environment.exec.now();
         state.dirty_since.get_or_insert(now);
-        if self.config.mutants.late_control_record() {
-            let (shared, entries) = (self.clone(), entries.to_vec());
+        let mut late = usize::from(self.config.mutants.late_control_record()) * entries.len();
+        if self.config.mutants.snapshot_halves() && entries.len() > 1 {
+            late = 1;
+        }
+        let (entries, late) = entries.split_at(entries.len() - late);
+        if !entries.is_empty() {
+            state.journal.push(|out| Record::push_control(out, entries));
+        }
+        if !late.is_empty() {
+            let (shared, entries) = (self.clone(), late.to_vec());
             self.environment.exec.spawn(async move {
                 shared.environment.exec.sleep(LATE).await;
                 let push = |out: &mut Vec<u8>| Record::push_control(out, &entries);
                 shared.state.borrow_mut().journal.push(push);
             });
-        } else {
-            state.journal.push(|out| Record::push_control(out, entries));
         }
     }
 }

@@ -158,17 +158,18 @@ impl<D: Disk> Shared<D> {
         let early = self.config.mutants.early_reuse();
         let runs = core::mem::take(&mut grant.runs);
         drop(grant);
-        let mut state = self.state.borrow_mut();
-        state.commit_write(tree, lba, &runs, birth, &tags, early);
-        let now = self.environment.exec.now();
-        state.dirty_since.get_or_insert(now);
-        let wants_flush = state.journal.blocks_since_flush >= FLUSH_AFTER_BLOCKS
-            && state.flush_wanted <= state.journal.durable;
-        if wants_flush {
-            state.flush_wanted = state.journal.pushed;
-        }
-        let wants_checkpoint = state.active.fill_percent() >= CHECKPOINT_AT_PERCENT;
-        drop(state);
+        let wants_checkpoint = {
+            let mut state = self.state.borrow_mut();
+            state.commit_write(tree, lba, &runs, birth, &tags, early);
+            let now = self.environment.exec.now();
+            state.dirty_since.get_or_insert(now);
+            let wants_flush = state.journal.blocks_since_flush >= FLUSH_AFTER_BLOCKS
+                && state.flush_wanted <= state.journal.durable;
+            if wants_flush {
+                state.flush_wanted = state.journal.pushed;
+            }
+            state.active.fill_percent() >= CHECKPOINT_AT_PERCENT
+        };
         if wants_checkpoint {
             self.want_checkpoint();
         }
