@@ -9,7 +9,11 @@ use world::Buf;
 use super::lab::{BLOCKS, Event, Lab, Ram, check_disks, lines, work};
 use super::play::Play;
 use super::sound::{after_a_cut, fill};
-use crate::api::Span;
+use crate::api::{Config, Span};
+use crate::store::Store;
+
+/// So many blocks a checkpoint frees: where it is few, deleted maps are half taken apart at most times.
+const RECLAIM: [usize; 3] = [20, 150, 8192];
 
 #[test]
 fn a_pool_with_snapshots_is_sound() {
@@ -17,7 +21,8 @@ fn a_pool_with_snapshots_is_sound() {
     for seed in 0..6 {
         let lab = Lab::new(1 + seed as usize % 2);
         lab.format();
-        let mut play = Play::new(lab.open(), seed);
+        let slow = |config: &mut Config| config.reclaim_blocks = RECLAIM[seed as usize % 3];
+        let mut play = Play::new(lab.open_with(slow), seed);
         for life in 0..6 {
             for _ in 0..10 {
                 play = lab.run(async move {
@@ -35,7 +40,7 @@ fn a_pool_with_snapshots_is_sound() {
                 lab.expect_sound();
             }
             lab.exec.clear();
-            play.store = lab.open();
+            play.store = lab.open_with(slow);
             play = lab.run(async move {
                 play.compare().await;
                 play
@@ -53,7 +58,8 @@ fn a_pool_with_snapshots_is_sound_after_every_write() {
     let before = lab.disks[0].image.borrow().clone();
     lab.disks[0].logs.set(true);
     for life in 0..2 {
-        let mut play = Play::new(lab.open(), 40 + life);
+        let store = lab.open_with(|config| config.reclaim_blocks = RECLAIM[life as usize]);
+        let mut play = Play::new(store, 40 + life);
         lab.run(async move { play.go_on(250).await });
         lab.exec.clear();
     }
@@ -84,7 +90,8 @@ fn a_pool_with_snapshots_is_sound_whatever_a_power_cut_leaves() {
         let before: Vec<_> = disks.map(|disk| disk.image.borrow().clone()).collect();
         lab.disks[0].logs.set(true);
         for life in 0..2 {
-            let mut play = Play::new(lab.open(), 50 + life);
+            let store = lab.open_with(|config| config.reclaim_blocks = RECLAIM[life as usize]);
+            let mut play = Play::new(store, 50 + life);
             lab.run(async move { play.go_on(300).await });
             lab.exec.clear();
         }
@@ -120,7 +127,13 @@ fn a_pool_with_snapshots_is_sound_whatever_a_power_cut_leaves() {
 /// More is freed by the end of a snapshot than one checkpoint does: cursors stand in the middle of maps.
 #[test]
 fn a_pool_is_sound_while_a_snapshot_collapses() {
-    for survivors in [0, 1, 2] {
+    for (survivors, first, both) in [
+        (0, 0, false),
+        (1, 0, false),
+        (1, 2, false),
+        (1, 0, true),
+        (2, 0, false),
+    ] {
         let lab = Lab::new(1);
         lab.format();
         let store = lab.open();
@@ -140,17 +153,13 @@ fn a_pool_is_sound_while_a_snapshot_collapses() {
                     using.delete_volume(info.id).await.unwrap();
                 }
             }
-            for step in 0..3 {
+            for step in 0..4 {
                 using.checkpoint().await.unwrap();
-                let rest = using.volumes().into_iter();
-                for info in rest.filter(|info| info.name != "other") {
-                    let span = Span {
-                        offset: (step * 3000) << 12,
-                        len: 3 << 12,
-                    };
-                    let written = using.write(info.id, span, Buf::from_heap(3)).await;
-                    written.unwrap();
-                    using.discard(info.id, 5000 << 12, 700 << 12).await.unwrap();
+                change_meanwhile(&using, (step + first) % 4).await;
+                // Its parent has to wait then.
+                if let Some(base) = using.find("base").filter(|_| both && step == 0) {
+                    let first = using.find_snapshot(base.id, "first").unwrap();
+                    using.delete_snapshot(first.id).await.unwrap();
                 }
             }
             exec.sleep(core::time::Duration::from_secs(3)).await;
@@ -183,10 +192,34 @@ fn a_pool_is_sound_while_a_snapshot_collapses() {
     }
 }
 
+/// Changes before and behind the cursor: of what the volume wrote itself, of what it shares, and of whole subtrees.
+async fn change_meanwhile(store: &Store<Ram>, step: u64) {
+    let rest = store.volumes().into_iter();
+    for info in rest.filter(|info| info.name != "other") {
+        for block in [step * 3000, 330 + step * 10] {
+            let offset = block << 12;
+            let span = Span {
+                offset,
+                len: 3 << 12,
+            };
+            let written = store.write(info.id, span, Buf::from_heap(3)).await;
+            written.unwrap();
+        }
+        let (first, blocks) = [(600, 300), (5000, 700), (0, 16_384), (0, 25_600)][step as usize];
+        let discarded = store.discard(info.id, first << 12, blocks << 12).await;
+        discarded.unwrap();
+    }
+}
+
 /// A volume `base` with a full snapshot `middle`, mostly discarded since; clones if there are to be several survivors.
-pub async fn collapsing(store: crate::store::Store<Ram>, survivors: u64) {
-    let base = store.create_volume("base", 40 << 20).await.unwrap().id;
+pub async fn collapsing(store: Store<Ram>, survivors: u64) {
+    let base = store.create_volume("base", 100 << 20).await.unwrap().id;
     fill(&store, base, 640).await;
+    let far = Span {
+        offset: 20_000 << 12,
+        len: 4096,
+    };
+    store.write(base, far, Buf::from_heap(1)).await.unwrap();
     store.create_snapshot(base, "first").await.unwrap();
     fill(&store, base, 8960).await;
     let middle = store.create_snapshot(base, "middle").await.unwrap();
@@ -195,7 +228,51 @@ pub async fn collapsing(store: crate::store::Store<Ram>, survivors: u64) {
         let clone = store.clone_snapshot(middle.id, &name).await.unwrap();
         fill(&store, clone.id, 64).await;
     }
-    store.discard(base, 400 << 12, 8500 << 12).await.unwrap();
+    // Some leaves stay as they are in the snapshot, some in part.
+    store.discard(base, 400 << 12, 112 << 12).await.unwrap();
+    store.discard(base, 768 << 12, 8150 << 12).await.unwrap();
     fill(&store, base, 320).await;
     store.checkpoint().await.unwrap();
+}
+
+/// A level between the old root and the new one holds nothing new, and is the map's own all the same.
+#[test]
+fn a_map_may_grow_by_several_levels_at_once() {
+    let lab = Lab::new(1);
+    lab.format();
+    let store = lab.open();
+    for round in 0..4_u64 {
+        let using = store.clone();
+        lab.run(async move {
+            let name = format!("young-{round}");
+            let size = 12 << 30;
+            let young = using.create_volume(&name, size).await.unwrap().id;
+            fill(&using, young, 16).await;
+            let snapshot = using.create_snapshot(young, "s").await.unwrap();
+            let name = format!("clone-{round}");
+            let clone = using.clone_snapshot(snapshot.id, &name).await.unwrap().id;
+            for (step, volume) in (0..).zip([young, clone, young]) {
+                let block = [20_000, 2_500_000, 3_000_000][step];
+                let span = Span {
+                    offset: block << 12,
+                    len: 4096,
+                };
+                let written = using.write(volume, span, Buf::from_heap(1)).await;
+                written.unwrap();
+                using.checkpoint().await.unwrap();
+            }
+        });
+        lab.expect_sound();
+        let using = store.clone();
+        lab.run(async move {
+            for info in using.volumes() {
+                if info.id.0 % 2 == round % 2 {
+                    using.delete_volume(info.id).await.unwrap();
+                }
+            }
+            using.checkpoint().await.unwrap();
+        });
+        lab.expect_sound();
+    }
+    lab.cut(store);
 }

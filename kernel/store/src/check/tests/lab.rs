@@ -203,8 +203,13 @@ impl Lab {
     }
 
     pub fn open(&self) -> Store<Ram> {
+        self.open_with(|_| {})
+    }
+
+    pub fn open_with(&self, change: impl FnOnce(&mut Config)) -> Store<Ram> {
         let (disks, environment) = (self.disks.clone(), self.environment());
-        let config = Config::for_memory(8 << 20);
+        let mut config = Config::for_memory(8 << 20);
+        change(&mut config);
         self.run(Store::open(disks, environment, config)).unwrap()
     }
 
