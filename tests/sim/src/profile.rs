@@ -42,6 +42,11 @@ pub struct Habits {
     pub delete: u64,
     pub grow: u64,
     pub pause: u64,
+    /// Takes, reads, compares and deletes snapshots.
+    pub snapshot: u64,
+    /// Clones snapshots and rolls back to them.
+    pub clone: u64,
+    pub rename: u64,
     /// Volumes are larger than the pool and writes as large as can be, so that it is full soon and stays so.
     pub fills: bool,
     /// Parts per million of requests that are whole blocks.
@@ -69,6 +74,7 @@ pub struct Profile {
     pub habits: Habits,
     pub volumes_max: usize,
     pub volume_bytes_max: u64,
+    pub snapshots_max: usize,
     /// Drive operations between power cuts, about.
     pub cut_every: u64,
     /// Parts per million of recoveries that are cut themselves.
@@ -121,6 +127,7 @@ impl Profile {
             } else {
                 random.pick(&[MIB, 16 * MIB, pool_bytes * 2, pool_bytes / 2])
             },
+            snapshots_max: random.pick(&[2, 10, 10, 60]),
             cut_every: random.pick(&[30, 200, 1000, 5000]),
             nested: random.pick(&[0, 200_000, 700_000]),
             drive_blocks,
@@ -152,6 +159,7 @@ impl Memory {
                 deltas_max: random.pick(deltas),
                 nodes_max: random.pick(&[128, 256, 1024]),
                 groups_open_max: random.pick(&[16, 32, 64]),
+                reclaim_blocks: random.pick(&[128, 300, 8192]),
                 ..Config::for_memory(1 << 20)
             },
             pool_pages: random.pick(&[256, 512, 1024, 2048]),
@@ -215,6 +223,9 @@ fn draw_habits(random: &mut Random) -> Habits {
         delete: 1,
         grow: 1,
         pause: 5,
+        snapshot: random.pick(&[0, 4, 12, 40]),
+        clone: random.pick(&[0, 1, 4]),
+        rename: random.pick(&[0, 1]),
         fills: false,
         aligned: random.pick(&[0, 500_000, 1_000_000]),
         hot: random.pick(&[100_000, 800_000]),

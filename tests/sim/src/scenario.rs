@@ -266,6 +266,7 @@ impl Scenario {
             volumes,
             network,
             changing: RefCell::default(),
+            rolled_back: RefCell::default(),
             model: self.model.clone(),
             profile: self.profile.clone(),
             budget: Cell::new(budget),
@@ -325,6 +326,9 @@ impl Scenario {
     /// Clients are done: the appliance goes on, is closed, reset, or loses power.
     fn between(&mut self, running: Running) -> Result<Option<Running>, Trouble> {
         self.check_accounts(&running.store)?;
+        if self.random.one_in(2) {
+            self.check_usage(&running)?;
+        }
         let read_only = running.store.pool().state != PoolState::Serving;
         if !self.parts.restarts {
             return Ok(Some(running));
@@ -470,6 +474,23 @@ impl Scenario {
             Ok(Err(what)) if self.profile.trust == Trust::Full => Err(Trouble::Wrong(what)),
             Ok(_) => Ok(()),
             Err(stop) => Err(Trouble::Wrong(format!("check: {stop:?}"))),
+        }
+    }
+
+    /// Nothing is under way: who uses how much must be what the model says, to the block.
+    fn check_usage(&self, running: &Running) -> Result<(), Trouble> {
+        if self.profile.trust != Trust::Full {
+            return Ok(());
+        }
+        let (store, model) = (running.store.clone(), self.model.clone());
+        let task = async move { verify::usage(&store, &model).await };
+        match running.machine.block_on(self.deadline(), task) {
+            Ok(Ok(compared)) => {
+                self.tally.borrow_mut().add(Count::Usages, compared);
+                Ok(())
+            }
+            Ok(Err(what)) => Err(Trouble::Wrong(what)),
+            Err(stop) => Err(Trouble::Wrong(format!("usage: {stop:?}"))),
         }
     }
 

@@ -21,11 +21,23 @@ pub enum Count {
     Recoveries,
     /// Requests refused for lack of space.
     Refusals,
+    /// Snapshots taken.
+    Snapshots,
+    /// Snapshots deleted.
+    SnapshotsDeleted,
+    /// Clones made.
+    Clones,
+    /// Volumes rolled back.
+    Rollbacks,
+    /// Differences compared with the model.
+    Diffs,
+    /// Sums of usage compared with the model.
+    Usages,
     /// Seeds that ended because lying or damaged drives made the pool unusable.
     LostPools,
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 14] = [
     "seeds",
     "requests",
     "points of possible power cuts",
@@ -33,6 +45,12 @@ const NAMES: [&str; 8] = [
     "in recovery",
     "recoveries verified",
     "refused for lack of space",
+    "snapshots",
+    "deleted again",
+    "clones",
+    "rollbacks",
+    "diffs",
+    "usages",
     "pools lost to drives",
 ];
 

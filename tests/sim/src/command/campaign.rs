@@ -103,7 +103,7 @@ pub fn run(plan: &Plan) -> Result<ExitCode> {
                 News::Seed(tally) => state.seed(tally, start),
                 News::Failed(seed, what) => {
                     state.failed.insert(seed);
-                    eprintln!("{what}\n{}", replay_line(seed, &plan.manner));
+                    eprintln!("{what}");
                 }
                 News::Batch(batch, failing, tally) => {
                     result = result.and(ledger.add(&plan.manner, batch, &failing, tally));
@@ -196,7 +196,8 @@ fn run_batch(plan: &Plan, batch: (u64, u64), news: &mpsc::Sender<News>) -> Resul
             let seed = first.wrapping_add(done);
             done += 1;
             failing.insert(seed);
-            let _ = news.send(News::Failed(seed, what));
+            let line = replay_line(seed, &plan.manner);
+            let _ = news.send(News::Failed(seed, what.replace(&line, "") + &line));
         }
     }
     let _ = news.send(News::Batch(batch, failing, sum));
@@ -253,7 +254,7 @@ fn follow(
         let complaint = complaint.join().unwrap_or_default();
         Ok(if hangs {
             let seconds = patience.as_secs();
-            Some(format!("no end after {seconds} s of real time"))
+            Some(format!("{complaint}no end after {seconds} s of real time"))
         } else if status.success() {
             None
         } else {

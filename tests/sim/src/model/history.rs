@@ -12,13 +12,45 @@
 
 use std::collections::VecDeque;
 
+use super::frozen::Frozen;
 use super::{Operation, Outcome};
 
 /// Sectors of a block.
 pub const SECTORS: usize = 8;
 
-/// For each sector the number of the write that produced it; 0 are zeros.
-pub type State = [u64; SECTORS];
+/// What a block holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// For each sector the number of the write that produced it; 0 are zeros.
+    pub sectors: [u64; SECTORS],
+    /// The change that last wrote the block as a whole, which names the block on the drive; 0 when there is none.
+    pub version: u64,
+}
+
+impl State {
+    /// The version of a block about which only its contents are known.
+    pub const AMBIGUOUS: u64 = u64::MAX;
+
+    /// Whether only the contents are known.
+    pub fn is_ambiguous(&self) -> bool {
+        self.version == Self::AMBIGUOUS
+    }
+
+    /// A block that holds this, whoever wrote it.
+    pub fn seen(observed: &Observed) -> Self {
+        let sectors = observed.map(|seen| seen.unwrap_or(0));
+        Self {
+            sectors,
+            version: Self::AMBIGUOUS,
+        }
+    }
+
+    /// Whether this may be what was observed.
+    pub fn agrees(&self, observed: &Observed) -> bool {
+        let mut pairs = self.sectors.iter().zip(observed);
+        pairs.all(|(have, seen)| seen.is_none_or(|seen| seen == *have))
+    }
+}
 
 /// The sectors that were looked at, and what was there.
 pub type Observed = [Option<u64>; SECTORS];
@@ -28,10 +60,43 @@ pub type Observed = [Option<u64>; SECTORS];
 pub struct Entry {
     /// Index of the request among the operations of this life.
     pub operation: usize,
-    /// Sectors it changes.
-    pub mask: u8,
-    /// What it puts there; 0 are zeros.
-    pub write: u64,
+    pub effect: Effect,
+}
+
+/// What a request does to a block.
+#[derive(Clone, Copy, Debug)]
+pub enum Effect {
+    /// Writes (or, where `write` is 0, zeroes) the sectors of `mask`.
+    Change { mask: u8, write: u64, version: u64 },
+    /// Makes it what it was at a snapshot.
+    Restore(State),
+}
+
+impl Effect {
+    /// Sectors that it decides.
+    pub fn mask(&self) -> u8 {
+        match self {
+            Self::Change { mask, .. } => *mask,
+            Self::Restore(_) => u8::MAX,
+        }
+    }
+
+    /// The write that produced the new contents; 0 if none did.
+    pub fn write(&self) -> u64 {
+        match self {
+            Self::Change { write, .. } => *write,
+            Self::Restore(state) => state.version,
+        }
+    }
+}
+
+/// The states that agree with an observation.
+#[derive(Clone, Copy, Debug)]
+pub struct Matching {
+    pub first: usize,
+    pub last: usize,
+    /// What the block holds, its version as far as that is certain.
+    pub state: State,
 }
 
 /// How far the history of a block can be relied on.
@@ -60,6 +125,24 @@ pub struct History {
 }
 
 impl History {
+    /// That of a block that nobody touched, with readers under way.
+    pub fn with_readers(readers: usize) -> Self {
+        Self {
+            readers,
+            ..Self::default()
+        }
+    }
+
+    /// That of a block that holds this, or, where nobody knows, anything.
+    pub fn of(state: Option<State>) -> Self {
+        let mut history = Self::default();
+        match state {
+            Some(state) => history.settle(state),
+            None => history.certainty = Certainty::UntilWritten,
+        }
+        history
+    }
+
     /// Position behind the last entry.
     pub fn end(&self) -> usize {
         self.first + self.entries.len()
@@ -89,10 +172,65 @@ impl History {
         }
     }
 
+    /// A change of the whole volume was answered, which is durable then.
+    pub fn end_restore(&mut self, operation: usize, outcome: Outcome, operations: &[Operation]) {
+        let mut entries = self.entries();
+        let found = entries.find(|(_, entry)| entry.operation == operation);
+        let Some(position) = found.map(|(position, _)| position) else {
+            return;
+        };
+        drop(entries);
+        match outcome {
+            Outcome::Done => {
+                let known = self.certainty == Certainty::Exact;
+                self.acknowledge(position, if known { u8::MAX } else { 0 });
+                self.promise(position, operations);
+            }
+            Outcome::Unclear => self.certainty = self.certainty.max(Certainty::UntilWritten),
+            Outcome::Refused | Outcome::Pending => {}
+        }
+    }
+
     /// A flush promised everything up to and with `position`.
     pub fn promise(&mut self, position: usize, operations: &[Operation]) {
         self.durable = self.durable.max(position + 1);
         self.fold(operations);
+    }
+
+    /// A snapshot is being taken, which may show any state from now on.
+    pub fn begin_freeze(&mut self) -> usize {
+        self.begin_read()
+    }
+
+    /// The one state that a snapshot since `floor` can show, or all of them.
+    pub fn freeze(&self, floor: usize, operations: &[Operation]) -> Frozen {
+        if self.certainty > Certainty::Exact {
+            return Frozen::Unknown;
+        }
+        let mut states = self.states(operations);
+        let mut possible = states.by_ref().filter(|(position, _)| *position >= floor);
+        match (possible.next(), possible.next()) {
+            (Some((_, only)), None) => Frozen::Known(only),
+            _ => Frozen::Open(Box::new(self.clone()), floor),
+        }
+    }
+
+    /// Positions and the states there, oldest first.
+    fn states<'a>(&'a self, operations: &'a [Operation]) -> impl Iterator<Item = (usize, State)> {
+        let later = self.entries.iter().scan(self.base, |state, entry| {
+            apply(state, entry, operations);
+            Some(*state)
+        });
+        (self.first..).zip(core::iter::once(self.base).chain(later))
+    }
+
+    /// What the block holds if nothing is open about it.
+    pub fn current(&self, operations: &[Operation]) -> Option<State> {
+        let is_open = |entry: &Entry| operations[entry.operation].outcome >= Outcome::Unclear;
+        if self.certainty > Certainty::Exact || self.entries.iter().any(is_open) {
+            return None;
+        }
+        self.states(operations).last().map(|(_, state)| state)
     }
 
     /// Older states can matter to nobody: not after a crash, and no read is under way.
@@ -125,30 +263,30 @@ impl History {
         self.seen = self.seen.max(state);
     }
 
-    /// The first and the last state from `floor` on that agree with what was observed.
+    /// The states from `floor` on that agree with what was observed.
     pub fn matching(
         &self,
         observed: &Observed,
         floor: usize,
         operations: &[Operation],
-    ) -> Option<(usize, usize)> {
-        let mut state = self.base;
-        let mut found = None;
-        for position in self.first..=self.end() {
-            if position > self.first {
-                apply(
-                    &mut state,
-                    &self.entries[position - 1 - self.first],
-                    operations,
-                );
+    ) -> Option<Matching> {
+        let mut found: Option<Matching> = None;
+        for (position, state) in self.states(operations) {
+            if position < floor || !state.agrees(observed) {
+                continue;
             }
-            let agrees = state
-                .iter()
-                .zip(observed)
-                .all(|(have, seen)| seen.is_none_or(|seen| seen == *have));
-            if position >= floor && agrees {
-                found = Some((found.map_or(position, |(first, _)| first), position));
+            let mut matching = Matching {
+                first: position,
+                last: position,
+                state,
+            };
+            if let Some(before) = found {
+                matching.first = before.first;
+                if before.state.version != state.version {
+                    matching.state.version = State::AMBIGUOUS;
+                }
             }
+            found = Some(matching);
         }
         found
     }
@@ -180,8 +318,8 @@ impl History {
             let _ = write!(
                 text,
                 "\n  {position}: write {} mask {:#04x} ticks {}..{} {:?}",
-                entry.write,
-                entry.mask,
+                entry.effect.write(),
+                entry.effect.mask(),
                 operation.started,
                 operation.ended.map_or("?".to_string(), |t| t.to_string()),
                 operation.outcome
@@ -200,9 +338,21 @@ fn apply(state: &mut State, entry: &Entry, operations: &[Operation]) {
     if operations[entry.operation].outcome == Outcome::Refused {
         return;
     }
-    for (sector, value) in state.iter_mut().enumerate() {
-        if entry.mask & (1 << sector) != 0 {
-            *value = entry.write;
+    match entry.effect {
+        Effect::Change {
+            mask,
+            write,
+            version,
+        } => {
+            for (sector, value) in state.sectors.iter_mut().enumerate() {
+                if mask & (1 << sector) != 0 {
+                    *value = write;
+                }
+            }
+            // A hole is no block; all else is written as a whole.
+            let is_hole = write == 0 && mask == u8::MAX;
+            state.version = if is_hole { 0 } else { version };
         }
+        Effect::Restore(restored) => *state = restored,
     }
 }

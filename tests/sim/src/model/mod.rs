@@ -10,34 +10,41 @@
 //! that changes several blocks counts once for each block. Creating, deleting and growing volumes and setting records
 //! are part of the same order. A block as a whole must match one state: no mixture of sectors of several states.
 
+mod family;
+mod frozen;
 mod history;
 mod recovery;
+mod requests;
+mod snapshots;
 #[cfg(test)]
 mod tests;
+mod verdict;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use store::{StoreError, VolumeId};
-use world::BLOCK_SIZE;
+use store::{Source, StoreError, VolumeId};
 
-use crate::content::{Found, SECTOR, Stamp, identify};
+pub use family::{Member, Pair};
+pub use frozen::mask_within;
+use history::History;
 pub use history::Observed;
-use history::{Certainty, Entry, History, SECTORS};
-pub use recovery::Verdict;
+pub use requests::{Change, mask_of};
+pub use snapshots::Snapshot;
+pub use verdict::Verdict;
 
 /// A point in the order of arrivals and acknowledgements.
 pub type Tick = u64;
 
 /// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// Not answered yet.
-    Pending,
     /// Acknowledged.
     Done,
     /// Refused without any effect.
     Refused,
+    /// Not answered yet.
+    Pending,
     /// Failed; it may have happened in part.
     Unclear,
 }
@@ -48,6 +55,8 @@ pub struct Operation {
     pub started: Tick,
     pub ended: Option<Tick>,
     pub outcome: Outcome,
+    /// It happens as a whole or not at all, whatever it changes.
+    pub is_whole: bool,
 }
 
 impl Operation {
@@ -77,6 +86,8 @@ pub enum Existence {
     Live,
     /// Being deleted by this operation.
     Going(usize),
+    /// A snapshot that was deleted, but that others are based on.
+    Hidden,
 }
 
 /// A volume as the model knows it.
@@ -85,28 +96,49 @@ pub struct Volume {
     pub id: Option<VolumeId>,
     pub name: String,
     pub size_bytes: u64,
-    /// A grow under way: its operation and the new size.
-    pub growing: Option<(usize, u64)>,
+    /// The first of its ancestors: all of them write its number into their sectors.
+    pub lineage: u64,
+    /// The snapshot that it is based on.
+    pub parent: Option<u64>,
+    /// A grow, rename or rollback under way.
+    pub changing: Option<Changing>,
     pub existence: Existence,
+    /// Snapshots being taken.
+    pub freezing: usize,
     blocks: BTreeMap<u64, History>,
 }
 
-/// A write or discard under way, or a set record.
-#[derive(Debug)]
-pub struct Change {
+/// What becomes of a volume by the operation, if it survives.
+#[derive(Clone, Debug)]
+pub struct Changing {
     pub operation: usize,
-    pub volume: u64,
-    pub write: u64,
-    touched: Vec<(u64, usize, u8)>,
+    pub name: Option<String>,
+    pub size_bytes: Option<u64>,
+    /// The snapshot that it is rolled back to.
+    pub parent: Option<u64>,
 }
 
-/// A read under way.
-#[derive(Debug)]
-pub struct Reading {
-    volume: u64,
-    offset: u64,
-    len: u64,
-    floors: Vec<usize>,
+impl Volume {
+    fn new(number: u64, name: &str, size_bytes: u64, existence: Existence) -> Self {
+        Self {
+            id: None,
+            name: name.to_string(),
+            size_bytes,
+            lineage: number,
+            parent: None,
+            changing: None,
+            existence,
+            freezing: 0,
+            blocks: BTreeMap::new(),
+        }
+    }
+
+    /// The history of a block, which a snapshot under way also waits for.
+    fn block(&mut self, block: u64) -> &mut History {
+        let freezing = self.freezing;
+        let new = || History::with_readers(freezing);
+        self.blocks.entry(block).or_insert_with(new)
+    }
 }
 
 /// See the module.
@@ -117,8 +149,11 @@ pub struct Model {
     writes: u64,
     operations: Vec<Operation>,
     volumes: BTreeMap<u64, Volume>,
-    next_volume: u64,
-    used_ids: BTreeSet<VolumeId>,
+    snapshots: BTreeMap<u64, Snapshot>,
+    /// Volumes and snapshots are numbered together.
+    next_number: u64,
+    /// What the store called volumes and snapshots so far.
+    used_ids: BTreeSet<Source>,
     /// Acknowledged and not promised: end, volume, block, position.
     unflushed: VecDeque<(Tick, u64, u64, usize)>,
     /// Values of records by write number: length of the value, 0 for none.
@@ -131,14 +166,7 @@ pub const RECORDS: u64 = 0;
 impl Model {
     #[must_use]
     pub fn new(seed: u64, trust: Trust) -> Self {
-        let records = Volume {
-            id: None,
-            name: String::new(),
-            size_bytes: u64::MAX,
-            growing: None,
-            existence: Existence::Live,
-            blocks: BTreeMap::new(),
-        };
+        let records = Volume::new(RECORDS, "", u64::MAX, Existence::Live);
         Self {
             seed,
             trust,
@@ -146,7 +174,8 @@ impl Model {
             writes: 0,
             operations: Vec::new(),
             volumes: BTreeMap::from([(RECORDS, records)]),
-            next_volume: 1,
+            snapshots: BTreeMap::new(),
+            next_number: 1,
             used_ids: BTreeSet::new(),
             unflushed: VecDeque::new(),
             record_lengths: BTreeMap::new(),
@@ -187,8 +216,21 @@ impl Model {
             started: self.tick,
             ended: None,
             outcome: Outcome::Pending,
+            is_whole: false,
         });
         self.operations.len() - 1
+    }
+
+    /// A request that happens as a whole arrives.
+    fn begin_whole(&mut self) -> usize {
+        let operation = self.begin();
+        self.operations[operation].is_whole = true;
+        operation
+    }
+
+    fn new_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
     }
 
     fn end(&mut self, operation: usize, outcome: Outcome) -> Tick {
@@ -197,248 +239,6 @@ impl Model {
         operation.ended = Some(self.tick);
         operation.outcome = outcome;
         self.tick
-    }
-
-    /// A write (or, without contents, a discard) of a range in units of sectors arrives.
-    pub fn begin_change(&mut self, volume: u64, offset: u64, len: u64, is_write: bool) -> Change {
-        let operation = self.begin();
-        self.writes += 1;
-        let write = if is_write { self.writes } else { 0 };
-        let mut touched = Vec::new();
-        if let Some(known) = self.volumes.get_mut(&volume) {
-            let size = BLOCK_SIZE as u64;
-            let (first, last) = (offset / size, (offset + len - 1) / size);
-            // What was never written is zeros before and after a discard.
-            let blocks: Vec<u64> = if is_write {
-                (first..=last).collect()
-            } else {
-                let range = known.blocks.range(first..=last);
-                range.map(|(block, _)| *block).collect()
-            };
-            for block in blocks {
-                let mask = mask_of(block, offset, len);
-                let history = known.blocks.entry(block).or_default();
-                let entry = Entry {
-                    operation,
-                    mask,
-                    write,
-                };
-                touched.push((block, history.push(entry), mask));
-            }
-        }
-        Change {
-            operation,
-            volume,
-            write,
-            touched,
-        }
-    }
-
-    /// The contents of a write for the sectors of its range.
-    pub fn stamp(&self, change: &Change, sector: u64) -> Stamp {
-        Stamp {
-            volume: change.volume,
-            sector,
-            write: change.write,
-        }
-    }
-
-    /// A write or discard was answered.
-    ///
-    /// # Errors
-    /// When that answer is not excused.
-    pub fn end_change(
-        &mut self,
-        change: &Change,
-        result: Result<(), StoreError>,
-    ) -> Result<(), String> {
-        let outcome = self.judge(change.volume, result)?;
-        let ended = self.end(change.operation, outcome);
-        let Some(volume) = self.volumes.get_mut(&change.volume) else {
-            return Ok(());
-        };
-        for &(block, position, mask) in &change.touched {
-            let Some(history) = volume.blocks.get_mut(&block) else {
-                continue;
-            };
-            match outcome {
-                Outcome::Done => {
-                    history.acknowledge(position, mask);
-                    self.unflushed
-                        .push_back((ended, change.volume, block, position));
-                }
-                Outcome::Unclear => {
-                    history.certainty = history.certainty.max(Certainty::UntilWritten);
-                }
-                Outcome::Refused | Outcome::Pending => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection that carried a write or discard is gone: it may still happen.
-    pub fn lose_change(&mut self, change: &Change) {
-        self.operations[change.operation].outcome = Outcome::Unclear;
-        if let Some(volume) = self.volumes.get_mut(&change.volume) {
-            for (block, ..) in &change.touched {
-                if let Some(history) = volume.blocks.get_mut(block) {
-                    history.certainty = Certainty::UntilRestart;
-                }
-            }
-        }
-    }
-
-    /// A write or discard that happens in parts was refused for lack of space: some of them may have happened.
-    pub fn doubt_change(&mut self, change: &Change) {
-        self.end(change.operation, Outcome::Unclear);
-        if let Some(volume) = self.volumes.get_mut(&change.volume) {
-            for (block, ..) in &change.touched {
-                if let Some(history) = volume.blocks.get_mut(block) {
-                    history.certainty = history.certainty.max(Certainty::UntilWritten);
-                }
-            }
-        }
-    }
-
-    /// The connection that carried a read is gone.
-    pub fn lose_read(&mut self, reading: &Reading) {
-        let first = reading.offset / BLOCK_SIZE as u64;
-        if let Some(volume) = self.volumes.get_mut(&reading.volume) {
-            for block in (first..).take(reading.floors.len()) {
-                if let Some(history) = volume.blocks.get_mut(&block) {
-                    history.end_read(&self.operations);
-                }
-            }
-        }
-    }
-
-    fn judge(&self, volume: u64, result: Result<(), StoreError>) -> Result<Outcome, String> {
-        let gone = (self.volumes.get(&volume))
-            .is_none_or(|volume| matches!(volume.existence, Existence::Going(_)));
-        match result {
-            Ok(()) => Ok(Outcome::Done),
-            Err(StoreError::NoSpace) => Ok(Outcome::Refused),
-            Err(StoreError::NoVolume) if gone => Ok(Outcome::Refused),
-            Err(_) if self.trust != Trust::Full => Ok(Outcome::Unclear),
-            Err(error) => Err(format!("refused without reason: {error} ({error:?})")),
-        }
-    }
-
-    /// A read of a range in units of sectors arrives.
-    pub fn begin_read(&mut self, volume: u64, offset: u64, len: u64) -> Reading {
-        self.tick += 1;
-        let size = BLOCK_SIZE as u64;
-        let mut floors = Vec::new();
-        if let Some(known) = self.volumes.get_mut(&volume) {
-            for block in offset / size..=(offset + len - 1) / size {
-                floors.push(known.blocks.entry(block).or_default().begin_read());
-            }
-        }
-        Reading {
-            volume,
-            offset,
-            len,
-            floors,
-        }
-    }
-
-    /// A read was answered with these bytes: those of the whole blocks that the range touches.
-    ///
-    /// # Errors
-    /// When the bytes are not what they can be.
-    pub fn end_read(
-        &mut self,
-        reading: &Reading,
-        result: Result<&[u8], StoreError>,
-    ) -> Result<(), String> {
-        self.tick += 1;
-        let size = BLOCK_SIZE as u64;
-        let verdict = match result {
-            Ok(bytes) => Some(bytes),
-            Err(error) => {
-                self.judge(reading.volume, Err(error))?;
-                None
-            }
-        };
-        let first = reading.offset / size;
-        for (index, floor) in reading.floors.iter().enumerate() {
-            let block = first + index as u64;
-            let mask = mask_of(block, reading.offset, reading.len);
-            if let Some(bytes) = verdict {
-                let bytes = &bytes[index * BLOCK_SIZE..(index + 1) * BLOCK_SIZE];
-                let observed = self.observe(reading.volume, block, mask, bytes)?;
-                self.check_block(reading.volume, block, &observed, *floor)?;
-            }
-            let Some(volume) = self.volumes.get_mut(&reading.volume) else {
-                return Ok(());
-            };
-            if let Some(history) = volume.blocks.get_mut(&block) {
-                history.end_read(&self.operations);
-            }
-        }
-        Ok(())
-    }
-
-    fn check_block(
-        &mut self,
-        number: u64,
-        block: u64,
-        observed: &Observed,
-        floor: usize,
-    ) -> Result<(), String> {
-        let Some(volume) = self.volumes.get_mut(&number) else {
-            return Ok(());
-        };
-        let history = volume.blocks.entry(block).or_default();
-        if history.certainty > Certainty::Exact {
-            return Ok(());
-        }
-        match history.matching(observed, floor, &self.operations) {
-            Some((first, _)) => {
-                history.saw(first);
-                Ok(())
-            }
-            None => Err(format!(
-                "volume {number} block {block}: read {observed:?}, expected a state from {floor} on of\n{}",
-                history.describe(&self.operations)
-            )),
-        }
-    }
-
-    /// What the wanted sectors of a block hold.
-    ///
-    /// # Errors
-    /// When they hold something that was never written there.
-    pub fn observe(
-        &self,
-        volume: u64,
-        block: u64,
-        mask: u8,
-        bytes: &[u8],
-    ) -> Result<Observed, String> {
-        let mut observed = [None; SECTORS];
-        for (index, slot) in observed.iter_mut().enumerate() {
-            if mask & (1 << index) == 0 {
-                continue;
-            }
-            let sector = block * SECTORS as u64 + index as u64;
-            let found = identify(self.seed, &bytes[index * SECTOR..(index + 1) * SECTOR]);
-            *slot = Some(match found {
-                Found::Zeros => 0,
-                Found::Written(stamp)
-                    if (stamp.volume, stamp.sector) == (volume, sector)
-                        && stamp.write <= self.writes =>
-                {
-                    stamp.write
-                }
-                wrong => {
-                    return Err(format!(
-                        "volume {volume} sector {sector} (block {block}): wrong data: {wrong:?}"
-                    ));
-                }
-            });
-        }
-        Ok(observed)
     }
 
     /// A flush arrives.
@@ -523,13 +323,4 @@ impl Model {
     pub fn record_len(&self, write: u64) -> usize {
         self.record_lengths.get(&write).copied().unwrap_or(0)
     }
-}
-
-/// The sectors of `block` that lie in the range.
-fn mask_of(block: u64, offset: u64, len: u64) -> u8 {
-    let first = block * SECTORS as u64;
-    let (low, high) = (offset / SECTOR as u64, (offset + len) / SECTOR as u64);
-    (0..SECTORS as u64)
-        .filter(|index| (low..high).contains(&(first + index)))
-        .fold(0, |mask, index| mask | (1 << index))
 }

@@ -1,45 +1,31 @@
 //! What a restart may leave behind.
 
-use store::VolumeInfo;
+use std::collections::BTreeSet;
 
-use super::history::{Certainty, History, SECTORS};
-use super::{Existence, Model, Observed, Outcome, RECORDS, Tick, Trust};
+use store::{SnapshotInfo, VolumeInfo};
 
-/// The evidence gathered while looking at a recovered pool.
-#[derive(Debug, Default)]
-pub struct Verdict {
-    /// The request that is missing and ended first.
-    missing: Option<(Tick, String)>,
-    /// The request that is present and began last.
-    present: Option<(Tick, String)>,
-}
-
-impl Verdict {
-    fn is_missing(&mut self, ended: Option<Tick>, what: impl FnOnce() -> String) {
-        if let Some(ended) = ended
-            && self.missing.as_ref().is_none_or(|(tick, _)| ended < *tick)
-        {
-            self.missing = Some((ended, what()));
-        }
-    }
-
-    fn is_present(&mut self, started: Tick, what: impl FnOnce() -> String) {
-        if self
-            .present
-            .as_ref()
-            .is_none_or(|(tick, _)| started > *tick)
-        {
-            self.present = Some((started, what()));
-        }
-    }
-}
+use super::frozen::Frozen;
+use super::history::{Certainty, History, State};
+use super::verdict::Verdict;
+use super::{Existence, Model, Observed, RECORDS, Trust};
 
 impl Model {
     /// The appliance stopped, by a power cut or otherwise: what was promised stays promised, the rest is open.
     pub fn restart(&mut self) {
+        let being_taken: Vec<u64> = self.snapshots.keys().copied().collect();
+        for number in being_taken {
+            self.freeze(number);
+        }
         for volume in self.volumes.values_mut() {
+            volume.freezing = 0;
             for history in volume.blocks.values_mut() {
                 history.restart();
+            }
+        }
+        if self.trust == Trust::DrivesLie {
+            let snapshots = self.snapshots.values_mut();
+            for frozen in snapshots.flat_map(|known| known.contents.values_mut()) {
+                *frozen = Frozen::Unknown;
             }
         }
         self.unflushed.clear();
@@ -54,90 +40,176 @@ impl Model {
     /// Compares the volumes of a recovered pool with those that can exist.
     ///
     /// # Errors
-    /// A volume too many, one too few, or a wrong size.
+    /// A volume too many, one too few, or a wrong size or name.
     pub fn recover_volumes(
         &mut self,
         verdict: &mut Verdict,
         found: &[VolumeInfo],
     ) -> Result<(), String> {
-        for info in found {
-            let known = self.volumes.iter().find(|(number, volume)| {
-                **number != RECORDS
-                    && volume.name == info.name
-                    && volume.id.is_none_or(|id| id == info.id)
-            });
-            if known.is_none() && self.trust != Trust::DrivesLie {
-                return Err(format!("a volume out of nowhere: {info:?}"));
-            }
-        }
         let numbers: Vec<u64> = self.volumes.keys().copied().collect();
+        let mut known = BTreeSet::new();
         for number in numbers.into_iter().filter(|number| *number != RECORDS) {
-            self.recover_volume(verdict, number, found)?;
+            let volume = &self.volumes[&number];
+            let (id, name) = (volume.id, volume.name.clone());
+            let info = found.iter().find(|info| match id {
+                Some(id) => info.id == id,
+                None => info.name == name,
+            });
+            if let Some(info) = info {
+                known.insert(info.id);
+            }
+            self.recover_volume(verdict, number, info)?;
         }
-        Ok(())
+        let unknown = found.iter().find(|info| !known.contains(&info.id));
+        match unknown {
+            Some(info) if self.trust != Trust::DrivesLie => {
+                Err(format!("a volume out of nowhere: {info:?}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn recover_volume(
         &mut self,
         verdict: &mut Verdict,
         number: u64,
-        found: &[VolumeInfo],
+        info: Option<&VolumeInfo>,
     ) -> Result<(), String> {
         let Some(volume) = self.volumes.get_mut(&number) else {
             return Ok(());
         };
+        let operations = &self.operations;
         let name = volume.name.clone();
-        let info = (found.iter())
-            .find(|info| info.name == name && volume.id.is_none_or(|id| id == info.id));
+        let coming = |is_there, verdict: &mut Verdict| match volume.existence {
+            Existence::Coming(operation) => {
+                let what = || format!("the making of volume {number}");
+                verdict.part((operation, operations), is_there, what);
+            }
+            Existence::Going(operation) => {
+                let what = || format!("the delete of volume {number}");
+                verdict.part((operation, operations), !is_there, what);
+            }
+            Existence::Live | Existence::Hidden => {}
+        };
+        coming(info.is_some(), verdict);
         let Some(info) = info else {
-            match volume.existence {
-                Existence::Live if self.trust == Trust::DrivesLie => {}
-                Existence::Live => return Err(format!("volume {number} ({name}) is missing")),
-                Existence::Coming(operation) => {
-                    let ended = self.operations[operation].acknowledged();
-                    verdict.is_missing(ended, || format!("the making of volume {number}"));
-                }
-                Existence::Going(operation) => {
-                    let started = self.operations[operation].started;
-                    verdict.is_present(started, || format!("the delete of volume {number}"));
-                }
+            if volume.existence == Existence::Live && self.trust != Trust::DrivesLie {
+                return Err(format!("volume {number} ({name}) is missing"));
             }
             self.volumes.remove(&number);
             return Ok(());
         };
-        match volume.existence {
-            Existence::Coming(operation) => {
-                let started = self.operations[operation].started;
-                verdict.is_present(started, || format!("the making of volume {number}"));
-            }
-            Existence::Going(operation) => {
-                let ended = self.operations[operation].acknowledged();
-                verdict.is_missing(ended, || format!("the delete of volume {number}"));
-            }
-            Existence::Live => {}
-        }
         volume.existence = Existence::Live;
         volume.id = Some(info.id);
-        self.used_ids.insert(info.id);
-        if let Some((operation, size)) = volume.growing.take() {
-            let operation = self.operations[operation];
-            if info.size_bytes == size {
-                verdict.is_present(operation.started, || format!("the grow of volume {number}"));
-                volume.size_bytes = size;
-            } else {
-                verdict.is_missing(operation.acknowledged(), || {
-                    format!("the grow of volume {number}")
-                });
+        self.used_ids.insert(info.id.into());
+        if let Some(changing) = volume.changing.take() {
+            let size = changing.size_bytes.unwrap_or(volume.size_bytes);
+            let new_name = changing.name.clone().unwrap_or_else(|| name.clone());
+            let is_done = info.size_bytes == size && info.name == new_name;
+            // A rollback that changes neither name nor size shows in the blocks alone.
+            if (size, &new_name) != (volume.size_bytes, &name) {
+                let what = || format!("the grow, rename or rollback of volume {number}");
+                verdict.part((changing.operation, operations), is_done, what);
+            }
+            if is_done {
+                volume.apply(&changing);
             }
         }
-        if info.size_bytes != volume.size_bytes && self.trust != Trust::DrivesLie {
-            let (have, want) = (info.size_bytes, volume.size_bytes);
+        let fits = info.size_bytes == volume.size_bytes && info.name == volume.name;
+        if !fits && self.trust != Trust::DrivesLie {
             return Err(format!(
-                "volume {number} has {have} bytes instead of {want}"
+                "volume {number} ({} of {} bytes) is {info:?}",
+                volume.name, volume.size_bytes
             ));
         }
         volume.size_bytes = info.size_bytes;
+        volume.name.clone_from(&info.name);
         Ok(())
+    }
+
+    /// Compares the snapshots of a recovered pool with those that can exist; its volumes have been looked at.
+    ///
+    /// # Errors
+    /// A snapshot too many, one too few, or with a wrong size, name or volume.
+    pub fn recover_snapshots(
+        &mut self,
+        verdict: &mut Verdict,
+        found: &[SnapshotInfo],
+    ) -> Result<(), String> {
+        let numbers: Vec<u64> = self.snapshots.keys().copied().collect();
+        let mut known = BTreeSet::new();
+        for number in numbers {
+            let snapshot = &self.snapshots[&number];
+            let volume = self.volumes.get(&snapshot.volume).and_then(|known| known.id);
+            if snapshot.existence == Existence::Hidden {
+                continue;
+            }
+            let (id, name) = (snapshot.id, snapshot.name.clone());
+            let info = found.iter().find(|info| match id {
+                Some(id) => info.id == id,
+                None => info.name == name && Some(info.volume) == volume,
+            });
+            if let Some(info) = info {
+                known.insert(info.id);
+            }
+            self.recover_snapshot(verdict, number, info)?;
+        }
+        self.prune();
+        let unknown = found.iter().find(|info| !known.contains(&info.id));
+        match unknown {
+            Some(info) if self.trust != Trust::DrivesLie => {
+                Err(format!("a snapshot out of nowhere: {info:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn recover_snapshot(
+        &mut self,
+        verdict: &mut Verdict,
+        number: u64,
+        info: Option<&SnapshotInfo>,
+    ) -> Result<(), String> {
+        let Some(snapshot) = self.snapshots.get_mut(&number) else {
+            return Ok(());
+        };
+        let operations = &self.operations;
+        let is_there = info.is_some();
+        match snapshot.existence {
+            Existence::Coming(operation) => {
+                let what = || format!("the making of snapshot {number}");
+                verdict.part((operation, operations), is_there, what);
+            }
+            Existence::Going(operation) => {
+                let what = || format!("the delete of snapshot {number}");
+                verdict.part((operation, operations), !is_there, what);
+            }
+            Existence::Live if !is_there && self.trust != Trust::DrivesLie => {
+                return Err(format!("snapshot {number} ({}) is missing", snapshot.name));
+            }
+            Existence::Live | Existence::Hidden => {}
+        }
+        let Some(info) = info else {
+            match snapshot.existence {
+                Existence::Coming(_) => drop(self.snapshots.remove(&number)),
+                _ => snapshot.existence = Existence::Hidden,
+            }
+            return Ok(());
+        };
+        if let Some((operation, name)) = snapshot.renaming.take() {
+            let is_done = info.name == name;
+            let what = || format!("the rename of snapshot {number}");
+            verdict.part((operation, operations), is_done, what);
+            if is_done {
+                snapshot.name = name;
+            }
+        }
+        if !matches!(snapshot.existence, Existence::Coming(_)) {
+            snapshot.existence = Existence::Live;
+            snapshot.sizes = vec![snapshot.size_bytes];
+        }
+        self.used_ids.insert(info.id.into());
+        self.settle_snapshot(number, info)
     }
 
     /// Blocks of a volume that were ever touched; `changed` alone if something is open about them.
@@ -169,40 +241,28 @@ impl Model {
         let Some(volume) = self.volumes.get_mut(&number) else {
             return Ok(());
         };
-        let history = volume.blocks.entry(block).or_default();
+        let history = volume.block(block);
         let exact = history.certainty == Certainty::Exact && self.trust != Trust::DrivesLie;
+        let mut state = State::seen(observed);
         if exact {
             let matching = history.matching(observed, history.durable(), &self.operations);
-            let Some((first, last)) = matching else {
+            let Some(matching) = matching else {
                 return Err(format!(
                     "volume {number} block {block} after recovery: {observed:?}, expected a state from {} on of\n{}",
                     history.durable(),
                     history.describe(&self.operations)
                 ));
             };
-            for (position, entry) in history.entries() {
-                let operation = self.operations[entry.operation];
-                if operation.outcome == Outcome::Refused {
-                    continue;
-                }
-                let what = || {
-                    let (write, mask) = (entry.write, entry.mask);
-                    format!("write {write} of volume {number} block {block} (sectors {mask:#04x})")
-                };
-                if position < first {
-                    verdict.is_present(operation.started, what);
-                } else if position >= last {
-                    verdict.is_missing(operation.acknowledged(), what);
-                }
+            let place = format!("of volume {number} block {block}");
+            verdict.weigh(history, &matching, &self.operations, &place);
+            if observed.iter().all(Option::is_some) {
+                state = matching.state;
             }
         }
-        let mut state = [0; SECTORS];
-        for (value, seen) in state.iter_mut().zip(observed) {
-            *value = seen.unwrap_or(0);
-        }
+        let history = volume.block(block);
         history.settle(state);
         // Drives that lie may bring older contents back, so such a block has to be looked at after each restart.
-        if state == [0; SECTORS] && self.trust != Trust::DrivesLie {
+        if state == State::default() && self.trust != Trust::DrivesLie {
             // Like a block that was never touched.
             volume.blocks.remove(&block);
         }
@@ -212,8 +272,8 @@ impl Model {
     /// A block could not be read after a recovery, and that is excused.
     pub fn lose_block(&mut self, number: u64, block: u64) {
         if let Some(volume) = self.volumes.get_mut(&number) {
-            let history = volume.blocks.entry(block).or_default();
-            history.settle([0; SECTORS]);
+            let history = volume.block(block);
+            history.settle(State::default());
             history.certainty = Certainty::UntilWritten;
         }
     }
@@ -221,19 +281,11 @@ impl Model {
     /// Everything was looked at: judges the order of what is present and what is missing.
     ///
     /// # Errors
-    /// When something is present although something older is missing.
+    /// When something is present although something older is missing, or present by half.
     pub fn recovered(&mut self, verdict: &Verdict) -> Result<(), String> {
-        if let (Some((ended, missing)), Some((started, present))) =
-            (&verdict.missing, &verdict.present)
-            && ended < started
-            && self.trust != Trust::DrivesLie
-        {
-            return Err(format!(
-                "no prefix: {missing} was acknowledged at tick {ended} and is missing, but {present} \
-                 that began at tick {started} is present"
-            ));
+        match verdict.judge() {
+            Err(what) if self.trust != Trust::DrivesLie => Err(what),
+            _ => Ok(()),
         }
-        self.operations.clear();
-        Ok(())
     }
 }

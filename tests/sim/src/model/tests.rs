@@ -65,6 +65,8 @@ impl Bench {
             size_bytes: 1 << 20,
             allocated_bytes: 0,
             created_at_nanos: 0,
+            origin: None,
+            snapshots: 0,
         };
         self.model.recover_volumes(&mut verdict, &[info])?;
         for (block, write) in (0..).zip(blocks) {

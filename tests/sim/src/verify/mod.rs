@@ -1,5 +1,7 @@
 //! Looks at a pool as a whole: contents against the model, metadata against itself, space against the beginning.
 
+mod snapshots;
+
 use core::time::Duration;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,7 +12,9 @@ use world::{BLOCK_SIZE, Buf};
 
 use crate::client::{bytes_of, record_as_block, record_key, span};
 use crate::disk::SimDisk;
-use crate::model::{Model, RECORDS, Trust, Verdict};
+use crate::model::{Model, RECORDS, Trust, Verdict, mask_within};
+
+pub use snapshots::{difference, usage};
 
 /// Maps below are the store's own, and have two copies.
 const FIRST_VOLUME: u64 = 16;
@@ -29,7 +33,11 @@ pub async fn contents(
     record_keys: u64,
 ) -> Checked {
     let mut verdict = Verdict::default();
-    (model.borrow_mut()).recover_volumes(&mut verdict, &store.volumes())?;
+    let volumes = store.volumes();
+    (model.borrow_mut()).recover_volumes(&mut verdict, &volumes)?;
+    let found = volumes.iter().flat_map(|info| store.snapshots(info.id));
+    let found: Vec<_> = found.collect();
+    (model.borrow_mut()).recover_snapshots(&mut verdict, &found)?;
     let live = model.borrow().live();
     for number in live {
         let (id, size, blocks) = {
@@ -43,6 +51,10 @@ pub async fn contents(
         for run in runs(&blocks) {
             recover_run(&store, &model, &mut verdict, (number, id, size), run).await?;
         }
+    }
+    let live = model.borrow().live_snapshots();
+    for number in live {
+        snapshots::contents(&store, &model, number, all).await?;
     }
     for key in 0..record_keys {
         let value = match store.record(&record_key(key)).await {
@@ -105,12 +117,11 @@ async fn recover_run(
     }
     for index in 0..count {
         let at = first + index as u64;
-        let sectors = (size.saturating_sub(at * block) / 512).min(8);
-        let mask = u8::MAX.checked_shr(8 - u32::try_from(sectors).unwrap_or(8));
-        let mask = mask.unwrap_or(0);
+        let mask = mask_within(size, at);
         let mut model = model.borrow_mut();
+        let lineage = model.lineage(number);
         let observed = match bytes.get(index * BLOCK_SIZE..(index + 1) * BLOCK_SIZE) {
-            Some(bytes) => model.observe(number, at, mask, bytes)?,
+            Some(bytes) => model.observe(lineage, at, mask, bytes)?,
             None => [None; 8],
         };
         model.recover_block(verdict, number, at, &observed)?;

@@ -1,7 +1,10 @@
 //! Clients: tasks that send random requests and check every answer against the model.
 
+mod snapshots;
+
 use core::time::Duration;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use exec::Exec;
@@ -45,9 +48,21 @@ pub struct Session {
     pub full: Cell<bool>,
     /// A request of this life was refused for lack of space.
     pub full_lately: Cell<bool>,
-    /// Ranges being changed through the network: volume, first and last block. The order in which such requests reach
-    /// the server is not known here, so they must not overlap.
-    pub changing: RefCell<Vec<(u64, u64, u64)>>,
+    /// Ranges being changed. The order in which requests reach a server is not known here, so through the network they
+    /// must not overlap.
+    pub changing: RefCell<Vec<Range>>,
+    /// Volumes that were rolled back while clients were attached.
+    pub rolled_back: RefCell<BTreeSet<u64>>,
+}
+
+/// Blocks of a volume that somebody changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    volume: u64,
+    first: u64,
+    last: u64,
+    /// Nobody else may change any of it meanwhile.
+    is_exclusive: bool,
 }
 
 type Checked = Result<(), String>;
@@ -107,6 +122,13 @@ impl Session {
             habits.delete + relief / 20,
             habits.grow,
             habits.pause,
+            habits.snapshot,
+            habits.snapshot,
+            habits.snapshot / 2 + relief / 10,
+            habits.clone,
+            habits.clone,
+            habits.rename,
+            habits.snapshot / 4,
         ];
         let mut at = random.below(weights.iter().sum());
         let choice = weights
@@ -126,6 +148,13 @@ impl Session {
             5 => self.create(random).await,
             6 => self.delete(&aim).await,
             7 => self.grow(&aim, random).await,
+            9 => self.snapshot(&aim, random).await,
+            10 => self.read_snapshot(random).await,
+            11 => self.delete_snapshot(random).await,
+            12 => self.clone_snapshot(random).await,
+            13 => self.rollback(&aim, random).await,
+            14 => self.rename(&aim, random).await,
+            15 => self.diff(random).await,
             _ => {
                 let exponent = random.between(10, 34);
                 let nanos = random.below(1 << exponent);
@@ -152,13 +181,18 @@ impl Session {
     }
 
     /// A range within the volume, in bytes.
-    fn range(&self, aim: &Aim, random: &mut Random, sectors_max: u64) -> (u64, u64) {
+    fn range(
+        &self,
+        (number, size_bytes): (u64, u64),
+        random: &mut Random,
+        sectors_max: u64,
+    ) -> (u64, u64) {
         let habits = &self.profile.habits;
-        let sectors = aim.size_bytes / SECTOR as u64;
+        let sectors = size_bytes / SECTOR as u64;
         let mut at = if random.per_million(habits.hot) {
             // Hot blocks are spread over the volume.
             let hot = random.below(habits.hot_blocks);
-            mix(hot ^ aim.number) % sectors
+            mix(hot ^ number) % sectors
         } else {
             random.below(sectors)
         };
@@ -185,7 +219,7 @@ impl Session {
     }
 
     async fn write(&self, aim: &Aim, random: &mut Random) -> Checked {
-        let (offset, len) = self.range(aim, random, self.profile.habits.sectors_max);
+        let (offset, len) = self.range((aim.number, aim.size_bytes), random, self.profile.habits.sectors_max);
         let Some(_claim) = self.claim(aim, offset, len) else {
             return Ok(());
         };
@@ -210,6 +244,10 @@ impl Session {
         let mut model = self.model.borrow_mut();
         match answer {
             Answer::Lost => model.lose_change(change),
+            // The connection was made before a rollback.
+            Answer::Got(Err(StoreError::NoVolume)) if self.was_rolled_back(change.volume) => {
+                model.lose_change(change);
+            }
             Answer::Got(Err(StoreError::NoSpace)) if self.network.is_some() => {
                 self.is_full();
                 model.doubt_change(change);
@@ -234,17 +272,36 @@ impl Session {
     /// Takes a range for a change; `None` when it overlaps another one and the order would not be known.
     fn claim(&self, aim: &Aim, offset: u64, len: u64) -> Option<Claim<'_>> {
         let block = BLOCK_SIZE as u64;
-        let range = (aim.number, offset / block, (offset + len - 1) / block);
-        if self.network.is_some() {
-            let mut changing = self.changing.borrow_mut();
-            let overlaps = |other: &(u64, u64, u64)| {
-                other.0 == range.0 && other.1 <= range.2 && range.1 <= other.2
-            };
-            if changing.iter().any(overlaps) {
-                return None;
-            }
-            changing.push(range);
+        self.claim_range(Range {
+            volume: aim.number,
+            first: offset / block,
+            last: (offset + len - 1) / block,
+            is_exclusive: self.network.is_some(),
+        })
+    }
+
+    /// Takes a whole volume.
+    fn claim_all(&self, volume: u64) -> Option<Claim<'_>> {
+        self.claim_range(Range {
+            volume,
+            first: 0,
+            last: u64::MAX,
+            is_exclusive: true,
+        })
+    }
+
+    fn claim_range(&self, range: Range) -> Option<Claim<'_>> {
+        let mut changing = self.changing.borrow_mut();
+        let collides = |other: &Range| {
+            other.volume == range.volume
+                && other.first <= range.last
+                && range.first <= other.last
+                && (other.is_exclusive || range.is_exclusive)
+        };
+        if changing.iter().any(collides) {
+            return None;
         }
+        changing.push(range);
         Some(Claim {
             changing: &self.changing,
             range,
@@ -270,7 +327,7 @@ impl Session {
     }
 
     async fn read(&self, aim: &Aim, random: &mut Random) -> Checked {
-        let (offset, len) = self.range(aim, random, 256);
+        let (offset, len) = self.range((aim.number, aim.size_bytes), random, 256);
         let span = span(offset, len);
         let reading = self.model.borrow_mut().begin_read(aim.number, offset, len);
         self.note("> read", [aim.number, offset, len]);
@@ -286,14 +343,22 @@ impl Session {
         let mut model = self.model.borrow_mut();
         match answer {
             Answer::Lost => model.lose_read(&reading),
+            Answer::Got(Err(StoreError::NoVolume)) if self.was_rolled_back(aim.number) => {
+                model.lose_read(&reading);
+            }
             Answer::Got(Err(error)) => return model.end_read(&reading, Err(error)),
             Answer::Got(Ok(buf)) => return model.end_read(&reading, Ok(&bytes_of(&buf))),
         }
         Ok(())
     }
 
+    /// Whether its clients were sent away by a rollback.
+    fn was_rolled_back(&self, number: u64) -> bool {
+        self.rolled_back.borrow().contains(&number)
+    }
+
     async fn discard(&self, aim: &Aim, random: &mut Random) -> Checked {
-        let (mut offset, mut len) = self.range(aim, random, 256);
+        let (mut offset, mut len) = self.range((aim.number, aim.size_bytes), random, 256);
         if random.one_in(10) {
             // Up to the whole volume.
             let sectors = aim.size_bytes / SECTOR as u64;
@@ -413,13 +478,17 @@ impl Session {
     }
 
     async fn delete(&self, aim: &Aim) -> Checked {
+        if self.network.is_some() && self.is_rolled_back(aim.number) {
+            // Its clients are being sent away already.
+            return Ok(());
+        }
         self.model.borrow_mut().begin_delete(aim.number);
         self.note("> delete", [aim.number, 0, 0]);
-        let result = self
-            .volumes
-            .delete(&aim.name, true)
-            .await
-            .map_err(store_error);
+        let result = match &self.network {
+            Some(_) => self.volumes.delete(&aim.name, true).await,
+            None => self.store.delete_volume(aim.id).await.map_err(VolumeError::Store),
+        };
+        let result = result.map_err(store_error);
         self.note("< delete", [aim.number, u64::from(result.is_ok()), 0]);
         if let (Some(clients), Ok(())) = (&self.network, result) {
             clients.detach(aim.number);
@@ -428,8 +497,8 @@ impl Session {
     }
 
     async fn grow(&self, aim: &Aim, random: &mut Random) -> Checked {
-        let growing = |volume: &crate::model::Volume| volume.growing.is_some();
-        if self.model.borrow().volume(aim.number).is_none_or(growing) {
+        let changing = |volume: &crate::model::Volume| volume.changing.is_some();
+        if self.model.borrow().volume(aim.number).is_none_or(changing) {
             return Ok(());
         }
         let exponent = random.between(10, 43);
@@ -437,17 +506,21 @@ impl Session {
         let size = (aim.size_bytes + more).min(128 << 40);
         self.model.borrow_mut().begin_grow(aim.number, size);
         self.note("> grow", [aim.number, size, 0]);
-        let grown = self.volumes.grow(&aim.name, size).await;
-        let result = grown.map(|_| ()).map_err(store_error);
+        let grown = match &self.network {
+            Some(_) => self.volumes.grow(&aim.name, size).await,
+            None => self.store.grow_volume(aim.id, size).await.map_err(VolumeError::Store),
+        };
+        let result = grown.map_err(store_error);
         self.note("< grow", [aim.number, u64::from(result.is_ok()), 0]);
-        self.model.borrow_mut().end_grow(aim.number, result)
+        let result = result.as_ref().map_err(|error| *error);
+        self.model.borrow_mut().end_changing(aim.number, result)
     }
 }
 
 /// A range being changed.
 struct Claim<'a> {
-    changing: &'a RefCell<Vec<(u64, u64, u64)>>,
-    range: (u64, u64, u64),
+    changing: &'a RefCell<Vec<Range>>,
+    range: Range,
 }
 
 impl Drop for Claim<'_> {
@@ -474,12 +547,15 @@ impl<T> Answer<T> {
 fn store_error(error: VolumeError) -> StoreError {
     match error {
         VolumeError::NoVolume | VolumeError::Deleted => StoreError::NoVolume,
+        VolumeError::NoSnapshot => StoreError::NoSnapshot,
         VolumeError::NameTaken => StoreError::NameTaken,
         VolumeError::BadName => StoreError::BadName,
         VolumeError::BadSize | VolumeError::Shrinks(_) => StoreError::BadSize,
         VolumeError::ReadOnly => StoreError::ReadOnly,
         VolumeError::Store(error) => error,
         VolumeError::NoDefault
+        | VolumeError::NamedTwice
+        | VolumeError::RolledBack
         | VolumeError::Attached(_)
         | VolumeError::OutOfRange
         | VolumeError::Unaligned => StoreError::OutOfRange,
