@@ -57,6 +57,7 @@ impl Model {
             Err(StoreError::NoSpace) => Ok(Outcome::Refused),
             Err(StoreError::NoVolume) if gone => Ok(Outcome::Refused),
             Err(StoreError::OutOfRange) if shrunk => Ok(Outcome::Refused),
+            Err(StoreError::NameTaken) if self.wants_taken_name(volume) => Ok(Outcome::Refused),
             Err(_) if self.trust != Trust::Full => Ok(Outcome::Unclear),
             Err(error) => Err(format!("refused without reason: {error} ({error:?})")),
         }

@@ -143,6 +143,18 @@ impl Model {
         self.begin_changing(number, |changing| changing.name = Some(name.to_string()));
     }
 
+    /// Whether a volume is being given a name that another one has, or may have.
+    pub(super) fn wants_taken_name(&self, number: u64) -> bool {
+        let changing = self.volumes.get(&number).and_then(|known| known.changing.as_ref());
+        let Some(name) = changing.and_then(|changing| changing.name.as_ref()) else {
+            return false;
+        };
+        self.volumes.iter().any(|(other, known)| {
+            let coming = known.changing.as_ref().and_then(|changing| changing.name.as_ref());
+            *other != number && (known.name == *name || coming == Some(name))
+        })
+    }
+
     /// A volume becomes what it was at a snapshot. No other change of it is under way until this is answered.
     pub fn begin_rollback(&mut self, number: u64, snapshot: u64) {
         let Some((size_bytes, contents)) = (self.snapshots.get(&snapshot))
@@ -205,10 +217,23 @@ impl Model {
         };
         let operation = changing.operation;
         match outcome {
-            Outcome::Done => volume.apply(&changing),
+            Outcome::Done => {
+                volume.apply(&changing);
+                let name = volume.name.clone();
+                let same = |(other, known): (&u64, &Volume)| {
+                    let certain = known.existence == Existence::Live && known.changing.is_none();
+                    *other != number && certain && known.name == name
+                };
+                if self.volumes.iter().any(same) {
+                    return Err(format!("two volumes are called {name}"));
+                }
+            }
             Outcome::Refused => volume.changing = None,
             Outcome::Unclear | Outcome::Pending => {}
         }
+        let Some(volume) = self.volumes.get_mut(&number) else {
+            return Ok(());
+        };
         if let Ok(info) = result
             && (info.name != volume.name || info.size_bytes != volume.size_bytes)
         {
