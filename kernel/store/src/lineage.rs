@@ -20,7 +20,7 @@ use crate::shared::{FIRST_VOLUME, State, Tree};
 pub const LAYERS_MAX: usize = 16;
 
 /// A map and those whose changes it sees, nearest first; then the map whose nodes it sees.
-pub type Layers = ArrayVec<u64, { LAYERS_MAX + 2 }>;
+pub type Layers = ArrayVec<u64, { 2 * LAYERS_MAX }>;
 
 /// From which birth on blocks are a map's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

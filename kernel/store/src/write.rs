@@ -25,6 +25,9 @@ const HOLE_MARGIN: u64 = 128;
 /// A checkpoint begins when the active deltas are this full.
 const CHECKPOINT_AT_PERCENT: usize = 75;
 
+/// A write waits for so many checkpoints at most while what was deleted is taken apart: a drive may not let it go on.
+const WAITS_MAX: usize = 64;
+
 /// The longest delay of one acknowledgement while a checkpoint falls behind.
 const DELAY_MAX_US: u64 = 10_000;
 
@@ -260,10 +263,11 @@ impl<D: Disk> Shared<D> {
     /// What one checkpoint frees is available after the next, so after three there is nothing more to hope for, unless deleted
     /// maps are still being taken apart.
     async fn wait_for_space(&self, waited: usize) -> Result<(), StoreError> {
+        let has_waste = self.has_waste();
         let (hopeless, pushed) = {
             let state = self.state.borrow();
             let nothing_new = state.is_full();
-            let pending = state.space.has_pending() && waited < 3 || !state.reclaim.is_empty();
+            let pending = state.space.has_pending() && waited < 3 || has_waste && waited < WAITS_MAX;
             (nothing_new && !pending, state.journal.pushed)
         };
         if hopeless {
