@@ -1,7 +1,6 @@
 //! What can be typed, and what it does.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::check;
 use crate::client::segment;
+use crate::commands::{self, SnapshotName};
+use crate::console::{Console, print};
 use crate::describe::{describe, items, size_of, text_of};
 use crate::output::{table, unseen};
 use crate::{Client, Failure};
@@ -24,7 +25,7 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// Manages a Ferrite appliance.
 ///
 /// It finds the appliance in FERRITE_API and FERRITE_TOKEN, or takes the one that `cargo xtask run` started last.
-/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no appliance answers, 4 `check` found damage.
+/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no appliance answers, 4 `check` or `scrub` found damage.
 #[derive(Debug, Parser)]
 #[command(name = "ferrite", version)]
 pub struct Arguments {
@@ -53,7 +54,38 @@ enum Command {
     Status,
     /// Work with volumes
     #[command(subcommand)]
-    Volume(Volume),
+    Volume(commands::volume::Volume),
+    /// Work with snapshots, written VOLUME@SNAPSHOT
+    #[command(subcommand)]
+    Snapshot(commands::snapshot::Snapshot),
+    /// Make a volume that begins as a snapshot is; costs nothing until it is written
+    Clone {
+        /// VOLUME@SNAPSHOT
+        from: SnapshotName,
+        /// The new volume
+        name: String,
+    },
+    /// Make a volume what it was at one of its snapshots; what was written since is lost
+    Rollback {
+        /// VOLUME@SNAPSHOT
+        to: SnapshotName,
+        /// Even while clients are attached; they are cut off
+        #[arg(long)]
+        force: bool,
+    },
+    /// Tell where a volume or snapshot differs from an older snapshot
+    Diff(commands::diff::Diff),
+    /// Make snapshots by the clock, and keep some of them
+    #[command(subcommand)]
+    Schedule(commands::schedule::Schedule),
+    /// Verify every block in use, and repair what can be
+    Scrub(commands::job::Scrub),
+    /// Look at long work, pause it, cancel it
+    #[command(visible_alias = "job")]
+    Jobs {
+        #[command(subcommand)]
+        what: Option<commands::job::Jobs>,
+    },
     /// Look at drives
     #[command(subcommand)]
     Drive(Drive),
@@ -86,41 +118,6 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-enum Volume {
-    /// List all volumes
-    List,
-    /// Make a volume
-    Create {
-        /// 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit
-        name: String,
-        /// E.g. 10GiB
-        #[arg(value_parser = qemu::size::parse)]
-        size: u64,
-    },
-    /// Show one volume
-    Get {
-        /// Its name
-        name: String,
-    },
-    /// Delete a volume and everything in it
-    Delete {
-        /// Its name
-        name: String,
-        /// Even while clients are attached
-        #[arg(long)]
-        force: bool,
-    },
-    /// Make a volume larger
-    Grow {
-        /// Its name
-        name: String,
-        /// Its new size, e.g. 20GiB
-        #[arg(value_parser = qemu::size::parse)]
-        size: u64,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 enum Drive {
     /// List all drives
     List,
@@ -144,41 +141,31 @@ enum Node {
 /// # Errors
 /// See [`Failure`].
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let find = || Client::find(arguments.api.as_deref(), arguments.token.as_deref());
-    let show = |value: Value, text: fn(&Value) -> String| {
-        let text = if arguments.json {
-            format!("{value:#}\n")
-        } else {
-            text(&value)
-        };
-        print(&text)
+    let console = Console {
+        api: arguments.api,
+        token: arguments.token,
+        json: arguments.json,
     };
+    let find = || console.client();
     match arguments.command {
-        Command::Status => show(find()?.get("/v1/node")?, describe),
-        Command::Volume(Volume::List) => show(find()?.get("/v1/volumes")?, volumes),
-        Command::Volume(Volume::Create { name, size }) => show(
-            find()?.post("/v1/volumes", &json!({"name": name, "size": size}))?,
-            describe,
-        ),
-        Command::Volume(Volume::Get { name }) => show(find()?.get(&volume_path(&name))?, describe),
-        Command::Volume(Volume::Delete { name, force }) => {
-            let query = if force { "?force=true" } else { "" };
-            find()?.delete(&format!("{}{query}", volume_path(&name)))?;
-            Ok(())
-        }
-        Command::Volume(Volume::Grow { name, size }) => show(
-            find()?.patch(&volume_path(&name), &json!({"size": size}))?,
-            describe,
-        ),
-        Command::Drive(Drive::List) => show(find()?.get("/v1/drives")?, drives),
-        Command::Drive(Drive::Get { id }) => show(
-            find()?.get(&format!("/v1/drives/{}", segment(&id)))?,
+        Command::Status => console.show(&find()?.get("/v1/node")?, describe),
+        Command::Volume(what) => what.run(&console),
+        Command::Snapshot(what) => what.run(&console),
+        Command::Clone { from, name } => commands::snapshot::clone(&console, &from, &name),
+        Command::Rollback { to, force } => commands::snapshot::rollback(&console, &to, force),
+        Command::Diff(what) => what.run(&console),
+        Command::Schedule(what) => what.run(&console),
+        Command::Scrub(what) => what.run(&console),
+        Command::Jobs { what } => what.unwrap_or(commands::job::Jobs::List).run(&console),
+        Command::Drive(Drive::List) => console.show(&find()?.get("/v1/drives")?, drives),
+        Command::Drive(Drive::Get { id }) => console.show(
+            &find()?.get(&format!("/v1/drives/{}", segment(&id)))?,
             describe,
         ),
         Command::Log {
             lines,
             follow: false,
-        } => show(find()?.get(&format!("/v1/log?tail={lines}"))?, |log| {
+        } => console.show(&find()?.get(&format!("/v1/log?tail={lines}"))?, |log| {
             as_lines(&log_lines(log))
         }),
         Command::Log {
@@ -189,12 +176,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Node(Node::Reboot) => find()?.post("/v1/node/reboot", &json!({})).map(drop),
         Command::Check { images, fast } => {
             let report = check(&images, !fast)?;
-            let text = if arguments.json {
-                format!("{:#}\n", report.json())
-            } else {
-                report.text()
-            };
-            print(&text)?;
+            console.show(&report.json(), |_| report.text())?;
             match report.summary.findings {
                 0 => Ok(()),
                 count => Err(Failure::Damaged(count)),
@@ -210,30 +192,6 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             Ok(())
         }
     }
-}
-
-fn volume_path(name: &str) -> String {
-    format!("/v1/volumes/{}", segment(name))
-}
-
-/// Prints, and takes it for an answer when the reader has gone away (`ferrite log | head`).
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
-}
-
-fn volumes(answer: &Value) -> String {
-    let rows = items(answer, "volumes").iter().map(|volume| {
-        vec![
-            text_of(volume, "name"),
-            size_of(volume, "size"),
-            size_of(volume, "allocated"),
-        ]
-    });
-    table(&["NAME", ">SIZE", ">ALLOCATED"], &rows.collect::<Vec<_>>())
 }
 
 fn drives(answer: &Value) -> String {
@@ -290,22 +248,46 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
-        let parsed =
-            Arguments::try_parse_from(["ferrite", "volume", "create", "db", "10GiB"]).unwrap();
-        let Command::Volume(Volume::Create { name, size }) = parsed.command else {
-            panic!()
-        };
-        assert_eq!((name.as_str(), size), ("db", 10 << 30));
-        assert!(Arguments::try_parse_from(["ferrite", "volume", "create", "db", "much"]).is_err());
-    }
-
-    #[test]
-    fn volumes_are_listed_with_readable_sizes() {
-        let answer = json!([{"name": "demo", "size": 1 << 30, "allocated": 4096}]);
-        assert_eq!(
-            volumes(&answer),
-            "NAME   SIZE  ALLOCATED\ndemo  1 GiB      4 KiB\n"
-        );
+    fn commands_are_read_as_people_write_them() {
+        for line in [
+            "volume create db 10GiB",
+            "volume rename db data",
+            "volume delete db --snapshots",
+            "snapshot create db@monday",
+            "snapshot create data@night log@night",
+            "snapshot list",
+            "snapshot list db --space",
+            "snapshot rename db@monday tuesday",
+            "clone db@monday test",
+            "rollback db@monday --force",
+            "diff db@monday",
+            "diff db@monday db@tuesday",
+            "diff db",
+            "schedule set db --every 1h --keep hourly=24,daily=7",
+            "scrub --rate 50MiB",
+            "jobs",
+            "jobs pause 3",
+            "job cancel 3",
+        ] {
+            let words = format!("ferrite {line}");
+            let parsed = Arguments::try_parse_from(words.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        for line in [
+            "volume create db much",
+            "snapshot create db",
+            "snapshot create @monday",
+            "clone db test",
+            "rollback db",
+            "schedule set db --every 1h",
+            "schedule set db --every 1h --keep 7",
+            "jobs pause",
+        ] {
+            let words = format!("ferrite {line}");
+            assert!(
+                Arguments::try_parse_from(words.split(' ')).is_err(),
+                "{line}"
+            );
+        }
     }
 }

@@ -97,6 +97,18 @@ impl Client {
         self.answer(request.send_json(body))
     }
 
+    /// Puts a resource in place of the one that may be there.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self
+            .agent
+            .put(self.url(path))
+            .header("Authorization", self.bearer());
+        self.answer(request.send_json(body))
+    }
+
     /// Deletes a resource.
     ///
     /// # Errors

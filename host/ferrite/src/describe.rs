@@ -7,12 +7,18 @@ use serde_json::Value;
 use crate::output::properties;
 
 /// Names of properties that are numbers of bytes.
-const SIZES: [&str; 14] = [
+const SIZES: [&str; 20] = [
     "size",
     "used",
     "free",
     "allocated",
     "unique",
+    "deallocated",
+    "done",
+    "rate",
+    "rate_max",
+    "offset",
+    "length",
     "shared",
     "memory",
     "total",
@@ -36,9 +42,10 @@ pub fn items<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
 /// A property as text, or `-`.
 #[must_use]
 pub fn text_of(value: &Value, key: &str) -> String {
-    value
-        .get(key)
-        .map_or_else(|| "-".into(), |value| plain(key, value))
+    match value.get(key) {
+        None | Some(Value::Null) => "-".into(),
+        Some(value) => plain(key, value),
+    }
 }
 
 /// A property as a size, or `-`.
@@ -99,7 +106,9 @@ fn plain(key: &str, value: &Value) -> String {
     }
 }
 
-fn duration(ms: u64) -> String {
+/// Milliseconds in two units at most.
+#[must_use]
+pub fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
     match seconds {

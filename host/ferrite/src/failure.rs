@@ -18,7 +18,7 @@ pub enum Failure {
     Strange(String),
     /// Something on this host failed.
     Here(String),
-    /// `check` found damage; it has been printed.
+    /// `check` or `scrub` found damage; it has been printed.
     Damaged(u64),
 }
 

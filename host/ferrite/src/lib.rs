@@ -8,17 +8,21 @@
 //! | 1 | the appliance refused, or something on this host failed |
 //! | 2 | the command line makes no sense |
 //! | 3 | no appliance is known or it does not answer |
-//! | 4 | `check` found damage |
+//! | 4 | `check` or `scrub` found damage |
 
 #![forbid(unsafe_code)]
 
 mod check;
 pub mod cli;
 mod client;
+mod commands;
+mod console;
 mod describe;
 mod failure;
 mod file_disk;
 mod output;
+mod progress;
+mod suggest;
 
 pub use check::check;
 pub use client::Client;

@@ -127,10 +127,10 @@ impl<D: Disk + 'static> Volumes<D> {
             if names.len() >= max {
                 break;
             }
-            let snapshots = self.shared.store.snapshots(volume.id);
             let room = max - names.len();
-            let of_volume = snapshots.iter().take(room);
-            names.extend(of_volume.map(|info| format!("{}@{}", volume.name, info.name)));
+            let snapshots = self.shared.store.snapshots_after(volume.id, None, room);
+            let snapshots = snapshots.iter();
+            names.extend(snapshots.map(|info| format!("{}@{}", volume.name, info.name)));
         }
         names
     }

@@ -2,20 +2,25 @@
 
 use alloc::vec::Vec;
 
-use store::{Changes, SnapshotInfo, Source, Usage, VolumeInfo};
+use store::{Changes, SnapshotId, SnapshotInfo, Source, Usage, VolumeInfo};
 use world::Disk;
 
 use crate::attachment::End;
 use crate::{VolumeError, Volumes, check_name};
 
 impl<D: Disk + 'static> Volumes<D> {
-    /// The snapshots of a volume, oldest first.
+    /// The snapshots of a volume that are younger than `after`, oldest first, at most `max`.
     ///
     /// # Errors
     /// [`VolumeError::NoVolume`].
-    pub fn snapshots(&self, volume: &str) -> Result<Vec<SnapshotInfo>, VolumeError> {
+    pub fn snapshots(
+        &self,
+        volume: &str,
+        after: Option<SnapshotId>,
+        max: usize,
+    ) -> Result<Vec<SnapshotInfo>, VolumeError> {
         let volume = self.get(volume)?;
-        Ok(self.store().snapshots(volume.id))
+        Ok(self.store().snapshots_after(volume.id, after, max))
     }
 
     /// The snapshot of `volume` called `name`.

@@ -217,7 +217,7 @@ fn a_group_names_each_volume_once() {
         assert_eq!(twice.map(drop), Err(VolumeError::NamedTwice));
         let missing = volumes.create_snapshots(&["v", "x"], "s").await;
         assert_eq!(missing.map(drop), Err(VolumeError::NoVolume));
-        assert_eq!(volumes.snapshots("v").unwrap(), []);
+        assert_eq!(volumes.snapshots("v", None, 9).unwrap(), []);
         let made = volumes.create_snapshots(&["w", "v"], "s").await.unwrap();
         let of: Vec<_> = made.iter().map(|info| info.volume).collect();
         assert_eq!(of, ["w", "v"].map(|name| volumes.get(name).unwrap().id));

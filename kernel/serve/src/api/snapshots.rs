@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use serde_json::{Value, json};
 use upkeep::calendar::rfc3339;
-use volume::{SnapshotInfo, Usage, VolumeError, Volumes};
+use volume::{SnapshotId, SnapshotInfo, Usage, VolumeError, Volumes};
 use world::Disk;
 
 use super::Backend;
@@ -76,15 +76,15 @@ async fn describe<D: Disk + 'static>(
 pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let volume = &call.captures[0];
-    let mut snapshots = volumes.snapshots(volume)?;
-    if let Some(next) = call.query_text(&NEXT) {
-        let from: u64 = next.parse().map_err(|_| wrong_token())?;
-        snapshots.retain(|info| info.id.0 >= from);
-    }
+    let after = call.query_text(&NEXT).map(read_token).transpose()?;
     let limit = call.query_number(&LIMIT).unwrap_or(PAGE);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let next = snapshots.get(limit).map(|info| info.id.0.to_string());
+    // One more than is shown tells whether there are more.
+    let mut snapshots = volumes.snapshots(volume, after, limit + 1)?;
+    let are_more = snapshots.len() > limit;
     snapshots.truncate(limit);
+    let last = snapshots.last().filter(|_| are_more);
+    let next = last.map(|info| info.id.0.to_string());
     let list: Vec<_> = snapshots
         .into_iter()
         .map(|info| SnapshotResource::new(volumes, volume, info, None))
@@ -94,6 +94,10 @@ pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call)
         answer["next"] = next.into();
     }
     Ok(Response::json(200, &answer))
+}
+
+fn read_token(next: &str) -> Result<SnapshotId, Problem> {
+    next.parse().map(SnapshotId).map_err(|_| wrong_token())
 }
 
 /// The answer to a `next` that no answer of ours said.

@@ -1,0 +1,42 @@
+//! Where commands find their appliance and put their answers.
+
+use std::io::{ErrorKind, Write};
+
+use serde_json::Value;
+
+use crate::{Client, Failure};
+
+/// What all commands share.
+pub struct Console {
+    /// Base address of the API, if it was given.
+    pub api: Option<String>,
+    /// Its token, likewise.
+    pub token: Option<String>,
+    /// Whether answers are for scripts.
+    pub json: bool,
+}
+
+impl Console {
+    /// The appliance that is meant.
+    pub fn client(&self) -> Result<Client, Failure> {
+        Client::find(self.api.as_deref(), self.token.as_deref())
+    }
+
+    /// Prints an answer: as it is, or as `text` makes it readable.
+    pub fn show(&self, value: &Value, text: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+        if self.json {
+            print(&format!("{value:#}\n"))
+        } else {
+            print(&text(value))
+        }
+    }
+}
+
+/// Prints, and takes it for an answer when the reader has gone away (`ferrite log | head`).
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,84 @@
+//! A bar for people who wait.
+
+use std::io::{IsTerminal, Write};
+
+use serde_json::Value;
+
+use crate::describe::duration;
+
+/// Characters of the bar itself.
+const WIDTH: usize = 30;
+
+/// A bar on a terminal; nothing where standard error goes elsewhere.
+pub struct Progress {
+    is_shown: bool,
+}
+
+impl Progress {
+    /// A bar, if somebody can see it.
+    pub fn new() -> Self {
+        Self {
+            is_shown: std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// Shows how a job is.
+    pub fn show(&self, job: &Value) {
+        if self.is_shown {
+            let mut out = std::io::stderr().lock();
+            // Somebody who closed the terminal does not miss it.
+            let _ = write!(out, "\r{}\x1b[K", line(job)).and_then(|()| out.flush());
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        if self.is_shown {
+            let mut out = std::io::stderr().lock();
+            let _ = write!(out, "\r\x1b[K").and_then(|()| out.flush());
+        }
+    }
+}
+
+/// One line about a job.
+fn line(job: &Value) -> String {
+    let progress = job["progress"].as_f64().unwrap_or(0.0).clamp(0.0, 1.0);
+    let full = (progress * WIDTH as f64) as usize;
+    let bar = format!("{}{}", "#".repeat(full), ".".repeat(WIDTH - full));
+    let kind = job["kind"].as_str().unwrap_or("job");
+    let mut line = format!("{kind} [{bar}] {}", percent(progress));
+    if let Some(rate) = job["rate"].as_u64() {
+        line += &format!(", {}/s", qemu::size::human(rate));
+    }
+    if let Some(left) = job["time_left_ms"].as_u64() {
+        line += &format!(", {} left", duration(left));
+    }
+    match job["state"].as_str() {
+        Some("running") | None => line,
+        Some(state) => line + ", " + state,
+    }
+}
+
+/// A part of one as people read it.
+pub fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_line_tells_what_is_known() {
+        let job = json!({"kind": "scrub", "state": "running", "progress": 0.5, "rate": 1 << 20,
+            "time_left_ms": 61_000});
+        let bar = "[###############...............]";
+        assert_eq!(
+            line(&job),
+            format!("scrub {bar} 50.0 %, 1 MiB/s, 1 min 1 s left")
+        );
+        let job = json!({"kind": "scrub", "state": "paused", "progress": 0.5, "rate": null});
+        assert_eq!(line(&job), format!("scrub {bar} 50.0 %, paused"));
+    }
+}
