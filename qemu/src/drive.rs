@@ -30,6 +30,9 @@ pub struct Drive {
     pub serial: Option<String>,
     /// Whether the guest cannot write it.
     pub read_only: bool,
+    /// File that records every write, discard and flush of the guest, as Linux' dm-log-writes does. It goes on where an
+    /// earlier machine ended it; empty at first. Only for a drive on a file.
+    pub write_log: Option<PathBuf>,
     /// More `-drive` options, each beginning with a comma, e.g. `,throttling.iops-total=100`.
     pub backend_options: String,
 }
@@ -44,6 +47,7 @@ impl Drive {
             sector_bytes: 512,
             serial: None,
             read_only: false,
+            write_log: None,
             backend_options: String::new(),
         }
     }
@@ -101,9 +105,17 @@ impl Drive {
     /// The `-drive` option that opens the bytes under the name `node`.
     pub(crate) fn backend(&self, node: &str) -> String {
         let read_only = if self.read_only { ",readonly=on" } else { "" };
+        let source = escaped(&self.source);
+        let bytes = match &self.write_log {
+            None => format!("format=raw,file={source}"),
+            Some(log) => format!(
+                "driver=blklogwrites,file.driver=file,file.filename={source},file.discard=unmap,\
+                 log.driver=file,log.filename={},log-append=on",
+                escaped(&log.to_string_lossy())
+            ),
+        };
         format!(
-            "if=none,id={node},format=raw,file={},discard=unmap{read_only}{}",
-            escaped(&self.source),
+            "if=none,id={node},{bytes},discard=unmap{read_only}{}",
             self.backend_options
         )
     }

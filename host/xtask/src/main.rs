@@ -47,6 +47,8 @@ enum Command {
     Check,
     /// Run the simulator; `cargo xtask sim --help` shows its options
     Sim(Rest),
+    /// Record the real image in QEMU and cut its power at many points; `cargo xtask crashes --help` shows its options
+    Crashes(Rest),
     /// Measure; `cargo xtask bench --help` shows its options
     Bench(Rest),
     /// Run the command-line tool, e.g. `cargo xtask ferrite volume list`
@@ -84,9 +86,15 @@ fn run_command(command: Command) -> Result<()> {
         Command::Test(args) => test::command(&args),
         Command::Check => test::quick(),
         Command::Sim(rest) => steps::become_program("sim", Profile::Release, &rest.arguments),
+        Command::Crashes(rest) => {
+            if !asks_for_help(&rest) {
+                setup::ensure(setup::Need::Tests)?;
+                image::build()?;
+            }
+            steps::become_program("crashes", Profile::Dev, &rest.arguments)
+        }
         Command::Bench(rest) => {
-            let is_help = |word: &String| matches!(word.as_str(), "-h" | "--help");
-            if !rest.arguments.iter().any(is_help) {
+            if !asks_for_help(&rest) {
                 setup::ensure(setup::Need::Tests)?;
                 image::build_disk(&image::build()?, None)?;
             }
@@ -94,4 +102,9 @@ fn run_command(command: Command) -> Result<()> {
         }
         Command::Ferrite(rest) => steps::become_program("ferrite", Profile::Dev, &rest.arguments),
     }
+}
+
+fn asks_for_help(rest: &Rest) -> bool {
+    let is_help = |word: &String| matches!(word.as_str(), "-h" | "--help");
+    rest.arguments.iter().any(is_help)
 }

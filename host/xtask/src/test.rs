@@ -160,6 +160,8 @@ fn run_step(name: Step, filter: &[String]) -> Result<u64> {
                 "test",
                 "--package",
                 "guest",
+                "--package",
+                "crashes",
                 "--",
                 "--test-threads=1",
                 "--show-output",
@@ -174,7 +176,7 @@ fn run_step(name: Step, filter: &[String]) -> Result<u64> {
 fn unit(filter: &[String]) -> Result<u64> {
     let mut test = cargo();
     test.args(["test", "--no-fail-fast"]);
-    for name in ["guest", "sim", "tidy"] {
+    for name in ["guest", "crashes", "sim", "tidy"] {
         test.args(["--exclude", name]);
     }
     let mut passed = run_tests(without_image(&mut test).arg("--").args(filter))?;

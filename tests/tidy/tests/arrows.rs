@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidy::texts;
 
 /// Who may use whom. What a room's tests use beyond that is in [`FOR_TESTS`].
-const ARROWS: [(&str, &[&str]); 25] = [
+const ARROWS: [(&str, &[&str]); 28] = [
     ("world", &[]),
     ("wire", &[]),
     ("config", &[]),
@@ -43,9 +43,19 @@ const ARROWS: [(&str, &[&str]); 25] = [
         ],
     ),
     ("guest", &["ferrite", "qemu", "wire"]),
+    ("offline", &["store", "exec", "world"]),
+    ("golden", &["offline", "store", "exec", "world"]),
+    (
+        "crashes",
+        &[
+            "offline", "guest", "ferrite", "qemu", "store", "exec", "world",
+        ],
+    ),
     (
         "bench",
-        &["guest", "ferrite", "qemu", "store", "wire", "exec", "world"],
+        &[
+            "offline", "guest", "ferrite", "qemu", "store", "wire", "exec", "world",
+        ],
     ),
     ("models", &[]),
     ("tidy", &[]),
