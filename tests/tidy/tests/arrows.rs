@@ -18,9 +18,7 @@ const ARROWS: [(&str, &[&str]); 28] = [
     ("net", &["world", "exec"]),
     (
         "serve",
-        &[
-            "upkeep", "volume", "store", "wire", "net", "exec", "world",
-        ],
+        &["upkeep", "volume", "store", "wire", "net", "exec", "world"],
     ),
     ("pci", &["hal"]),
     ("nvme", &["hal", "pci", "exec", "world"]),
@@ -29,8 +27,8 @@ const ARROWS: [(&str, &[&str]); 28] = [
     (
         "appliance",
         &[
-            "boot", "hal", "pci", "nvme", "virtio", "serve", "upkeep", "volume", "store", "net", "wire",
-            "config", "exec", "world",
+            "boot", "hal", "pci", "nvme", "virtio", "serve", "upkeep", "volume", "store", "net",
+            "wire", "config", "exec", "world",
         ],
     ),
     ("qemu", &[]),
