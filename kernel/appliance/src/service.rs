@@ -65,6 +65,13 @@ pub async fn start(parts: Parts) {
         power: parts.power.clone(),
     };
     let volumes = store.map(Volumes::new);
+    if let Some(volumes) = &volumes {
+        for name in volumes.load().await {
+            log::error!(
+                "who may use volume {name} cannot be read, so nobody may until that is set anew"
+            );
+        }
+    }
     let upkeep = match &volumes {
         Some(volumes) => Some(Upkeep::open(&parts.exec, volumes).await),
         None => None,

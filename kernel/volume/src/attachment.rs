@@ -51,6 +51,8 @@ pub(crate) struct Attachment {
     /// What it was called when the first of them came.
     pub name: String,
     pub size_bytes: Cell<u64>,
+    /// Users want no writes to it.
+    pub read_only: Cell<bool>,
     clients: Cell<usize>,
     /// Operations under way.
     busy: Cell<usize>,
@@ -99,6 +101,7 @@ impl Attachments {
                 source,
                 name: name.into(),
                 size_bytes: Cell::new(size_bytes),
+                read_only: Cell::new(false),
                 clients: Cell::new(0),
                 busy: Cell::new(0),
                 state: Cell::new(State::Open),

@@ -1,16 +1,19 @@
 //! The catalog: which volumes there are, and what clients attach to. Snapshots are in [`snapshots`](crate::snapshots).
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::net::IpAddr;
 
 use store::{PoolInfo, PoolState, Source, Store, VolumeId, VolumeInfo};
 use world::Disk;
 
 use crate::attachment::{Attachment, Attachments, End};
 use crate::name::split_name;
-use crate::{Access, Volume, VolumeError, check_name, check_size};
+use crate::{Access, Settings, Volume, VolumeError, check_name, check_size};
 
 /// The volume that an empty name means, if it is there.
 pub const DEMO: &str = "demo";
@@ -31,6 +34,8 @@ impl<D> Clone for Volumes<D> {
 struct Shared<D> {
     store: Store<D>,
     attachments: Attachments,
+    /// Of the volumes that have any.
+    settings: RefCell<BTreeMap<VolumeId, Settings>>,
 }
 
 /// What can be attached to.
@@ -65,6 +70,7 @@ impl<D: Disk + 'static> Volumes<D> {
             shared: Rc::new(Shared {
                 store,
                 attachments: Attachments::default(),
+                settings: RefCell::default(),
             }),
         }
     }
@@ -114,10 +120,11 @@ impl<D: Disk + 'static> Volumes<D> {
         }
     }
 
-    /// Names of what can be attached to, at most `max`: the volumes, then the snapshots of each.
+    /// Names of what a client at `peer` can attach to, at most `max`: the volumes, then the snapshots of each.
     #[must_use]
-    pub fn exports(&self, max: usize) -> Vec<String> {
-        let volumes = self.list();
+    pub fn exports(&self, peer: IpAddr, max: usize) -> Vec<String> {
+        let mut volumes = self.list();
+        volumes.retain(|volume| self.settings(volume.id).admits(peer));
         let mut names: Vec<String> = volumes
             .iter()
             .take(max)
@@ -211,6 +218,7 @@ impl<D: Disk + 'static> Volumes<D> {
         ending.quiet().await;
         self.shared.store.delete_volume(info.id).await?;
         ending.confirm();
+        self.forget_settings(info.id).await;
         Ok(())
     }
 
@@ -218,6 +226,41 @@ impl<D: Disk + 'static> Volumes<D> {
     #[must_use]
     pub fn clients(&self, of: impl Into<Source>) -> usize {
         self.shared.attachments.clients(of.into())
+    }
+
+    /// What users set for a volume.
+    #[must_use]
+    pub fn settings(&self, id: VolumeId) -> Settings {
+        let settings = self.shared.settings.borrow();
+        settings.get(&id).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn keep_settings(&self, id: VolumeId, settings: Settings) {
+        if let Some(attachment) = self.shared.attachments.get(id.into()) {
+            attachment.read_only.set(settings.read_only);
+        }
+        self.shared.settings.borrow_mut().insert(id, settings);
+    }
+
+    pub(crate) fn take_settings(&self, id: VolumeId) -> bool {
+        self.shared.settings.borrow_mut().remove(&id).is_some()
+    }
+
+    /// Attaches a client at `peer`, as [`attach`](Self::attach) does.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach), and [`VolumeError::NotAllowed`].
+    pub fn attach_from(
+        &self,
+        peer: IpAddr,
+        name: &str,
+        access: Access,
+    ) -> Result<Volume<D>, VolumeError> {
+        let volume = self.resolve(name)?.volume;
+        if !self.settings(volume).admits(peer) {
+            return Err(VolumeError::NotAllowed);
+        }
+        self.attach(name, access)
     }
 
     /// Attaches a client to what it means by `name` (see [`resolve`](Self::resolve)). Snapshots, and a pool that takes no
@@ -241,6 +284,12 @@ impl<D: Disk + 'static> Volumes<D> {
         };
         let attachments = &self.shared.attachments;
         let attachment = attachments.attach(export.source, &export.name, export.size_bytes)?;
+        let settings = self.shared.settings.borrow();
+        let wanted = settings.get(&export.volume);
+        attachment
+            .read_only
+            .set(wanted.is_some_and(|settings| settings.read_only));
+        drop(settings);
         Ok(Volume::new(self.clone(), attachment, access))
     }
 

@@ -31,6 +31,10 @@ pub enum VolumeError {
     Unaligned,
     /// The request is wrong: one volume is named twice.
     NamedTwice,
+    /// The request is wrong: not a network, or too many of them.
+    BadNetwork,
+    /// The request is wrong: this volume is not for clients from there.
+    NotAllowed,
     /// The volume or snapshot is being or was deleted while attached. Detach.
     Deleted,
     /// The volume is being or was rolled back while attached: nothing that was read before need be true any more. Attach
@@ -62,6 +66,10 @@ impl fmt::Display for VolumeError {
             Self::OutOfRange => out.write_str("beyond the end of the volume"),
             Self::Unaligned => out.write_str("not in units of 512 bytes"),
             Self::NamedTwice => out.write_str("one volume is named twice"),
+            Self::BadNetwork => out.write_str(
+                "`allow` is a list of at most 32 networks, like 10.0.0.0/8 or 2001:db8::/32",
+            ),
+            Self::NotAllowed => out.write_str("this volume is not for clients from there"),
             Self::Deleted => out.write_str("it was deleted"),
             Self::RolledBack => out.write_str("the volume was rolled back"),
             Self::Store(error) => error.fmt(out),

@@ -1,7 +1,7 @@
 //! What a client sees: named volumes and their snapshots.
 //!
 //! - [`Volumes`]: the catalog; lists, creates, grows, renames, deletes, and attaches clients ([`catalog`]); makes
-//!   snapshots, clones them, rolls back ([`snapshots`]);
+//!   snapshots, clones them, rolls back ([`snapshots`]); keeps what users set ([`settings`]);
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
@@ -22,12 +22,14 @@ mod attachment;
 mod catalog;
 mod error;
 mod name;
+mod settings;
 mod snapshots;
 mod volume;
 
 pub use catalog::{DEMO, Export, Volumes};
 pub use error::VolumeError;
 pub use name::{NAME_MAX, SIZE_MAX, check_name, check_size, split_name};
+pub use settings::{ALLOW_MAX, Network, Settings};
 pub use store::{
     Change, Changes, Fullness, PoolInfo, PoolState, SnapshotId, SnapshotInfo, Source, Span,
     StoreError, Usage, VolumeId, VolumeInfo,

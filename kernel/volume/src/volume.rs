@@ -49,7 +49,7 @@ impl<D: Disk + 'static> Volume<D> {
     /// Whether writes are refused.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.access == Access::ReadOnly
+        self.access == Access::ReadOnly || self.attachment.read_only.get()
     }
 
     /// Waits until the attachment was ended by a forced delete or rollback, and tells which: operations fail from then on.

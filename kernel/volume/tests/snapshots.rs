@@ -3,13 +3,15 @@
 mod ram;
 
 use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use ram::{Bench, RamDisk};
-use volume::{Access, Span, StoreError, Volume, VolumeError, Volumes};
+use volume::{Access, Settings, Span, StoreError, Volume, VolumeError, Volumes};
 use world::Buf;
 
 const MIB: u64 = 1 << 20;
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const FIRST: Span = Span {
     offset: 0,
     len: 4096,
@@ -56,8 +58,8 @@ fn names_lead_to_volumes_and_snapshots() {
         ] {
             assert_eq!(volumes.resolve(name), Err(error), "{name}");
         }
-        assert_eq!(volumes.exports(10), ["v", "v@s"]);
-        assert_eq!(volumes.exports(1), ["v"]);
+        assert_eq!(volumes.exports(HERE, 10), ["v", "v@s"]);
+        assert_eq!(volumes.exports(HERE, 1), ["v"]);
         let bad = volumes.create_snapshot("v", "a@b").await;
         assert_eq!(bad, Err(VolumeError::BadName));
     });
@@ -221,5 +223,48 @@ fn a_group_names_each_volume_once() {
         let made = volumes.create_snapshots(&["w", "v"], "s").await.unwrap();
         let of: Vec<_> = made.iter().map(|info| info.volume).collect();
         assert_eq!(of, ["w", "v"].map(|name| volumes.get(name).unwrap().id));
+    });
+}
+
+#[test]
+fn settings_are_kept_and_go_with_their_volume() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    let store = volumes.store().clone();
+    bench.run(async move {
+        volumes.create_snapshot("v", "s").await.unwrap();
+        let client = volumes.attach("v", Access::ReadWrite).unwrap();
+        let settings = Settings {
+            read_only: true,
+            allow: vec!["10.0.0.0/8".parse().unwrap()],
+        };
+        let id = volumes.set("v", settings.clone()).await.unwrap().id;
+        assert_eq!(fill(&client, 2).await, Err(VolumeError::ReadOnly));
+        // Another catalog of the same store is a restart as clients see it.
+        let again = Volumes::new(store.clone());
+        assert_eq!(again.load().await, [""; 0]);
+        assert_eq!(again.settings(id), settings);
+        let there = "10.1.1.1".parse().unwrap();
+        for name in ["v", "v@s"] {
+            let refused = again.attach_from(HERE, name, Access::ReadWrite).err();
+            assert_eq!(refused, Some(VolumeError::NotAllowed), "{name}");
+            let admitted = again.attach_from(there, name, Access::ReadWrite);
+            assert!(admitted.unwrap().is_read_only());
+        }
+        assert_eq!(again.exports(HERE, 10), [""; 0]);
+        assert_eq!(again.exports(there, 10), ["v", "v@s"]);
+        again.set("v", Settings::default()).await.unwrap();
+        assert!(store.record_keys().is_empty());
+
+        // What cannot be read is for nobody, and can be set anew.
+        let key = format!("volume/{}", id.0);
+        store.set_record(&key, Some(b"what?")).await.unwrap();
+        let third = Volumes::new(store.clone());
+        assert_eq!(third.load().await, ["v"]);
+        let refused = third.attach_from(HERE, "v", Access::ReadOnly).err();
+        assert_eq!(refused, Some(VolumeError::NotAllowed));
+        third.set("v", settings).await.unwrap();
+        third.delete("v", true).await.unwrap();
+        assert!(store.record_keys().is_empty());
     });
 }

@@ -82,6 +82,8 @@ impl From<VolumeError> for Problem {
             | VolumeError::NoDefault
             | VolumeError::Deleted => (404, None),
             VolumeError::RolledBack => (409, None),
+            VolumeError::BadNetwork => (422, Some("allow")),
+            VolumeError::NotAllowed => (403, None),
             VolumeError::NamedTwice | VolumeError::Store(StoreError::TooManyAtOnce) => {
                 (422, Some("volumes"))
             }

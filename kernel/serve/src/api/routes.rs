@@ -50,6 +50,16 @@ pub(super) const NEW_SIZE: Property = optional(
     Kind::Size,
     "Bytes: a multiple of 512, not less than now.",
 );
+pub(super) const READ_ONLY: Property = optional(
+    "read_only",
+    Kind::Flag,
+    "Whether writes are refused, of clients that are attached now, too.",
+);
+pub(super) const ALLOW: Property = optional(
+    "allow",
+    Kind::Texts,
+    "From where clients may come from now on: networks like `10.0.0.0/8`, at most 32; none: from anywhere.",
+);
 pub(super) const ORIGIN: Property = optional(
     "from",
     Kind::Text,
@@ -161,8 +171,8 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
             route!(Post "/v1/volumes", [], [NAME, SIZE, ORIGIN], volumes::create,
                 "Makes an empty volume, or a clone of a snapshot."),
             route!(Get "/v1/volumes/{v}", [], [], volumes::get, "One volume, with what it uses at this moment."),
-            route!(Patch "/v1/volumes/{v}", [], [NEW_SIZE, NEW_NAME], volumes::change,
-                "Makes a volume larger, or renames it."),
+            route!(Patch "/v1/volumes/{v}", [], [NEW_SIZE, NEW_NAME, READ_ONLY, ALLOW], volumes::change,
+                "Makes a volume larger, renames it, or says who may do what with it."),
             route!(Delete "/v1/volumes/{v}", [FORCE], [], volumes::delete,
                 "Deletes a volume and its snapshots; clones of them live on."),
             route!(Post "/v1/volumes/{v}/rollback", [FORCE], [SNAPSHOT], volumes::rollback,

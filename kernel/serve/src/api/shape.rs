@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Number(u64, u64),
     /// Strings, at least one.
     Names,
+    /// Strings, or none.
+    Texts,
     /// One of these strings.
     Word(&'static [&'static str]),
     /// An object of these properties.
@@ -46,6 +48,7 @@ impl Kind {
             Self::Flag => "`true` or `false`".into(),
             Self::Number(least, most) => format!("a number from {least} to {most}"),
             Self::Names => "a list of names, at least one".into(),
+            Self::Texts => "a list of strings".into(),
             Self::Word(words) => format!("one of {}", words.join(", ")),
             Self::Object(shape) => {
                 let names: Vec<&str> = shape.iter().map(|property| property.name).collect();
@@ -65,6 +68,9 @@ impl Kind {
             Self::Names => value
                 .as_array()
                 .is_some_and(|names| !names.is_empty() && names.iter().all(Value::is_string)),
+            Self::Texts => value
+                .as_array()
+                .is_some_and(|texts| texts.iter().all(Value::is_string)),
             Self::Word(words) => value.as_str().is_some_and(|word| words.contains(&word)),
             Self::Object(_) => value.is_object(),
         }
@@ -94,6 +100,7 @@ impl Kind {
                 json!({"type": "integer", "minimum": least, "maximum": most})
             }
             Self::Names => json!({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+            Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
             Self::Word(words) => json!({"type": "string", "enum": words}),
             Self::Object(shape) => object_schema(shape),
         }

@@ -2,20 +2,22 @@
 
 use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use upkeep::calendar::rfc3339;
-use volume::{SnapshotId, Source, Usage, VolumeError, VolumeInfo, Volumes, split_name};
+use volume::{
+    Network, Settings, SnapshotId, Source, Usage, VolumeError, VolumeInfo, Volumes, split_name,
+};
 use world::Disk;
 
 use super::Backend;
 use super::problem::Problem;
 use super::resources::{catalog, uuid};
 use super::router::{Call, Handled, Response};
-use super::routes::{FORCE, NAME, NEW_NAME, NEW_SIZE, ORIGIN, SIZE, SNAPSHOT};
+use super::routes::{ALLOW, FORCE, NAME, NEW_NAME, NEW_SIZE, ORIGIN, READ_ONLY, SIZE, SNAPSHOT};
 
 #[derive(Serialize)]
 struct VolumeResource {
@@ -31,6 +33,9 @@ struct VolumeResource {
     origin: Option<String>,
     /// Attached clients.
     clients: usize,
+    read_only: bool,
+    /// From where clients may come; none: from anywhere.
+    allow: Vec<String>,
     /// `null` when the appliance had no clock then.
     created_at: Option<String>,
 }
@@ -73,8 +78,11 @@ impl VolumeResource {
         info: VolumeInfo,
         usage: Option<Usage>,
     ) -> Self {
+        let settings = volumes.settings(info.id);
         Self {
             clients: volumes.clients(info.id),
+            read_only: settings.read_only,
+            allow: settings.allow.iter().map(ToString::to_string).collect(),
             uuid: uuid(info.uuid),
             size: info.size_bytes,
             allocated: usage.map_or(info.allocated_bytes, |usage| usage.referenced_bytes),
@@ -152,6 +160,9 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let (new_name, size) = (call.text(&NEW_NAME), call.number(&NEW_SIZE));
     // All of it is checked before any of it is done.
     let mut info = volumes.check_change(name, new_name, size)?;
+    if let Some(settings) = settings(&call, volumes.settings(info.id))? {
+        info = volumes.set(name, settings).await?;
+    }
     if let Some(size) = size {
         info = volumes.grow(name, size).await?;
     }
@@ -159,6 +170,26 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
         info = volumes.rename(name, new_name).await?;
     }
     Ok(Response::json(200, &describe(volumes, info).await))
+}
+
+/// The settings of a volume as they are to be, if anything is to be changed.
+fn settings(call: &Call, now: Settings) -> Result<Option<Settings>, VolumeError> {
+    let read_only = call.body.get(READ_ONLY.name).and_then(Value::as_bool);
+    let allow = call.body.get(ALLOW.name).and_then(Value::as_array);
+    if read_only.is_none() && allow.is_none() {
+        return Ok(None);
+    }
+    let allow = match allow {
+        Some(list) => {
+            let networks = list.iter().filter_map(Value::as_str).map(str::parse);
+            networks.collect::<Result<Vec<Network>, _>>()?
+        }
+        None => now.allow,
+    };
+    Ok(Some(Settings {
+        read_only: read_only.unwrap_or(now.read_only),
+        allow,
+    }))
 }
 
 pub(super) async fn delete<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {

@@ -30,6 +30,8 @@ pub(super) fn errno(error: VolumeError, command: u16) -> Errno {
         | VolumeError::BadSize
         | VolumeError::Shrinks(_)
         | VolumeError::NamedTwice
+        | VolumeError::BadNetwork
+        | VolumeError::NotAllowed
         | VolumeError::Attached(_) => NBD_EINVAL,
         VolumeError::Store(_) => NBD_EIO,
     }

@@ -126,7 +126,8 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
     }
 
     async fn list(&self) -> Result<(), Broken> {
-        let exports = self.volumes.map(|volumes| volumes.exports(LIST_MAX));
+        let peer = self.stream.peer().ip();
+        let exports = self.volumes.map(|volumes| volumes.exports(peer, LIST_MAX));
         for name in exports.unwrap_or_default() {
             let len = u32::try_from(name.len()).expect("names are short");
             let mut data = len.to_be_bytes().to_vec();
@@ -153,6 +154,7 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
             Err(error) => {
                 let reply = match error {
                     VolumeError::Deleted | VolumeError::RolledBack => NBD_REP_ERR_SHUTDOWN,
+                    VolumeError::NotAllowed => NBD_REP_ERR_POLICY,
                     _ => NBD_REP_ERR_UNKNOWN,
                 };
                 self.refuse(option, reply, error).await?;
@@ -178,7 +180,7 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
 
     fn attach(&self, name: &str) -> Result<Volume<D>, VolumeError> {
         let volumes = self.volumes.ok_or(VolumeError::NoVolume)?;
-        volumes.attach(name, Access::ReadWrite)
+        volumes.attach_from(self.stream.peer().ip(), name, Access::ReadWrite)
     }
 
     fn export_flags(&self, volume: &Volume<D>) -> u16 {

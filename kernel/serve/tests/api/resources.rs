@@ -316,3 +316,44 @@ fn without_a_pool_the_node_still_answers() {
     rig.call("GET", "/v1/volumes", None)
         .is_problem(503, "no pool");
 }
+
+#[test]
+fn who_may_do_what_with_a_volume_is_set_and_shown() {
+    let rig = Rig::new();
+    rig.call("POST", "/v1/volumes", Some(r#"{"name":"v","size":4096}"#));
+    let path = "/v1/volumes/v";
+    let shown = rig.call("GET", path, None).json();
+    assert_eq!(
+        (&shown["read_only"], &shown["allow"]),
+        (&json!(false), &json!([]))
+    );
+    let client = rig.volumes.attach("v", Access::ReadWrite).unwrap();
+    let set = rig.call(
+        "PATCH",
+        path,
+        Some(r#"{"read_only":true,"allow":["10.1.2.3/8","::1"]}"#),
+    );
+    assert_eq!(set.status, 200, "{set:?}");
+    assert_eq!(set.json()["allow"], json!(["10.0.0.0/8", "::1/128"]));
+    assert!(client.is_read_only());
+    let set = rig
+        .call("PATCH", path, Some(r#"{"read_only":false}"#))
+        .json();
+    assert_eq!(
+        (&set["read_only"], &set["allow"]),
+        (&json!(false), &json!(["10.0.0.0/8", "::1/128"]))
+    );
+    assert!(!client.is_read_only());
+    let set = rig.call("PATCH", path, Some(r#"{"allow":[]}"#)).json();
+    assert_eq!(set["allow"], json!([]));
+    let many = format!(r#"{{"allow":[{}"::"]}}"#, r#""::1","#.repeat(32));
+    for (body, about) in [
+        (r#"{"allow":["ten"]}"#, "networks"),
+        (r#"{"allow":["10.0.0.0/33"]}"#, "networks"),
+        (many.as_str(), "at most 32"),
+        (r#"{"allow":"10.0.0.0/8"}"#, "list of strings"),
+        (r#"{"read_only":1}"#, "`true` or `false`"),
+    ] {
+        rig.call("PATCH", path, Some(body)).is_problem(422, about);
+    }
+}

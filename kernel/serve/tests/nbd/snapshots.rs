@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use volume::Settings;
 use wire::nbd::*;
 
 use crate::client::{Answer, Client, info_data};
@@ -165,5 +166,36 @@ fn a_forced_delete_ends_the_connections_of_snapshots_too() {
         for reader in readers {
             assert!(reader.is_cut_off().await);
         }
+    });
+}
+
+#[test]
+fn a_volume_for_others_is_neither_listed_nor_given() {
+    let rig = Rig::new();
+    let volumes = rig.volumes.clone();
+    rig.story(async move |port| {
+        volumes.create_snapshot("demo", "monday").await.unwrap();
+        let settings = Settings {
+            allow: vec!["198.51.100.0/24".parse().unwrap()],
+            ..Settings::default()
+        };
+        volumes.set("demo", settings).await.unwrap();
+        let client = Client::connect(&port).await;
+        let listed = client.option(NBD_OPT_LIST, &[]).await;
+        assert_eq!(listed, [(NBD_REP_ACK, vec![])]);
+        for name in ["demo", "demo@monday", ""] {
+            let replies = client.option(NBD_OPT_GO, &info_data(name, &[])).await;
+            assert_eq!(replies[0].0, NBD_REP_ERR_POLICY, "{name}");
+        }
+        let settings = Settings {
+            read_only: true,
+            ..Settings::default()
+        };
+        volumes.set("demo", settings).await.unwrap();
+        let mut client = Client::connect(&port).await;
+        assert_ne!(client.go("demo").await.1 & NBD_FLAG_READ_ONLY, 0);
+        let refused = client.write(0, &[1; 512]).await;
+        assert_eq!(refused, Answer::Error(NBD_EPERM));
+        client.bye().await;
     });
 }

@@ -1,0 +1,265 @@
+//! What users set for a volume: whether it takes writes, and from where its clients may come.
+//!
+//! Kept in one record of the store for each volume that has any, as lines of text:
+//!
+//! ```text
+//! read-only
+//! allow 10.0.0.0/8
+//! ```
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, Ipv6Addr};
+use core::str::FromStr;
+
+use store::{VolumeId, VolumeInfo};
+use world::Disk;
+
+use crate::{VolumeError, Volumes};
+
+/// The most networks of one volume.
+pub const ALLOW_MAX: usize = 32;
+/// What keys of records of settings begin with.
+const KEY: &str = "volume/";
+
+/// What users set for a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Writes are refused.
+    pub read_only: bool,
+    /// From where clients may come; none means from anywhere.
+    pub allow: Vec<Network>,
+}
+
+/// A range of addresses, like `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix_bits: u8,
+}
+
+impl Network {
+    /// Whether `peer` is in it. An IPv4 address that comes in the clothes of IPv6 is taken for what it is.
+    #[must_use]
+    pub fn contains(self, peer: IpAddr) -> bool {
+        masked(peer.to_canonical(), self.prefix_bits) == Some(self.address)
+    }
+}
+
+/// The first address of the network of `prefix_bits` that `address` is in, if there are such.
+fn masked(address: IpAddr, prefix_bits: u8) -> Option<IpAddr> {
+    let bits = u32::from(prefix_bits);
+    Some(match address {
+        IpAddr::V4(v4) => {
+            let host = 32_u32.checked_sub(bits)?;
+            let mask = u32::MAX.checked_shl(host).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let host = 128_u32.checked_sub(bits)?;
+            let mask = u128::MAX.checked_shl(host).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    })
+}
+
+impl FromStr for Network {
+    type Err = VolumeError;
+
+    /// Reads `ADDRESS/BITS`, or an address alone.
+    fn from_str(text: &str) -> Result<Self, VolumeError> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| VolumeError::BadNetwork)?;
+        let prefix_bits = match bits {
+            Some(bits) => bits.parse().map_err(|_| VolumeError::BadNetwork)?,
+            None if address.is_ipv4() => 32,
+            None => 128,
+        };
+        let address = masked(address, prefix_bits).ok_or(VolumeError::BadNetwork)?;
+        Ok(Self {
+            address,
+            prefix_bits,
+        })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}", self.address, self.prefix_bits)
+    }
+}
+
+impl Settings {
+    /// Whether a client at `peer` may attach.
+    #[must_use]
+    pub fn admits(&self, peer: IpAddr) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|network| network.contains(peer))
+    }
+
+    /// What admits no client: the unspecified address is nobody's.
+    fn for_nobody() -> Self {
+        Self {
+            read_only: true,
+            allow: alloc::vec![Network {
+                address: Ipv6Addr::UNSPECIFIED.into(),
+                prefix_bits: 128,
+            }],
+        }
+    }
+
+    fn encode(&self) -> String {
+        let mut text = String::new();
+        if self.read_only {
+            text.push_str("read-only\n");
+        }
+        for network in &self.allow {
+            text.push_str(&format!("allow {network}\n"));
+        }
+        text
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut settings = Self::default();
+        for line in core::str::from_utf8(bytes).ok()?.lines() {
+            match line.split_once(' ') {
+                None if line == "read-only" => settings.read_only = true,
+                Some(("allow", network)) => settings.allow.push(network.parse().ok()?),
+                _ => return None,
+            }
+        }
+        Some(settings)
+    }
+}
+
+impl<D: Disk + 'static> Volumes<D> {
+    /// Reads the settings of all volumes; to be called before anybody attaches. Returns the names of volumes whose settings
+    /// cannot be read: nobody may attach to these until they are set anew.
+    pub async fn load(&self) -> Vec<String> {
+        let mut unreadable = Vec::new();
+        for key in self.store().record_keys() {
+            let Some(id) = key.strip_prefix(KEY).and_then(|id| id.parse().ok()) else {
+                continue;
+            };
+            let Some(volume) = self.store().volume(VolumeId(id)) else {
+                // They went with their volume. Should this fail, the next start tries again.
+                let _ = self.store().set_record(&key, None).await;
+                continue;
+            };
+            let settings = match self.store().record(&key).await {
+                Ok(Some(bytes)) => Settings::decode(&bytes),
+                _ => None,
+            };
+            let settings = settings.unwrap_or_else(|| {
+                unreadable.push(volume.name);
+                Settings::for_nobody()
+            });
+            self.keep_settings(volume.id, settings);
+        }
+        unreadable
+    }
+
+    /// Sets what users want of a volume; durable when this returns. Writes are refused or taken at once; from where clients
+    /// may come is asked of those that attach from now on.
+    ///
+    /// # Errors
+    /// No such volume, [`VolumeError::BadNetwork`] for too many networks, and what the store says.
+    pub async fn set(&self, name: &str, settings: Settings) -> Result<VolumeInfo, VolumeError> {
+        let info = self.get(name)?;
+        if settings.allow.len() > ALLOW_MAX {
+            return Err(VolumeError::BadNetwork);
+        }
+        let text = settings.encode();
+        let value = (!text.is_empty()).then_some(text.as_bytes());
+        self.store().set_record(&key(info.id), value).await?;
+        self.keep_settings(info.id, settings);
+        Ok(info)
+    }
+
+    /// Forgets the settings of a volume that is gone. Should this fail, [`load`](Self::load) does it.
+    pub(crate) async fn forget_settings(&self, id: VolumeId) {
+        if self.take_settings(id) {
+            let _ = self.store().set_record(&key(id), None).await;
+        }
+    }
+}
+
+fn key(id: VolumeId) -> String {
+    format!("{KEY}{}", id.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn networks_contain_what_they_say() {
+        for (network, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.8"),
+            ("192.0.2.7/31", "192.0.2.6", "192.0.2.8"),
+            ("0.0.0.0/0", "255.255.255.255", "::1"),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", "::10.1.2.3"),
+            ("2001:db8::/32", "2001:db8:1::9", "2001:db9::"),
+            ("::/0", "2001:db8::", "1.2.3.4"),
+            ("::1", "::1", "::2"),
+        ] {
+            let parsed: Network = network.parse().unwrap();
+            assert!(parsed.contains(inside.parse().unwrap()), "{network}");
+            assert!(!parsed.contains(outside.parse().unwrap()), "{network}");
+        }
+        assert_eq!(
+            "10.1.2.3/8".parse::<Network>().unwrap().to_string(),
+            "10.0.0.0/8"
+        );
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "10.0.0.0/",
+            "::/129",
+            "ten",
+            "10.0.0.0/-1",
+        ] {
+            assert_eq!(
+                bad.parse::<Network>(),
+                Err(VolumeError::BadNetwork),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn settings_survive_as_a_record() {
+        let network = |text: &str| text.parse::<Network>().unwrap();
+        let longest = "1111:2222:3333:4444:5555:6666:7777:8888/128";
+        let full = Settings {
+            read_only: true,
+            allow: alloc::vec![network(longest); ALLOW_MAX],
+        };
+        assert!(full.encode().len() <= 3072);
+        for settings in [Settings::default(), full] {
+            let text = settings.encode();
+            assert_eq!(Settings::decode(text.as_bytes()), Some(settings));
+        }
+        for bad in ["read-write\n", "allow\n", "allow ten\n", "\u{0}"] {
+            assert_eq!(Settings::decode(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_named_means_everybody() {
+        let peer = "192.0.2.1".parse().unwrap();
+        let mut settings = Settings::default();
+        assert!(settings.admits(peer));
+        settings.allow.push("10.0.0.0/8".parse().unwrap());
+        assert!(!settings.admits(peer));
+        settings.allow.push("192.0.2.0/24".parse().unwrap());
+        assert!(settings.admits(peer));
+    }
+}
