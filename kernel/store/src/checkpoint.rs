@@ -102,6 +102,8 @@ impl<D: Disk> Shared<D> {
     async fn write_checkpoint(&self, cut: &mut Cut) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         self.merge_all(cut, &mut batch).await?;
+        // New nodes may have left the cache already, and are read from here on.
+        self.write_batch(&mut batch).await?;
         self.take_apart(cut, self.config.reclaim_blocks).await?;
         self.write_reclaim(cut, &mut batch).await?;
         let catalog = self.write_catalog(cut, &mut batch).await?;
@@ -212,13 +214,18 @@ impl<D: Disk> Shared<D> {
                 let is_waste =
                     tree.kind_at_cut() == CatalogKind::Hidden && tree.children.is_empty();
                 let own = (tree.root(), tree.height(), tree.entry.blocks.get());
-                (is_waste, state.inherited_root(id).unwrap_or(own))
+                (is_waste, state.inherited_root(id), own)
             })
         };
-        let Some((is_waste, (mut root, mut height, mut blocks))) = start else {
+        let Some((is_waste, inherited, own)) = start else {
             log::error!("there are changes of map {id}, which does not exist");
             return Err(StoreError::DamagedPool);
         };
+        let (mut root, mut height, mut blocks) = inherited.unwrap_or(own);
+        if is_changed && inherited.is_some() {
+            // These nodes may be new, and may have left the cache already.
+            self.write_batch(batch).await?;
+        }
         if is_changed && is_waste {
             changes.drop_tree(self, id);
         } else if is_changed {

@@ -1,20 +1,24 @@
 //! Scrub: every block in use is read and compared with its tag, on every replica.
 //!
-//! Each map verifies what is its own, so blocks that snapshots and clones share are read once. What has changed since the last checkpoint is left to
+//! Each map verifies what is its own, so blocks that snapshots and clones share are read once; then come the parts of the pool that are in no map. What has changed since the last checkpoint is left to
 //! the next scrub.
 
 use alloc::vec::Vec;
 
-use arrayvec::ArrayVec;
 use exec::join_all;
 use world::{BLOCK_SIZE, Buf, Disk, DiskError};
 
 use crate::api::{Damage, ScrubPosition, ScrubStep, SnapshotId, Source, StoreError, VolumeId};
+use crate::io::read_disk;
 use crate::layout::{CatalogKind, FAN, Kind, Pointer, get_pointer, node_tag};
 use crate::lineage::{Bound, Place};
 use crate::map::{Missing, index_in, reach, span};
 use crate::read::is_block;
 use crate::shared::{FIRST_VOLUME, Shared, Tree};
+
+mod own;
+
+use own::OWN_PARTS;
 
 /// Runs of blocks that are read at the same time.
 const AT_ONCE: usize = 8;
@@ -26,6 +30,14 @@ struct Scrubbed {
     root: Pointer,
     height: u8,
     bound: Bound,
+}
+
+/// Copies of a block.
+#[derive(Default)]
+pub(super) struct Copies {
+    pub good: Option<Buf>,
+    /// Drive and block of the others.
+    pub bad: Vec<(usize, u64)>,
 }
 
 /// Where a scrub of a map goes on.
@@ -52,22 +64,28 @@ impl<D: Disk + 'static> Shared<D> {
         let mut step = ScrubStep::default();
         let mut at = from;
         loop {
-            let Some(map) = self.scrubbed(at.map)? else {
-                return Ok(step);
-            };
-            if map.id != at.map {
-                at.block = 0;
+            let map = self.scrubbed(at.map)?;
+            let next = map.as_ref().map_or(OWN_PARTS, |map| map.id);
+            if next != at.map {
+                at = ScrubPosition {
+                    map: next,
+                    block: 0,
+                };
             }
-            at.map = map.id;
-            match self.scrub_leaf(&map, &mut at.block, &mut step).await? {
+            let is_more = match &map {
+                Some(map) => self.scrub_leaf(map, &mut at.block, &mut step).await?,
+                None => self.scrub_own_part(&mut at.block, &mut step).await?,
+            };
+            match is_more {
                 true if step.blocks >= blocks => {
                     step.next = Some(at);
                     return Ok(step);
                 }
                 true => {}
+                false if map.is_none() => return Ok(step),
                 false => {
                     at = ScrubPosition {
-                        map: map.id + 1,
+                        map: next + 1,
                         block: 0,
                     };
                 }
@@ -82,22 +100,24 @@ impl<D: Disk + 'static> Shared<D> {
         state.require_open()?;
         let skips = self.config.mutants.scrub_skips_snapshots();
         let is_seen = |tree: &&Tree| !skips || tree.kind() != CatalogKind::Snapshot;
-        let seen = state.trees.values().filter(is_seen).map(Tree::id);
-        let next = seen.filter(|other| *other >= id).min();
-        Ok(next
-            .and_then(|id| state.trees.get(&id))
-            .map(|tree| Scrubbed {
-                id: tree.id(),
-                lineage: tree.entry.lineage_uuid,
-                root: tree.root(),
-                // What a map sees of another one before its first checkpoint is that one's.
-                height: if tree.source.is_some() {
-                    0
-                } else {
-                    tree.height()
-                },
-                bound: state.bound(tree.id()),
-            }))
+        let later = || {
+            let seen = state.trees.values().filter(is_seen);
+            seen.filter(|other| other.id() > id)
+                .min_by_key(|tree| tree.id())
+        };
+        let tree = state.trees.get(&id).filter(is_seen).or_else(later);
+        Ok(tree.map(|tree| Scrubbed {
+            id: tree.id(),
+            lineage: tree.entry.lineage_uuid,
+            root: tree.root(),
+            // What a map sees of another one before its first checkpoint is that one's.
+            height: if tree.source.is_some() {
+                0
+            } else {
+                tree.height()
+            },
+            bound: state.bound(tree.id()),
+        }))
     }
 
     /// Verifies the next leaf with what leads to it. False at the end of the map.
@@ -211,25 +231,55 @@ impl<D: Disk + 'static> Shared<D> {
         // Blocks that are in use now are not handed out again before another checkpoint is published.
         let _published = self.publishing.acquire().await;
         let addr = block.pointer.addr();
-        let mut good = None;
-        let mut bad = ArrayVec::<(usize, u64), 3>::new();
         let first_only = self.config.mutants.scrub_first_replica();
         let most = if first_only { 1 } else { usize::MAX };
-        for replica in self.replicas(addr)?.into_iter().take(most) {
-            let (buf, result) = self.read_replica(replica, addr, Buf::from_heap(1)).await;
-            match result {
-                Ok(()) if self.is_sound(map, block, buf.block(0)) => good = Some(buf),
-                Ok(()) | Err(DiskError::Media) => bad.push(self.disk_block(replica, addr)),
-                Err(error) => return Err(error.into()),
+        let replicas = self.replicas(addr)?.into_iter().take(most);
+        let places: Vec<_> = replicas
+            .map(|replica| self.disk_block(replica, addr))
+            .collect();
+        let copies = self
+            .compare(&places, |bytes| self.is_sound(map, block, bytes))
+            .await?;
+        let is_lost = copies.good.is_none();
+        if !copies.bad.is_empty() && self.still_has(map.id, block).await? {
+            self.mend(copies, step).await?;
+        }
+        Ok(!is_lost)
+    }
+
+    /// Reads a block from all of its places.
+    pub(super) async fn compare(
+        &self,
+        places: &[(usize, u64)],
+        is_sound: impl Fn(&[u8; BLOCK_SIZE]) -> bool,
+    ) -> Result<Copies, StoreError> {
+        let mut copies = Copies::default();
+        for (device, block) in places {
+            let read = read_disk(&self.disks[*device], *block, Buf::from_heap(1)).await;
+            match read {
+                (buf, Ok(())) if is_sound(buf.block(0)) => copies.good = Some(buf),
+                (_, Ok(()) | Err(DiskError::Media)) => copies.bad.push((*device, *block)),
+                (_, Err(error)) => return Err(error.into()),
             }
         }
-        let Some(good) = good else { return Ok(false) };
-        let is_serving = self.state.borrow().require_serving().is_ok();
-        if !bad.is_empty() && is_serving && self.still_has(map.id, block).await? {
+        Ok(copies)
+    }
+
+    /// Writes bad copies anew, if there is a good one.
+    pub(super) async fn mend(
+        &self,
+        copies: Copies,
+        step: &mut ScrubStep,
+    ) -> Result<(), StoreError> {
+        let Copies { good, bad } = copies;
+        if let Some(good) = good
+            && !bad.is_empty()
+            && self.state.borrow().require_serving().is_ok()
+        {
             self.write_places(&bad, good).await?;
             step.repaired += bad.len() as u64;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn is_sound(&self, map: &Scrubbed, block: Block, bytes: &[u8; BLOCK_SIZE]) -> bool {

@@ -267,7 +267,8 @@ impl<D: Disk> Shared<D> {
         let (hopeless, pushed) = {
             let state = self.state.borrow();
             let nothing_new = state.is_full();
-            let pending = state.space.has_pending() && waited < 3 || has_waste && waited < WAITS_MAX;
+            let pending =
+                state.space.has_pending() && waited < 3 || has_waste && waited < WAITS_MAX;
             (nothing_new && !pending, state.journal.pushed)
         };
         if hopeless {
