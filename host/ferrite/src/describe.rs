@@ -98,6 +98,7 @@ fn plain(key: &str, value: &Value) -> String {
             Some(ms) if key.ends_with("_ms") => duration(ms),
             _ => number.to_string(),
         },
+        Value::Array(list) if list.is_empty() => "-".into(),
         Value::Array(list) => {
             let texts: Vec<String> = list.iter().map(|value| plain(key, value)).collect();
             texts.join(", ")
@@ -128,11 +129,13 @@ mod tests {
     #[test]
     fn nested_properties_get_dotted_names_and_units() {
         let node = json!({"name": "a", "pool": {"size": 8u64 << 30, "state": "serving"},
-            "uptime_ms": 61_000, "drives": [{"id": "nvme0n1"}], "nothing": null, "tags": ["x", "y"]});
+            "uptime_ms": 61_000, "drives": [{"id": "nvme0n1"}], "nothing": null, "tags": ["x", "y"],
+            "none": []});
         assert_eq!(
             describe(&node),
             "drives.0.id  nvme0n1\n\
              name         a\n\
+             none         -\n\
              pool.size    8 GiB\n\
              pool.state   serving\n\
              tags         x, y\n\

@@ -8,3 +8,4 @@ mod damage;
 mod linux;
 mod restart;
 mod serve;
+mod snapshots;
