@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError, mpsc};
 
+use crate::mutants::parts;
 use crate::profile::Parts;
 use crate::scenario::{Outcome, Scenario, Task};
 use crate::tally::Tally;
@@ -154,21 +155,23 @@ pub fn run_seed(
 #[must_use]
 pub fn hunt(mutant: Mutant, seeds_max: u64, operations: u64) -> Option<(u64, String)> {
     QUIET.set(true);
-    let found = (1..=seeds_max).find_map(|seed| {
-        let task = Task {
-            seed,
-            operations,
-            parts: Parts {
-                faults: false,
-                ..Parts::ALL
-            },
-            mutants: Mutants::only(mutant),
-            verbose: false,
-        };
-        run_task(&task).err().map(|failure| (seed, failure.what))
-    });
+    let found = (1..=seeds_max)
+        .find_map(|seed| hunt_seed(mutant, seed, operations).map(|what| (seed, what)));
     QUIET.set(false);
     found
+}
+
+/// What one seed notices of a deliberate bug.
+#[must_use]
+pub fn hunt_seed(mutant: Mutant, seed: u64, operations: u64) -> Option<String> {
+    let task = Task {
+        seed,
+        operations,
+        parts: parts(mutant),
+        mutants: Mutants::only(mutant),
+        verbose: false,
+    };
+    run_task(&task).err().map(|failure| failure.what)
 }
 
 fn run_task(task: &Task) -> Result<Outcome, Failure> {

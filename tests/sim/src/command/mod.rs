@@ -3,6 +3,8 @@
 mod campaign;
 mod ledger;
 mod minimise;
+mod mutants;
+mod systematic;
 mod worker;
 
 use std::process::ExitCode;
@@ -52,6 +54,27 @@ struct Arguments {
     /// Print what was run so far
     #[arg(long)]
     ledger: bool,
+    /// Look at all short sequences of operations and all single faults of a small pool, instead of seeds
+    #[arg(long)]
+    systematic: bool,
+    /// Operations of the longest sequence
+    #[arg(long, default_value_t = 2, requires = "systematic")]
+    length: u32,
+    /// Look at one of so many sequences and faults
+    #[arg(long, default_value_t = 1, requires = "systematic")]
+    every: u64,
+    /// Hunt the store's deliberate bugs and print how many seeds each takes
+    #[arg(long, conflicts_with = "seed")]
+    mutants: bool,
+    /// From how many first seeds each is hunted
+    #[arg(long, default_value_t = 3, requires = "mutants")]
+    starts: u64,
+    /// Only this sequence or fault, or this deliberate bug
+    #[arg(long)]
+    only: Option<String>,
+    /// One hunt of a deliberate bug, in this process
+    #[arg(long, hide = true, requires = "first_seed")]
+    hunt: Option<String>,
     /// One process of a long run: a line for each seed, up to the first failure
     #[arg(long, hide = true, requires = "first_seed")]
     worker: bool,
@@ -122,6 +145,9 @@ fn parse_seed(text: &str) -> Result<u64, std::num::ParseIntError> {
 /// What keeps it from running at all; a failing seed is an exit code.
 pub fn run() -> Result<ExitCode> {
     let mut arguments = Arguments::parse();
+    if let Some(done) = special(&arguments) {
+        return done;
+    }
     arguments.without.sort_unstable();
     arguments.without.dedup();
     let manner = Manner {
@@ -155,4 +181,43 @@ pub fn run() -> Result<ExitCode> {
         patience: std::time::Duration::from_secs(arguments.patience),
         resume: arguments.resume,
     })
+}
+
+/// What is not about seeds alone, if that is wanted.
+fn special(arguments: &Arguments) -> Option<Result<ExitCode>> {
+    let Arguments {
+        seeds, operations, ..
+    } = *arguments;
+    let jobs = match arguments.jobs {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        jobs => jobs,
+    };
+    let patience = std::time::Duration::from_secs(arguments.patience);
+    if let Some(name) = &arguments.hunt {
+        let first = arguments.first_seed.unwrap_or(1);
+        let served = mutants::serve(name, first, seeds, operations, arguments.systematic);
+        return Some(served.map(|()| ExitCode::SUCCESS));
+    }
+    if arguments.mutants {
+        return Some(mutants::run(&mutants::Plan {
+            only: arguments.only.clone(),
+            first: arguments.first_seed.unwrap_or(1),
+            starts: arguments.starts,
+            seeds,
+            operations,
+            jobs,
+            patience,
+        }));
+    }
+    if arguments.systematic {
+        return Some(Ok(match &arguments.only {
+            Some(name) => systematic::replay(name),
+            None => systematic::run(&systematic::Plan {
+                length: arguments.length,
+                every: arguments.every,
+                threads: jobs as u64,
+            }),
+        }));
+    }
+    None
 }
