@@ -92,9 +92,6 @@ impl<D: Disk> Shared<D> {
         self.flush_to(cut.1).await?;
         let tail = self.state.borrow_mut().journal.end_cut();
         cut.0.tail = tail.unwrap_or_default();
-        if self.config.mutants.tail_at_cut() {
-            self.state.borrow_mut().journal.tail = cut.0.tail;
-        }
         self.write_checkpoint(&mut cut.0).await
     }
 
@@ -114,6 +111,9 @@ impl<D: Disk> Shared<D> {
             self.flush_disks().await?;
         }
         let keep = !self.state.borrow().space.is_tight();
+        if self.config.mutants.tail_too_late() {
+            cut.tail = self.state.borrow().journal.head();
+        }
         self.write_superblock(|superblock| {
             superblock.checkpoint.set(superblock.checkpoint.get() + 1);
             superblock.area.set(table.area);

@@ -1,5 +1,6 @@
 //! What differs between two maps, and who uses how much.
 
+use arrayvec::ArrayVec;
 use world::{BLOCK_SIZE, Disk};
 
 use crate::api::{Change, Changes, Source, StoreError, Usage};
@@ -106,6 +107,8 @@ impl<D: Disk + 'static> Shared<D> {
                 (tree.entry.blocks.get(), state.freed_with(tree))
             };
             let unique = match &walk {
+                // All of it, with nobody to share it with.
+                Some(walk) if walk.boundary == 0 && walk.heir == Root::default() => Ok(referenced),
                 Some(walk) => self.count(walk).await,
                 None => Ok(0),
             };
@@ -157,38 +160,59 @@ struct Walk {
 }
 
 impl State {
-    /// What the deletion of a map frees of what it has: its own blocks that its only child has not. If it has no child, it may
+    /// What the deletion of a map frees of what it has: its own blocks that its only heir has not. If it has none, it may
     /// be one of two for whom a deleted map was kept: then also what it has of that one and the other has not.
     fn freed_with(&self, tree: &Tree) -> Option<Walk> {
         let seq = |tree: Option<(&Tree, u64)>| tree.map_or(0, |(tree, _)| tree.entry.seq.get());
         let parent = self.lasting_parent(tree);
-        let child = tree.children.first().and_then(|id| self.trees.get(id));
+        let heirs = self.heirs(tree, None);
         let mut walk = Walk {
             map: root_of(tree),
-            heir: child.map_or_else(Root::default, root_of),
+            heir: heirs
+                .first()
+                .map_or_else(Root::default, |tree| root_of(tree)),
             boundary: seq(parent),
         };
-        if tree.children.len() > 1 {
+        if heirs.len() > 1 {
             return None;
         }
         if let Some((parent, via)) = parent
-            && tree.children.is_empty()
+            && heirs.is_empty()
             && parent.kind() == CatalogKind::Hidden
-            && parent.children.len() == 2
+            && let [other] = self.heirs(parent, Some(via))[..]
         {
-            let other = parent.children.iter().find(|id| **id != via);
-            let other = other.and_then(|id| self.trees.get(id));
-            walk.heir = other.map_or_else(Root::default, root_of);
+            walk.heir = root_of(other);
             walk.boundary = seq(self.lasting_parent(parent));
         }
         Some(walk)
+    }
+
+    /// Who keeps what a map has when it is taken apart, at most two of them: its children, without the one on the way `via`, and without those
+    /// that are about to be taken apart themselves.
+    fn heirs(&self, tree: &Tree, via: Option<u64>) -> ArrayVec<&Tree, 2> {
+        let mut heirs = ArrayVec::new();
+        for child in tree.children.iter().filter(|child| Some(**child) != via) {
+            let mut at = self.trees.get(child);
+            while let Some(tree) = at.filter(|tree| tree.kind() == CatalogKind::Hidden) {
+                match tree.children.len() {
+                    0 | 1 => at = tree.children.first().and_then(|id| self.trees.get(id)),
+                    _ => break,
+                }
+            }
+            if let Some(heir) = at
+                && heirs.try_push(heir).is_err()
+            {
+                break;
+            }
+        }
+        heirs
     }
 
     /// The nearest ancestor that is not about to be taken apart, and its child on the way.
     fn lasting_parent(&self, tree: &Tree) -> Option<(&Tree, u64)> {
         let mut via = tree.id();
         let mut parent = self.trees.get(&tree.parent()?)?;
-        while parent.kind() == CatalogKind::Hidden && parent.children.len() == 1 {
+        while parent.kind() == CatalogKind::Hidden && self.heirs(parent, Some(via)).is_empty() {
             via = parent.id();
             parent = self.trees.get(&parent.parent()?)?;
         }

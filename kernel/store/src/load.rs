@@ -5,6 +5,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use exec::join_all;
 use hashbrown::HashSet;
 use world::{BLOCK_SIZE, Buf, Disk, DiskError};
 
@@ -137,6 +138,19 @@ async fn read_headers<D: Disk>(disks: &[D]) -> Result<(Vec<Header>, Vec<usize>),
 
 type Table = (Vec<GroupEntry>, Vec<[u8; 16]>);
 
+/// Blocks of the group table that are read ahead.
+const AHEAD: usize = 8 * Buf::PAGES_MAX;
+
+/// Reads `count` blocks in the largest pieces, all at once. Pieces that cannot be read hold anything.
+async fn read_run<D: Disk>(disk: &D, first: u64, count: usize) -> Vec<Buf> {
+    let reads = (0..count).step_by(Buf::PAGES_MAX).map(|done| {
+        let blocks = (count - done).min(Buf::PAGES_MAX);
+        read_disk(disk, first + done as u64, Buf::from_heap(blocks))
+    });
+    let read = join_all(reads).await.into_iter();
+    read.map(|(buf, _)| buf).collect()
+}
+
 /// Reads and verifies the group table of a superblock; `None` when no drive has it whole.
 ///
 /// An error of a drive is not an answer: the pool must not go back to an older checkpoint because of one.
@@ -182,13 +196,25 @@ async fn load_table<D: Disk>(
         tags.extend(here.iter().take((blocks - tags.len()).min(TAGS_PER_BLOCK)));
     }
     let mut entries = Vec::with_capacity(groups);
-    for (index, expected) in tags.iter().copied().enumerate() {
-        let at = tag_blocks(blocks) + index;
-        let is_right = |bytes: &[u8; BLOCK_SIZE]| table_tag(pool, index, bytes).0 == expected;
-        let Some(block) = read(at, &is_right).await? else {
-            return Ok(None);
-        };
-        entries.extend(decode_entries(block.block(0)).take(groups - entries.len()));
+    let first = headers[0].regions.table[area].get() + tag_blocks(blocks) as u64;
+    for (ahead, tags) in (0..).zip(tags.chunks(AHEAD)) {
+        let start = ahead * AHEAD;
+        let window = read_run(&disks[order[0]], first + start as u64, tags.len()).await;
+        for (index, expected) in (start..).zip(tags) {
+            let is_right = |bytes: &[u8; BLOCK_SIZE]| table_tag(pool, index, bytes).0 == *expected;
+            let here = window.get((index - start) / Buf::PAGES_MAX);
+            let here = here.map(|buf| buf.block((index - start) % Buf::PAGES_MAX));
+            match here.filter(|bytes| is_right(bytes)) {
+                Some(bytes) => entries.extend(decode_entries(bytes).take(groups - entries.len())),
+                None => {
+                    let Some(block) = read(tag_blocks(blocks) + index, &is_right).await? else {
+                        return Ok(None);
+                    };
+                    let left = groups - entries.len();
+                    entries.extend(decode_entries(block.block(0)).take(left));
+                }
+            }
+        }
     }
     Ok(are_possible(&entries, headers).then_some((entries, tags)))
 }

@@ -86,8 +86,8 @@ mutants! {
     GroupNotJournalled, group_not_journalled;
     /// The record of a catalog change comes after the acknowledgement.
     LateControlRecord, late_control_record;
-    /// The journal's room is given back at the cut instead of when the checkpoint is durable.
-    TailAtCut, tail_at_cut;
+    /// A replay begins where the journal was at the end of the checkpoint, not at its cut.
+    TailTooLate, tail_too_late;
 
     // Opening.
     /// Recovery believes the journal's tail without looking at the data.

@@ -295,7 +295,7 @@ impl State {
         if !self.frozen.is_empty() {
             need += self.node_need.of(changes(&self.frozen));
         }
-        self.space.node_room() < need
+        self.space.node_room() < need && !self.mutants.no_reserve()
     }
 }
 

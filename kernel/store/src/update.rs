@@ -98,12 +98,18 @@ impl<D: Disk> Shared<D> {
         Ok(())
     }
 
-    /// Writes everything queued.
+    /// Writes everything queued, neighbours together.
     pub async fn write_batch(&self, batch: &mut Batch) -> Result<(), StoreError> {
-        let writes = batch
-            .waiting
-            .drain(..)
-            .map(|(addr, buf)| self.write_replicas(addr, buf));
+        batch.waiting.sort_unstable_by_key(|(addr, _)| *addr);
+        let mut runs: Vec<(PoolAddr, Buf)> = Vec::new();
+        for (addr, buf) in batch.waiting.drain(..) {
+            match runs.last_mut() {
+                // No run leaves its group: each begins with two blocks that are never handed out.
+                Some((first, run)) if *first + run.blocks() as u64 == addr => run.append(buf),
+                _ => runs.push((addr, buf)),
+            }
+        }
+        let writes = { runs.into_iter() }.map(|(addr, buf)| self.write_replicas(addr, buf));
         join_all(writes).await.into_iter().collect()
     }
 }
