@@ -329,6 +329,9 @@ impl Scenario {
         if self.random.one_in(2) {
             self.check_usage(&running)?;
         }
+        if self.profile.trust == Trust::Full && self.random.one_in(6) {
+            self.check_scrub(&running)?;
+        }
         let read_only = running.store.pool().state != PoolState::Serving;
         if !self.parts.restarts {
             return Ok(Some(running));
@@ -419,6 +422,7 @@ impl Scenario {
             Err(stop) => return Err(Trouble::Wrong(format!("recovery: {stop:?}"))),
         };
         machine.cut_at.set(None);
+        self.check_recovered()?;
         let running = Running { machine, store };
         self.verify(&running)?;
         self.count(Count::Recoveries);
@@ -491,6 +495,40 @@ impl Scenario {
             }
             Ok(Err(what)) => Err(Trouble::Wrong(what)),
             Err(stop) => Err(Trouble::Wrong(format!("usage: {stop:?}"))),
+        }
+    }
+
+    /// Nothing is under way: a scrub must find the rot that is put there, and nothing else.
+    fn check_scrub(&mut self, running: &Running) -> Result<(), Trouble> {
+        let (store, model) = (running.store.clone(), self.model.clone());
+        let (disks, mut random) = (self.disks.clone(), self.random.fork(8));
+        let task = async move { verify::scrub(&store, &model, &disks, &mut random).await };
+        match running.machine.block_on(self.deadline(), task) {
+            Ok(Ok(found)) => {
+                self.count(Count::Scrubs);
+                self.tally.borrow_mut().add(Count::RotFound, found);
+                Ok(())
+            }
+            Ok(Err(what)) => Err(Trouble::Wrong(what)),
+            Err(stop) => Err(Trouble::Wrong(format!("scrub: {stop:?}"))),
+        }
+    }
+
+    /// What lies on the drives when a recovery has just ended must be sound without any excuse: second copies are there
+    /// again.
+    fn check_recovered(&mut self) -> Result<(), Trouble> {
+        if self.profile.trust != Trust::Full || self.random.one_in(2) {
+            return Ok(());
+        }
+        let clock = Rc::default();
+        let disks = self.disks.iter().map(|disk| disk.copy(&clock));
+        let disks: Vec<SimDisk> = disks.collect();
+        let machine = Machine::new(clock, disks.clone(), Rc::default(), self.random.fork(9));
+        let task = verify::at_rest(disks, false, true);
+        match machine.block_on(self.deadline(), task) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(what)) => Err(Trouble::Wrong(format!("just recovered: {what}"))),
+            Err(stop) => Err(Trouble::Wrong(format!("check of a copy: {stop:?}"))),
         }
     }
 

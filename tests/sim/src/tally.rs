@@ -33,11 +33,15 @@ pub enum Count {
     Diffs,
     /// Sums of usage compared with the model.
     Usages,
+    /// Scrubs of rotten pools.
+    Scrubs,
+    /// Rotten blocks that they found.
+    RotFound,
     /// Seeds that ended because lying or damaged drives made the pool unusable.
     LostPools,
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "seeds",
     "requests",
     "points of possible power cuts",
@@ -51,6 +55,8 @@ const NAMES: [&str; 14] = [
     "rollbacks",
     "diffs",
     "usages",
+    "scrubs",
+    "rotten blocks found by them",
     "pools lost to drives",
 ];
 

@@ -219,7 +219,11 @@ impl Session {
     }
 
     async fn write(&self, aim: &Aim, random: &mut Random) -> Checked {
-        let (offset, len) = self.range((aim.number, aim.size_bytes), random, self.profile.habits.sectors_max);
+        let (offset, len) = self.range(
+            (aim.number, aim.size_bytes),
+            random,
+            self.profile.habits.sectors_max,
+        );
         let Some(_claim) = self.claim(aim, offset, len) else {
             return Ok(());
         };
@@ -486,7 +490,11 @@ impl Session {
         self.note("> delete", [aim.number, 0, 0]);
         let result = match &self.network {
             Some(_) => self.volumes.delete(&aim.name, true).await,
-            None => self.store.delete_volume(aim.id).await.map_err(VolumeError::Store),
+            None => self
+                .store
+                .delete_volume(aim.id)
+                .await
+                .map_err(VolumeError::Store),
         };
         let result = result.map_err(store_error);
         self.note("< delete", [aim.number, u64::from(result.is_ok()), 0]);
@@ -508,7 +516,11 @@ impl Session {
         self.note("> grow", [aim.number, size, 0]);
         let grown = match &self.network {
             Some(_) => self.volumes.grow(&aim.name, size).await,
-            None => self.store.grow_volume(aim.id, size).await.map_err(VolumeError::Store),
+            None => self
+                .store
+                .grow_volume(aim.id, size)
+                .await
+                .map_err(VolumeError::Store),
         };
         let result = grown.map_err(store_error);
         self.note("< grow", [aim.number, u64::from(result.is_ok()), 0]);

@@ -58,7 +58,10 @@ impl Session {
                 }
             }
         }
-        if volumes.iter().any(|(number, _)| self.is_rolled_back(*number)) {
+        if volumes
+            .iter()
+            .any(|(number, _)| self.is_rolled_back(*number))
+        {
             return Ok(());
         }
         let names: Vec<String> = volumes
@@ -85,7 +88,9 @@ impl Session {
 
     pub(super) fn is_rolled_back(&self, number: u64) -> bool {
         let model = self.model.borrow();
-        let changing = model.volume(number).and_then(|known| known.changing.as_ref());
+        let changing = model
+            .volume(number)
+            .and_then(|known| known.changing.as_ref());
         changing.is_some_and(|changing| changing.parent.is_some())
     }
 
@@ -134,7 +139,10 @@ impl Session {
             }
             _ => self.store.delete_snapshot(aim.id).await,
         };
-        self.note("< delete snapshot", [aim.number, u64::from(result.is_ok()), 0]);
+        self.note(
+            "< delete snapshot",
+            [aim.number, u64::from(result.is_ok()), 0],
+        );
         if result.is_ok() {
             self.count(Count::SnapshotsDeleted);
         }
@@ -181,13 +189,19 @@ impl Session {
                 return Ok(());
             }
             let live = model.live_snapshots().into_iter();
-            let own = |number: &u64| model.snapshot(*number).is_some_and(|s| s.volume == aim.number);
+            let own = |number: &u64| {
+                model
+                    .snapshot(*number)
+                    .is_some_and(|s| s.volume == aim.number)
+            };
             let own: Vec<u64> = live.filter(own).collect();
             if own.is_empty() {
                 return Ok(());
             }
             let number = random.pick(&own);
-            model.snapshot(number).and_then(|known| Some((number, known.id?, known.name.clone())))
+            model
+                .snapshot(number)
+                .and_then(|known| Some((number, known.id?, known.name.clone())))
         };
         let Some((snapshot, id, name)) = target else {
             return Ok(());
@@ -239,7 +253,10 @@ impl Session {
             if (model.volume(aim.number)).is_none_or(|known| known.changing.is_some()) {
                 return Ok(());
             }
-            let mut others = model.live().into_iter().filter(|other| *other != aim.number);
+            let mut others = model
+                .live()
+                .into_iter()
+                .filter(|other| *other != aim.number);
             let other = others.next().and_then(|other| model.volume(other));
             other.map(|known| known.name.clone())
         };
@@ -260,14 +277,22 @@ impl Session {
             return Ok(());
         };
         let renaming = |known: &crate::model::Snapshot| known.renaming.is_some();
-        if self.model.borrow().snapshot(aim.number).is_none_or(renaming) {
+        if self
+            .model
+            .borrow()
+            .snapshot(aim.number)
+            .is_none_or(renaming)
+        {
             return Ok(());
         }
         let name = format!("n{}", random.next());
         (self.model.borrow_mut()).begin_rename_snapshot(aim.number, &name);
         self.note("> rename snapshot", [aim.number, 0, 0]);
         let result = self.store.rename_snapshot(aim.id, &name).await;
-        self.note("< rename snapshot", [aim.number, u64::from(result.is_ok()), 0]);
+        self.note(
+            "< rename snapshot",
+            [aim.number, u64::from(result.is_ok()), 0],
+        );
         if let Ok(info) = &result
             && info.name != name
         {
@@ -295,7 +320,10 @@ impl Session {
             from.and_then(|number| Some((number, model.snapshot(number)?.id?)))
         };
         let max = 1 + random.index(5);
-        self.note("> diff", [to.number, from.map_or(0, |(number, _)| number), max as u64]);
+        self.note(
+            "> diff",
+            [to.number, from.map_or(0, |(number, _)| number), max as u64],
+        );
         let compared = verify::difference(
             &self.store,
             &self.model,

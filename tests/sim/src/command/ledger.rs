@@ -98,7 +98,7 @@ impl Ledger {
 
     /// Prints the sums for each commit and way of running.
     pub fn print(&self) {
-        let mut sums: BTreeMap<(usize, &str, u64, &str), (Tally, Vec<u64>)> = BTreeMap::new();
+        let mut sums: BTreeMap<_, (Tally, Vec<u64>)> = BTreeMap::new();
         let mut commits: Vec<&str> = Vec::new();
         for entry in &self.entries {
             // In the order in which they first ran.

@@ -70,6 +70,23 @@ impl Medium {
         self.version
     }
 
+    /// A medium that holds what can be read of this one.
+    pub fn copy(&self) -> Self {
+        let mut copy = Self {
+            stable: self.stable.clone(),
+            written: self.written.clone(),
+            unreadable: self.unreadable.clone(),
+            ..Self::default()
+        };
+        for (_, block) in &self.dirty {
+            let newest = self.cached.get(block).and_then(|versions| versions.last());
+            if let Some((_, bytes)) = newest {
+                copy.set_stable(*block, bytes.clone());
+            }
+        }
+        copy
+    }
+
     pub fn read(&self, block: BlockAddr, into: &mut [u8]) {
         match self.cached.get(&block).and_then(|versions| versions.last()) {
             Some((_, bytes)) => into.copy_from_slice(bytes),

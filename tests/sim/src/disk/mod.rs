@@ -172,6 +172,35 @@ impl SimDisk {
             .note(self.shared.clock.now(), "power cut", facts);
     }
 
+    /// Another drive that holds what a reader of this one would see now, and goes by another clock.
+    #[must_use]
+    pub fn copy(&self, clock: &Rc<VirtualClock>) -> Self {
+        let mut state = self.shared.state.borrow_mut();
+        let state = State {
+            random: state.random.fork(10),
+            latency: Latency {
+                outliers: 0,
+                stalls: 0,
+                ..state.latency
+            },
+            faults: Faults::default(),
+            struck: Struck::default(),
+            medium: state.medium.copy(),
+            queue: Queue::default(),
+            stalled_until: Instant::ZERO,
+        };
+        Self {
+            shared: Rc::new(Shared {
+                clock: clock.clone(),
+                trace: Rc::default(),
+                points: Rc::default(),
+                geometry: self.shared.geometry,
+                info: self.shared.info.clone(),
+                state: RefCell::new(state),
+            }),
+        }
+    }
+
     /// The durable contents of `block` as they are now, for tests and tools of the simulation.
     #[must_use]
     pub fn peek(&self, block: BlockAddr) -> Vec<u8> {

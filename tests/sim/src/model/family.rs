@@ -37,14 +37,16 @@ pub struct Expected {
 impl Model {
     /// Puts a new snapshot between its volume and what that was based on; another one may have been taken meanwhile.
     pub(super) fn insert_in_chain(&mut self, number: u64) {
-        let Some((id, volume)) = (self.snapshots.get(&number)).map(|known| (known.id, known.volume))
+        let Some((id, volume)) =
+            (self.snapshots.get(&number)).map(|known| (known.id, known.volume))
         else {
             return;
         };
         let mut child = Member::Volume(volume);
         let parent = loop {
             let parent = self.parent(child);
-            match parent.and_then(|parent| self.snapshots.get(&parent).map(|known| (parent, known))) {
+            match parent.and_then(|parent| self.snapshots.get(&parent).map(|known| (parent, known)))
+            {
                 Some((parent, known)) if known.id > id => child = Member::Snapshot(parent),
                 _ => break parent,
             }
@@ -67,7 +69,10 @@ impl Model {
     /// All lineages.
     #[must_use]
     pub fn lineages(&self) -> BTreeSet<u64> {
-        let volumes = self.volumes.iter().filter(|(number, _)| **number != RECORDS);
+        let volumes = self
+            .volumes
+            .iter()
+            .filter(|(number, _)| **number != RECORDS);
         volumes.map(|(_, known)| known.lineage).collect()
     }
 
@@ -95,8 +100,14 @@ impl Model {
 
     /// All of one lineage, hidden ones too.
     fn members(&self, lineage: u64) -> Vec<Member> {
-        let volumes = self.volumes.iter().filter(|(_, known)| known.lineage == lineage);
-        let snapshots = self.snapshots.iter().filter(|(_, known)| known.lineage == lineage);
+        let volumes = self
+            .volumes
+            .iter()
+            .filter(|(_, known)| known.lineage == lineage);
+        let snapshots = self
+            .snapshots
+            .iter()
+            .filter(|(_, known)| known.lineage == lineage);
         let volumes = volumes.map(|(number, _)| Member::Volume(*number));
         volumes
             .chain(snapshots.map(|(number, _)| Member::Snapshot(*number)))
@@ -126,7 +137,10 @@ impl Model {
         loop {
             let mut children: BTreeMap<u64, Vec<Member>> = BTreeMap::new();
             let volumes = self.volumes.keys().map(|number| Member::Volume(*number));
-            let snapshots = self.snapshots.keys().map(|number| Member::Snapshot(*number));
+            let snapshots = self
+                .snapshots
+                .keys()
+                .map(|number| Member::Snapshot(*number));
             for member in volumes.chain(snapshots) {
                 if let Some(parent) = self.parent(member) {
                     children.entry(parent).or_default().push(member);

@@ -140,7 +140,10 @@ impl Model {
         let mut known = BTreeSet::new();
         for number in numbers {
             let snapshot = &self.snapshots[&number];
-            let volume = self.volumes.get(&snapshot.volume).and_then(|known| known.id);
+            let volume = self
+                .volumes
+                .get(&snapshot.volume)
+                .and_then(|known| known.id);
             if snapshot.existence == Existence::Hidden {
                 continue;
             }
@@ -175,6 +178,11 @@ impl Model {
         };
         let operations = &self.operations;
         let is_there = info.is_some();
+        if !is_there && !self.volumes.contains_key(&snapshot.volume) {
+            // Its volume was deleted and took it along, whatever else was under way.
+            self.hide_snapshot(number);
+            return Ok(());
+        }
         match snapshot.existence {
             Existence::Coming(operation) => {
                 let what = || format!("the making of snapshot {number}");

@@ -45,11 +45,13 @@ impl Model {
         result: Result<(), StoreError>,
     ) -> Result<Outcome, String> {
         let known = self.volumes.get(&volume);
-        let gone =
-            known.is_none_or(|volume| matches!(volume.existence, Existence::Going(_)));
+        let gone = known.is_none_or(|volume| matches!(volume.existence, Existence::Going(_)));
         // A rollback may have made it smaller meanwhile.
         let shrunk = known.is_some_and(|volume| {
-            let coming = volume.changing.as_ref().and_then(|changing| changing.size_bytes);
+            let coming = volume
+                .changing
+                .as_ref()
+                .and_then(|changing| changing.size_bytes);
             volume.size_bytes.min(coming.unwrap_or(u64::MAX)) < end
         });
         match result {
@@ -105,7 +107,7 @@ impl Model {
 
     /// The contents of a write for the sectors of its range.
     pub fn stamp(&self, change: &Change, sector: u64) -> Stamp {
-                Stamp {
+        Stamp {
             volume: self.lineage(change.volume),
             sector,
             write: change.write,

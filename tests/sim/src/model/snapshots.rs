@@ -84,7 +84,11 @@ impl Model {
             outcome = self.judge(volume, 0, result.map(|_| ())).or_else(|what| {
                 // One of several volumes may be the one that went.
                 let others = numbers.iter().any(|other| self.is_volume_leaving(*other));
-                if others { Ok(Outcome::Refused) } else { Err(what) }
+                if others {
+                    Ok(Outcome::Refused)
+                } else {
+                    Err(what)
+                }
             })?;
         }
         let Some(operation) = numbers.iter().find_map(|number| self.coming(*number)) else {
@@ -107,7 +111,11 @@ impl Model {
     }
 
     /// It is there for certain, and this is what the store says of it.
-    pub(super) fn settle_snapshot(&mut self, number: u64, info: &SnapshotInfo) -> Result<(), String> {
+    pub(super) fn settle_snapshot(
+        &mut self,
+        number: u64,
+        info: &SnapshotInfo,
+    ) -> Result<(), String> {
         let volume = self.snapshots.get(&number).map_or(0, |known| known.volume);
         let volume_id = self.volumes.get(&volume).and_then(|known| known.id);
         // A delete of its volume that was asked for meanwhile takes it along.
@@ -154,7 +162,8 @@ impl Model {
     /// Whether somebody may have deleted it.
     pub(super) fn is_snapshot_leaving(&self, number: u64) -> bool {
         let snapshot = self.snapshots.get(&number);
-        snapshot.is_none_or(|known| matches!(known.existence, Existence::Going(_) | Existence::Hidden))
+        snapshot
+            .is_none_or(|known| matches!(known.existence, Existence::Going(_) | Existence::Hidden))
     }
 
     /// Ends the time in which a snapshot may have been taken.
@@ -174,7 +183,10 @@ impl Model {
             let floor = floors.get(block).copied().unwrap_or(0);
             let frozen = history.freeze(floor, &self.operations);
             history.end_read(&self.operations);
-            if frozen.state().is_none_or(|state| state != Default::default()) {
+            if frozen
+                .state()
+                .is_none_or(|state| state != Default::default())
+            {
                 snapshot.contents.insert(*block, frozen);
             }
         }
@@ -261,7 +273,9 @@ impl Model {
         match error {
             StoreError::NoSnapshot | StoreError::NoVolume if gone => Ok(()),
             _ if self.trust != Trust::Full => Ok(()),
-            error => Err(format!("snapshot {number}: refused without reason: {error:?}")),
+            error => Err(format!(
+                "snapshot {number}: refused without reason: {error:?}"
+            )),
         }
     }
 
@@ -296,7 +310,9 @@ impl Model {
             // Its volume was deleted, or is being deleted.
             Err(StoreError::NoSnapshot | StoreError::NoVolume) if volume_leaves => Ok(()),
             Err(_) if self.trust != Trust::Full => Ok(()),
-            Err(error) => Err(format!("delete of a snapshot failed without reason: {error:?}")),
+            Err(error) => Err(format!(
+                "delete of a snapshot failed without reason: {error:?}"
+            )),
         }
     }
 

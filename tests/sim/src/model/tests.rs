@@ -1,9 +1,10 @@
 //! The model must see what a faulty store would do.
 
 use store::{VolumeId, VolumeInfo};
+use world::BLOCK_SIZE;
 
 use super::*;
-use crate::content;
+use crate::content::{self, SECTOR, Stamp};
 
 struct Bench {
     model: Model,

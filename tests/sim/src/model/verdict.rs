@@ -102,7 +102,9 @@ impl Verdict {
         }
         for sides in self.wholes.values() {
             if let (Some(done), Some(left)) = sides {
-                return Err(format!("done by half: {done} is present, {left} is missing"));
+                return Err(format!(
+                    "done by half: {done} is present, {left} is missing"
+                ));
             }
         }
         Ok(())

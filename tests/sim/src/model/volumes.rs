@@ -145,20 +145,26 @@ impl Model {
 
     /// Whether a volume is being given a name that another one has, or may have.
     pub(super) fn wants_taken_name(&self, number: u64) -> bool {
-        let changing = self.volumes.get(&number).and_then(|known| known.changing.as_ref());
+        let changing = self
+            .volumes
+            .get(&number)
+            .and_then(|known| known.changing.as_ref());
         let Some(name) = changing.and_then(|changing| changing.name.as_ref()) else {
             return false;
         };
         self.volumes.iter().any(|(other, known)| {
-            let coming = known.changing.as_ref().and_then(|changing| changing.name.as_ref());
+            let coming = known
+                .changing
+                .as_ref()
+                .and_then(|changing| changing.name.as_ref());
             *other != number && (known.name == *name || coming == Some(name))
         })
     }
 
     /// A volume becomes what it was at a snapshot. No other change of it is under way until this is answered.
     pub fn begin_rollback(&mut self, number: u64, snapshot: u64) {
-        let Some((size_bytes, contents)) = (self.snapshots.get(&snapshot))
-            .map(|known| (known.size_bytes, known.contents.clone()))
+        let Some((size_bytes, contents)) =
+            (self.snapshots.get(&snapshot)).map(|known| (known.size_bytes, known.contents.clone()))
         else {
             return;
         };
@@ -244,7 +250,10 @@ impl Model {
         }
         self.end(operation, outcome);
         let volume = self.volumes.get_mut(&number);
-        for history in volume.into_iter().flat_map(|known| known.blocks.values_mut()) {
+        for history in volume
+            .into_iter()
+            .flat_map(|known| known.blocks.values_mut())
+        {
             history.end_restore(operation, outcome, &self.operations);
         }
         if outcome == Outcome::Done {

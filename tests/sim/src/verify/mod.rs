@@ -1,5 +1,6 @@
 //! Looks at a pool as a whole: contents against the model, metadata against itself, space against the beginning.
 
+mod scrub;
 mod snapshots;
 
 use core::time::Duration;
@@ -14,6 +15,7 @@ use crate::client::{bytes_of, record_as_block, record_key, span};
 use crate::disk::SimDisk;
 use crate::model::{Model, RECORDS, Trust, Verdict, mask_within};
 
+pub use scrub::scrub;
 pub use snapshots::{difference, usage};
 
 /// Maps below are the store's own, and have two copies.

@@ -13,6 +13,9 @@ use crate::model::{Member, Model, Pair, Trust};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
+/// Checkpoints within which all that was deleted is taken apart.
+const CHECKPOINTS_MAX: u32 = 300;
+
 /// Reads a snapshot and compares it with the model; `all` also what is known of it already.
 ///
 /// # Errors
@@ -128,7 +131,9 @@ fn check_ranges(
         // A range may cover much that nobody ever touched only where it is wrong.
         let known = pairs.range(first..first + count).count() as u64;
         if known < count {
-            return Err(format!("{range:?}, where only {known} blocks were ever touched"));
+            return Err(format!(
+                "{range:?}, where only {known} blocks were ever touched"
+            ));
         }
         said.extend((first..first + count).map(|block| (block, range.is_zero)));
     }
@@ -146,7 +151,10 @@ fn check_ranges(
                 let differ = from.version != to.version || from.is_ambiguous();
                 differ && (to.is_ambiguous() || is_zero == (to.version == 0))
             }
-            None => from.sectors == to.sectors && (from.version == to.version || to.is_ambiguous() || from.is_ambiguous()),
+            None => {
+                from.sectors == to.sectors
+                    && (from.version == to.version || to.is_ambiguous() || from.is_ambiguous())
+            }
         };
         let fits = fits && (has_older || said != Some(true));
         if !fits {
@@ -166,7 +174,11 @@ async fn difference_of_volume(
     lineage: u64,
     members: &[Member],
 ) -> Checked {
-    let Some(volume) = members.iter().rev().find(|m| matches!(m, Member::Volume(_))) else {
+    let Some(volume) = members
+        .iter()
+        .rev()
+        .find(|m| matches!(m, Member::Volume(_)))
+    else {
         return Ok(());
     };
     let size = match volume {
@@ -177,7 +189,9 @@ async fn difference_of_volume(
     let sources = {
         let model = model.borrow();
         let older = older.and_then(|older| Some((*older, model.source(*older)?)));
-        model.source(*volume).map(|source| (older, (*volume, source)))
+        model
+            .source(*volume)
+            .map(|source| (older, (*volume, source)))
     };
     let Some((older, newer)) = sources else {
         return Ok(());
@@ -203,12 +217,24 @@ pub async fn usage(store: &Store<SimDisk>, model: &RefCell<Model>) -> Result<u64
             let Some(source) = model.borrow().source(member) else {
                 continue;
             };
-            let found = store.usage(source).await;
-            let found = found.map_err(|error| format!("usage of {member:?}: {error:?}"))?;
-            let fits = found.referenced_bytes == expected.referenced * BLOCK
-                && found.unique_bytes == expected.unique * BLOCK;
-            if !fits {
-                return Err(format!("usage of {member:?} ({source:?}): {found:?}, but {expected:?} blocks"));
+            // What was deleted counts until it is taken apart, a part with each checkpoint.
+            let mut patience = CHECKPOINTS_MAX;
+            loop {
+                let found = store.usage(source).await;
+                let found = found.map_err(|error| format!("usage of {member:?}: {error:?}"))?;
+                if found.referenced_bytes == expected.referenced * BLOCK
+                    && found.unique_bytes == expected.unique * BLOCK
+                {
+                    break;
+                }
+                if patience == 0 || found.referenced_bytes != expected.referenced * BLOCK {
+                    return Err(format!(
+                        "usage of {member:?} ({source:?}): {found:?}, but {expected:?} blocks"
+                    ));
+                }
+                patience -= 1;
+                let written = store.checkpoint().await;
+                written.map_err(|error| format!("checkpoint: {error:?}"))?;
             }
             compared += 1;
         }
