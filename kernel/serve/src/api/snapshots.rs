@@ -29,8 +29,10 @@ struct SnapshotResource {
     export: String,
     uuid: String,
     size: u64,
-    /// Bytes that hold data, shared ones included.
-    allocated: u64,
+    /// Bytes that hold data, shared ones included; of the last checkpoint in lists. Not told of a snapshot that was just made,
+    /// whose making costs the same whatever it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocated: Option<u64>,
     #[serde(flatten)]
     usage: Option<UsageResource>,
     /// Attached clients.
@@ -51,11 +53,19 @@ impl SnapshotResource {
             export: format!("{volume}@{}", info.name),
             uuid: uuid(info.uuid),
             size: info.size_bytes,
-            allocated: usage.map_or(info.allocated_bytes, |usage| usage.referenced_bytes),
+            allocated: Some(usage.map_or(info.allocated_bytes, |usage| usage.referenced_bytes)),
             usage: usage.map(UsageResource::from),
             clients: volumes.clients(info.id),
             created_at: (info.created_at_nanos > 0).then(|| rfc3339(info.created_at_nanos)),
             name: info.name,
+        }
+    }
+
+    /// As it was just made.
+    fn made<D: Disk + 'static>(volumes: &Volumes<D>, volume: &str, info: SnapshotInfo) -> Self {
+        Self {
+            allocated: None,
+            ..Self::new(volumes, volume, info, None)
         }
     }
 
@@ -111,8 +121,7 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let volume = &call.captures[0];
     let name = call.text(&NAME).unwrap_or_default();
     let info = volumes.create_snapshot(volume, name).await?;
-    // What it uses is what the volume uses, so nothing is looked up: making one costs the same whatever the size.
-    let resource = SnapshotResource::new(volumes, volume, info, None);
+    let resource = SnapshotResource::made(volumes, volume, info);
     let location = resource.location();
     Ok(Response::created(&resource, location))
 }
@@ -147,7 +156,7 @@ pub(super) async fn create_group<D: Disk + 'static>(
     let made = volumes.create_snapshots(&group, name).await?;
     let made = made.into_iter().zip(group);
     let list: Vec<_> = made
-        .map(|(info, volume)| SnapshotResource::new(volumes, volume, info, None))
+        .map(|(info, volume)| SnapshotResource::made(volumes, volume, info))
         .collect();
     Ok(Response::json(201, &json!({"snapshots": list})))
 }

@@ -71,6 +71,7 @@ fn a_snapshot_from_creation_to_deletion() {
         Some("/v1/volumes/db/snapshots/monday")
     );
     let made = made.json();
+    assert_eq!(made.get("allocated"), None);
     assert_eq!(
         (&made["volume"], &made["export"]),
         (&json!("db"), &json!("db@monday"))
