@@ -69,7 +69,7 @@ pub struct Outcome {
 /// When fio is missing or an operation fails.
 pub fn timed(uri: &str, job: Job, time: Duration) -> Result<Outcome> {
     let runtime = format!("--runtime={}", time.as_secs());
-    fio(uri, job, &["--time_based", &runtime])
+    fio(uri, job, SPAN_MIB, &["--time_based", &runtime])
 }
 
 /// Does `count` operations of `job`.
@@ -79,7 +79,7 @@ pub fn timed(uri: &str, job: Job, time: Duration) -> Result<Outcome> {
 pub fn counted(uri: &str, job: Job, count: u64, limit: Duration) -> Result<Outcome> {
     let number = format!("--number_ios={count}");
     let runtime = format!("--runtime={}", limit.as_secs());
-    let outcome = fio(uri, job, &[&number, &runtime])?;
+    let outcome = fio(uri, job, SPAN_MIB, &[&number, &runtime])?;
     ensure!(
         outcome.operations >= count,
         "{} of {count} operations within {limit:?}",
@@ -93,12 +93,27 @@ pub fn counted(uri: &str, job: Job, count: u64, limit: Duration) -> Result<Outco
 /// # Errors
 /// As [`counted`].
 pub fn fill(uri: &str) -> Result<()> {
-    let job = JOBS[5];
-    let count = u64::from(SPAN_MIB) * 1024 / u64::from(job.block_kib);
-    counted(uri, job, count, FILL_LIMIT).map(drop)
+    fill_mib(uri, SPAN_MIB)
 }
 
-fn fio(uri: &str, job: Job, more: &[&str]) -> Result<Outcome> {
+/// Writes the first `mib` MiB once.
+///
+/// # Errors
+/// As [`counted`].
+pub fn fill_mib(uri: &str, mib: u32) -> Result<()> {
+    let job = JOBS[5];
+    let count = u64::from(mib) * 1024 / u64::from(job.block_kib);
+    let runtime = format!("--runtime={}", FILL_LIMIT.as_secs());
+    let outcome = fio(uri, job, mib, &[&runtime])?;
+    ensure!(
+        outcome.operations >= count,
+        "{} of {count} operations within {FILL_LIMIT:?}",
+        outcome.operations
+    );
+    Ok(())
+}
+
+fn fio(uri: &str, job: Job, mib: u32, more: &[&str]) -> Result<Outcome> {
     let mut command = Command::new("fio");
     command
         .args([
@@ -109,7 +124,7 @@ fn fio(uri: &str, job: Job, more: &[&str]) -> Result<Outcome> {
             "--output-format=json",
         ])
         .arg(format!("--uri={uri}"))
-        .arg(format!("--size={SPAN_MIB}m"))
+        .arg(format!("--size={mib}m"))
         .arg(format!("--rw={}", job.pattern))
         .arg(format!("--bs={}k", job.block_kib))
         .arg(format!("--iodepth={}", job.depth))

@@ -6,6 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+mod aging;
+mod cuts;
+mod engine;
 mod fio;
 mod host;
 mod idle;
@@ -15,6 +18,7 @@ mod memory;
 mod namespace;
 mod report;
 mod size;
+mod snapshots;
 mod start;
 mod target;
 
@@ -58,6 +62,9 @@ struct Arguments {
     /// Where drive files lie while it runs; /dev/shm where there is one, so that the host's disk is no part of it
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
+    /// Run only the measured sections of this scenario: what is started under callgrind
+    #[arg(long, value_name = "NAME", hide = true)]
+    counted: Option<String>,
 }
 
 /// What can be measured.
@@ -77,6 +84,12 @@ enum Part {
     Tap,
     /// fio against qemu-nbd on the host, on the same kind of file
     Host,
+    /// What snapshots cost: create, writes, reads, delete
+    Snapshots,
+    /// Write amplification and runs of blocks of a pool that was overwritten for long
+    Aging,
+    /// Start after a power cut that left as much journal as there can be, up to 64 TiB
+    Cuts,
 }
 
 fn main() -> ExitCode {
@@ -90,6 +103,9 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
+    if let Some(name) = &arguments.counted {
+        return snapshots::counted(name);
+    }
     interrupt::listen()?;
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     let bench = Bench::new(
@@ -114,6 +130,15 @@ fn measure(arguments: &Arguments) -> Result<()> {
         if wanted(Part::Idle) {
             report.figures.push(idle::measure(&bench, &station)?);
         }
+    }
+    if wanted(Part::Snapshots) {
+        report.figures.extend(snapshots::measure(&bench)?);
+    }
+    if wanted(Part::Aging) {
+        report.figures.extend(aging::measure()?);
+    }
+    if wanted(Part::Cuts) {
+        report.figures.extend(cuts::measure(&bench)?);
     }
     let routes = [
         (Part::User, target::Route::User),

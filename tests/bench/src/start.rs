@@ -102,7 +102,7 @@ fn first_read(appliance: &mut Appliance, before: Instant) -> Result<Start> {
 }
 
 /// The number in the line `… ready in N ms`.
-fn ready_in(console: &str) -> Option<f64> {
+pub fn ready_in(console: &str) -> Option<f64> {
     let (_, rest) = console.split_once(" ready in ")?;
     let (number, _) = rest.split_once(" ms")?;
     number.parse().ok()
