@@ -32,8 +32,8 @@ const SNAPSHOTS_MAX: usize = 5;
 const SECTORS_STEP: usize = 2048;
 /// The longest write in sectors: 64 KiB.
 const WRITE_SECTORS_MAX: u64 = 128;
-/// Requests to volumes between two to the API, on average.
-const DATA_PER_CONTROL: u64 = 24;
+/// Requests to volumes between two to the API, on average; one for each client in turn.
+const DATA_PER_CONTROL: [u64; 3] = [24, 8, 60];
 
 /// One client.
 pub struct Client {
@@ -88,7 +88,9 @@ impl Client {
     }
 
     fn draw(&mut self) -> Action {
-        if self.state.volumes.is_empty() || self.random.once_in(DATA_PER_CONTROL) {
+        let data_per_control =
+            DATA_PER_CONTROL[self.story.client as usize % DATA_PER_CONTROL.len()];
+        if self.state.volumes.is_empty() || self.random.once_in(data_per_control) {
             return self.draw_control();
         }
         let volume = self.any_volume();
