@@ -68,8 +68,6 @@ mutants! {
     NoFlushBeforeSuperblock, no_flush_before_superblock;
     /// A checkpoint is published before its superblock is durable.
     NoFlushAfterSuperblock, no_flush_after_superblock;
-    /// What recovery found in the drives' caches is not made durable.
-    NoFlushAtOpen, no_flush_at_open;
     /// A FLUSH takes away the marks of writes that completed while it ran.
     FlushForgetsWrites, flush_forgets_writes;
     /// A flush does not wait for records that are in no frame yet.

@@ -120,9 +120,7 @@ impl<D: Disk + 'static> Store<D> {
             .unflushed
             .iter()
             .for_each(|unflushed| unflushed.set(true));
-        if !config.mutants.no_flush_at_open() {
-            shared.flush_disks().await?;
-        }
+        shared.flush_disks().await?;
         shared
             .write_superblock(|superblock| {
                 if !config.mutants.mount_not_noted() {
@@ -347,7 +345,8 @@ impl<D: Disk + 'static> Store<D> {
         self.shared.rename_snapshot(id, name).await
     }
 
-    /// Where `to` differs from `from`, or where it has data if `from` is absent: from byte `start` on, at most `max` ranges.
+    /// Where `to` differs from `from`, or where it has data if `from` is absent: from byte `start` on, at most `max` ranges, and at most as many as
+    /// 2 GiB of change give; a range may go on in the next part.
     ///
     /// Costs reads in proportion to what changed. A volume that is written meanwhile is compared as it is when each part is read.
     ///
