@@ -145,7 +145,9 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
             Err(StoreError::Closed) => return,
             Err(error) => return end(&shared, &job, JobState::Failed, Some(error)).await,
         };
-        tell(&job, &step);
+        if job.scrub().places_more == 0 {
+            tell(&job, &step);
+        }
         job.advance(exec.now(), |scrub| scrub.add(&step));
         if step.next.is_none() {
             return end(&shared, &job, JobState::Done, None).await;

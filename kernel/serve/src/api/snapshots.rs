@@ -74,15 +74,6 @@ impl SnapshotResource {
     }
 }
 
-async fn describe<D: Disk + 'static>(
-    volumes: &Volumes<D>,
-    volume: &str,
-    info: SnapshotInfo,
-) -> SnapshotResource {
-    let usage = usage(volumes, info.id).await;
-    SnapshotResource::new(volumes, volume, info, usage)
-}
-
 pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let volume = &call.captures[0];
@@ -165,7 +156,9 @@ pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) 
     let volumes = catalog(&backend)?;
     let [volume, name] = names(&call);
     let info = volumes.snapshot(volume, name)?;
-    Ok(Response::json(200, &describe(volumes, volume, info).await))
+    let usage = usage(volumes, info.id).await;
+    let resource = SnapshotResource::new(volumes, volume, info, usage);
+    Ok(Response::json(200, &resource))
 }
 
 pub(super) async fn rename<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
@@ -173,7 +166,8 @@ pub(super) async fn rename<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let [volume, name] = names(&call);
     let new_name = call.text(&NAME).unwrap_or_default();
     let info = volumes.rename_snapshot(volume, name, new_name).await?;
-    Ok(Response::json(200, &describe(volumes, volume, info).await))
+    let resource = SnapshotResource::new(volumes, volume, info, None);
+    Ok(Response::json(200, &resource))
 }
 
 pub(super) async fn delete<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {

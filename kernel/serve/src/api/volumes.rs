@@ -102,11 +102,6 @@ fn snapshot_name<D: Disk + 'static>(volumes: &Volumes<D>, id: SnapshotId) -> Opt
     Some(format!("{}@{}", volume.name, snapshot.name))
 }
 
-async fn describe<D: Disk + 'static>(volumes: &Volumes<D>, info: VolumeInfo) -> VolumeResource {
-    let usage = usage(volumes, info.id).await;
-    VolumeResource::new(volumes, info, usage)
-}
-
 pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let list = volumes.list().into_iter();
@@ -119,8 +114,9 @@ pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) ->
 pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let name = call.text(&NAME).unwrap_or_default();
-    let info = match (call.number(&SIZE), call.text(&ORIGIN)) {
-        (Some(size), None) => volumes.create(name, size).await?,
+    // What a clone uses would have to be looked up, and making one costs the same whatever it holds.
+    let (info, usage) = match (call.number(&SIZE), call.text(&ORIGIN)) {
+        (Some(size), None) => (volumes.create(name, size).await?, Some(Usage::default())),
         (None, Some(origin)) => {
             let wrong = |status, detail: String| Problem::of_field(status, ORIGIN.name, detail);
             let (volume, Some(snapshot)) = split_name(origin) else {
@@ -131,7 +127,7 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
                 Err(error @ (VolumeError::NoVolume | VolumeError::NoSnapshot)) => {
                     return Err(wrong(404, format!("{error}: `{origin}`")));
                 }
-                result => result?,
+                result => (result?, None),
             }
         }
         (Some(_), Some(_)) => {
@@ -143,7 +139,7 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
             return Err(Problem::of_field(422, SIZE.name, detail));
         }
     };
-    let resource = describe(volumes, info).await;
+    let resource = VolumeResource::new(volumes, info, usage);
     let location = format!("/v1/volumes/{}", resource.name);
     Ok(Response::created(&resource, location))
 }
@@ -151,7 +147,11 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
 pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let info = volumes.get(&call.captures[0])?;
-    Ok(Response::json(200, &describe(volumes, info).await))
+    let usage = usage(volumes, info.id).await;
+    Ok(Response::json(
+        200,
+        &VolumeResource::new(volumes, info, usage),
+    ))
 }
 
 pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
@@ -169,7 +169,10 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     if let Some(new_name) = new_name {
         info = volumes.rename(name, new_name).await?;
     }
-    Ok(Response::json(200, &describe(volumes, info).await))
+    Ok(Response::json(
+        200,
+        &VolumeResource::new(volumes, info, None),
+    ))
 }
 
 /// The settings of a volume as they are to be, if anything is to be changed.
@@ -203,5 +206,8 @@ pub(super) async fn rollback<D: Disk + 'static>(backend: Rc<Backend<D>>, call: C
     let snapshot = call.text(&SNAPSHOT).unwrap_or_default();
     let force = call.query_flag(&FORCE);
     let info = volumes.rollback(&call.captures[0], snapshot, force).await?;
-    Ok(Response::json(200, &describe(volumes, info).await))
+    Ok(Response::json(
+        200,
+        &VolumeResource::new(volumes, info, None),
+    ))
 }

@@ -150,7 +150,8 @@ fn a_clone_and_its_origin_go_their_own_ways() {
         (made.status, made.header("location")),
         (201, Some("/v1/volumes/test"))
     );
-    let made = made.json();
+    assert_eq!(made.json()["origin"], "db@monday");
+    let made = rig.call("GET", "/v1/volumes/test", None).json();
     assert_eq!(
         (&made["origin"], &made["size"]),
         (&json!("db@monday"), &json!(MIB))

@@ -1,3 +1,5 @@
+//! A year of schedules, and the borders of each rule.
+
 use alloc::vec;
 
 use super::*;
