@@ -9,6 +9,9 @@ use crate::lineage::Place;
 use crate::lockstep::Root;
 use crate::shared::{Shared, State, Tree};
 
+/// One answer looks at so many leaves at most (2 GiB that differ), however few ranges they make.
+const LEAVES_MAX: usize = 4096;
+
 /// How often a walk begins again because a checkpoint freed what it looked at.
 const TRIES_MAX: usize = 4;
 
@@ -28,6 +31,7 @@ impl<D: Disk + 'static> Shared<D> {
         let mut changes = Changes::default();
         let mut at = start / BLOCK_SIZE as u64;
         let mut tries = 0;
+        let mut leaves_left = LEAVES_MAX;
         loop {
             let (roots, end) = self.roots_of(from, to)?;
             if at >= end {
@@ -60,6 +64,11 @@ impl<D: Disk + 'static> Shared<D> {
                 }
             }
             at = last;
+            leaves_left -= 1;
+            if leaves_left == 0 {
+                changes.next = Some(at * BLOCK_SIZE as u64);
+                return Ok(changes);
+            }
             self.environment.exec.yield_now().await;
         }
     }

@@ -60,7 +60,7 @@ pub async fn format<D: Disk>(
     for header in &mut headers {
         header.set_forming(true);
     }
-    write_headers(disks, &headers).await?;
+    write_headers(disks, &headers, false).await?;
     let mut superblock = first_superblock(pool, &headers);
     for (disk, header) in disks.iter().zip(&headers) {
         write_table(disk, header, &mut superblock).await?;
@@ -79,12 +79,21 @@ pub async fn format<D: Disk>(
     for header in &mut headers {
         header.set_forming(false);
     }
-    write_headers(disks, &headers).await
+    // The label at the beginning is looked at first: the pool is there when this one says so, and then the other does, too.
+    write_headers(disks, &headers, true).await
 }
 
-async fn write_headers<D: Disk>(disks: &[D], headers: &[Header]) -> Result<(), StoreError> {
+async fn write_headers<D: Disk>(
+    disks: &[D],
+    headers: &[Header],
+    last_first: bool,
+) -> Result<(), StoreError> {
     for (disk, header) in disks.iter().zip(headers) {
-        for block in [0, header.regions.label_b()] {
+        let mut labels = [0, header.regions.label_b()];
+        if last_first {
+            labels.reverse();
+        }
+        for block in labels {
             let mut buf = Buf::from_heap(1);
             buf.block_mut(0).copy_from_slice(header.as_bytes());
             disk.write(block, buf).await.1?;

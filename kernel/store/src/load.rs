@@ -1,6 +1,6 @@
 //! Reading a pool's roots: headers, the newest superblock that leads to a whole checkpoint, and its group table.
 //!
-//! Used to open a pool and to check one; writes nothing.
+//! Used to open a pool; writes nothing but labels that are not as they should be.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use exec::join_all;
 use hashbrown::HashSet;
 use world::{BLOCK_SIZE, Buf, Disk, DiskError};
+use zerocopy::IntoBytes;
 
 use crate::api::StoreError;
 use crate::groups::{TAGS_PER_BLOCK, decode_entries, table_tag, table_tags_tag, tag_blocks};
@@ -134,6 +135,32 @@ async fn read_headers<D: Disk>(disks: &[D]) -> Result<(Vec<Header>, Vec<usize>),
         found.into_iter().map(|(_, header)| *header).collect(),
         order,
     ))
+}
+
+/// Makes both labels of every drive whole again: a power cut while the pool was made can have torn one of them.
+///
+/// A label that is none (any more) stays as it is: it belongs to somebody else.
+pub async fn mend_labels<D: Disk>(disks: &[D], loaded: &Loaded) -> Result<(), StoreError> {
+    for (header, index) in loaded.headers.iter().zip(&loaded.order) {
+        let disk = &disks[*index];
+        for at in [0, header.regions.label_b()] {
+            let Ok(found) = read_block(disk, at).await else {
+                continue;
+            };
+            let is_bad = match Header::decode(found.block(0)) {
+                HeaderState::Valid(found) => *found != *header,
+                HeaderState::Damaged => true,
+                HeaderState::None | HeaderState::Newer(_) => false,
+            };
+            if is_bad {
+                let mut buf = found;
+                buf.block_mut(0).copy_from_slice(header.as_bytes());
+                disk.write(at, buf).await.1?;
+                disk.flush().await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 type Table = (Vec<GroupEntry>, Vec<[u8; 16]>);

@@ -22,7 +22,7 @@ use crate::format;
 use crate::inspect::read_samples;
 use crate::journal::Journal;
 use crate::layout::{CatalogEntry, CatalogKind, Header, HeaderState, Regions};
-use crate::load::{Loaded, load, read_block, read_header};
+use crate::load::{Loaded, load, mend_labels, read_block, read_header};
 use crate::overlap::InFlight;
 use crate::reclaim::Reclaim;
 use crate::recover;
@@ -102,6 +102,9 @@ impl<D: Disk + 'static> Store<D> {
     ) -> Result<Self, StoreError> {
         let loaded = load(&disks).await?;
         let is_older = loaded.is_older;
+        if !is_older {
+            mend_labels(&disks, &loaded).await?;
+        }
         let shared = Rc::new(assemble(disks, environment, config, loaded));
         shared.load_catalog().await?;
         {

@@ -85,6 +85,10 @@ pub async fn load<D: Disk>(disks: &[D]) -> Result<Loaded<'_, D>, StoreError> {
     for superblock in superblocks.into_values().rev() {
         let mut damaged = Vec::new();
         if let Some(groups) = load_groups(&drives, &superblock, &mut damaged).await {
+            // A cut while the pool was made may leave one label; the first start mends it.
+            if superblock.mount_gen.get() == 0 {
+                findings.retain(|finding| !matches!(finding, Finding::Header { .. }));
+            }
             let used = superblock.checkpoint.get();
             if used != newest {
                 findings.push(Finding::Fallback {
