@@ -42,7 +42,7 @@ const MEMORIES: [(f64, &str, f64); 5] = [
 ///
 /// # Errors
 /// The store's.
-pub fn measure() -> Result<Vec<Figure>> {
+pub fn measure(figures: &mut Vec<Figure>) -> Result<()> {
     eprintln!("aging: filling");
     let laboratory = Laboratory::default();
     let inner = RamDrive::new(Image::blank(POOL));
@@ -56,8 +56,7 @@ pub fn measure() -> Result<Vec<Figure>> {
         user.store.checkpoint().await?;
         Ok::<_, StoreError>(id)
     })??;
-    let mut figures = Vec::new();
-    layout(&laboratory, &client, id, "fresh", &mut figures)?;
+    layout(&laboratory, &client, id, "fresh", figures)?;
     for round in 1..=ROUNDS {
         interrupt::check()?;
         eprintln!("aging: round {round} of {ROUNDS}");
@@ -70,7 +69,7 @@ pub fn measure() -> Result<Vec<Figure>> {
             "2.6 changes for each leaf and half",
         ));
     }
-    layout(&laboratory, &client, id, "aged", &mut figures)?;
+    layout(&laboratory, &client, id, "aged", figures)?;
     require_sound(&client)?;
     laboratory.run(async move { client.store.close().await })??;
 
@@ -93,7 +92,7 @@ pub fn measure() -> Result<Vec<Figure>> {
         require_sound(&client)?;
         laboratory.run(async move { client.store.close().await })??;
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// Memory enough for all nodes, so that only data is read; room for so many changes.

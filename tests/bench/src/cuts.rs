@@ -59,8 +59,7 @@ enum Habit {
 ///
 /// # Errors
 /// When a pool cannot be made, the appliance does not start, or the checker finds anything.
-pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+pub fn measure(bench: &Bench, figures: &mut Vec<Figure>) -> Result<()> {
     for (bytes, size) in DRIVES {
         for (habit, who) in [
             (Habit::NeverFlushes, "never flushes"),
@@ -75,7 +74,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
             )?);
         }
     }
-    Ok(figures)
+    Ok(())
 }
 
 fn starts(bench: &Bench, bytes: u64, habit: Habit, name: &str) -> Result<[Figure; 2]> {

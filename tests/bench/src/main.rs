@@ -114,31 +114,47 @@ fn measure(arguments: &Arguments) -> Result<()> {
         Duration::from_secs(arguments.seconds.into()),
     )?;
     let mut report = Report::new(host::describe(&bench)?);
+    // What was measured before a failure is shown all the same.
+    let result = measure_parts(&bench, &wanted, &mut report);
+    report.host.load_after = host::load_average();
+    print!("{}", report.markdown());
+    let json = match &arguments.json {
+        Some(path) => path.clone(),
+        None => target_dir().join("bench.json"),
+    };
+    let text = serde_json::to_string_pretty(&report.json())?;
+    std::fs::write(&json, text + "\n")
+        .with_context(|| format!("cannot write {}", json.display()))?;
+    eprintln!("every sample: {}", qemu::instance::shown(&json));
+    result
+}
+
+fn measure_parts(bench: &Bench, wanted: &dyn Fn(Part) -> bool, report: &mut Report) -> Result<()> {
     let pool_needed = [Part::Start, Part::Memory, Part::Idle].map(wanted);
     if wanted(Part::Size) {
-        report.figures.extend(size::measure(&bench)?);
+        report.figures.extend(size::measure(bench)?);
     }
     if pool_needed.contains(&true) {
         let station = bench.station()?;
         bench.make_pool(&station)?;
         if wanted(Part::Start) {
-            report.figures.extend(start::measure(&bench, &station)?);
+            report.figures.extend(start::measure(bench, &station)?);
         }
         if wanted(Part::Memory) {
             report.figures.push(memory::measure(&station)?);
         }
         if wanted(Part::Idle) {
-            report.figures.push(idle::measure(&bench, &station)?);
+            report.figures.push(idle::measure(bench, &station)?);
         }
     }
     if wanted(Part::Snapshots) {
-        report.figures.extend(snapshots::measure(&bench)?);
+        snapshots::measure(bench, &mut report.figures)?;
     }
     if wanted(Part::Aging) {
-        report.figures.extend(aging::measure()?);
+        aging::measure(&mut report.figures)?;
     }
     if wanted(Part::Cuts) {
-        report.figures.extend(cuts::measure(&bench)?);
+        cuts::measure(bench, &mut report.figures)?;
     }
     let routes = [
         (Part::User, target::Route::User),
@@ -151,17 +167,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         .map(|(_, route)| route)
         .collect();
     if !routes.is_empty() {
-        loads::measure(&bench, &routes, &mut report)?;
+        loads::measure(bench, &routes, report)?;
     }
-    report.host.load_after = host::load_average();
-    print!("{}", report.markdown());
-    let json = match &arguments.json {
-        Some(path) => path.clone(),
-        None => target_dir().join("bench.json"),
-    };
-    let text = serde_json::to_string_pretty(&report.json())?;
-    std::fs::write(&json, text + "\n")
-        .with_context(|| format!("cannot write {}", json.display()))?;
-    eprintln!("every sample: {}", qemu::instance::shown(&json));
     Ok(())
 }

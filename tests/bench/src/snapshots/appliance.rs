@@ -40,10 +40,10 @@ const REST_BYTES: u64 = 128 << 20;
 ///
 /// # Errors
 /// When the appliance does not start, serve, or end.
-pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
+pub fn measure(bench: &Bench, figures: &mut Vec<Figure>) -> Result<()> {
     let machine = Machine::start(bench)?;
     fio::fill(&machine.uri)?;
-    let mut figures = machine.writes(bench)?;
+    figures.extend(machine.writes(bench)?);
     figures.extend(machine.deletion(bench)?);
     figures.extend(machine.creates(bench)?);
     let Machine {
@@ -52,8 +52,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
         ..
     } = machine;
     target::finish(&mut appliance)?;
-    station.check().context("after the measurements")?;
-    Ok(figures)
+    station.check().context("after the measurements")
 }
 
 struct Machine {

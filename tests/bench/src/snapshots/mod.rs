@@ -51,8 +51,7 @@ pub fn counted(name: &str) -> Result<()> {
 ///
 /// # Errors
 /// When the store or an appliance fails.
-pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+pub fn measure(bench: &Bench, figures: &mut Vec<Figure>) -> Result<()> {
     for (name, scenario) in SCENARIOS {
         interrupt::check()?;
         eprintln!("snapshots, {name}: counting");
@@ -64,8 +63,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
     eprintln!("snapshots: create under load, delete");
     figures.extend(creation::under_load()?);
     figures.extend(deletion::measure()?);
-    figures.extend(appliance::measure(bench)?);
-    Ok(figures)
+    appliance::measure(bench, figures)
 }
 
 /// Rows of the same name are samples of one figure; there is a figure for each thing that is counted.
