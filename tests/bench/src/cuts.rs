@@ -21,12 +21,14 @@ use store::{Config, StoreError};
 use world::{BLOCK_SIZE, BlockAddr, Buf, Disk, DiskError, DiskInfo, Geometry};
 
 use crate::engine::drive::MeteredDrive;
-use crate::engine::{BLOCK, Client, Laboratory, memory_of};
+use crate::engine::{BLOCK, Client, Laboratory, Section, instructions, memory_of};
 use crate::interrupt;
 use crate::report::Figure;
 use crate::start::ready_in;
 use crate::target::{self, Bench};
 
+/// How a counted run is told which pool to open.
+const COUNTED: &str = "open:";
 /// Sizes of the drive and how people call them.
 const DRIVES: [(u64, &str); 3] = [
     (64 << 30, "64 GiB"),
@@ -93,7 +95,7 @@ fn starts(bench: &Bench, bytes: u64, habit: Habit, name: &str) -> Result<[Figure
         run("coreutils", &mut copy)
     };
     copy()?;
-    let counts = opened(&work, bytes)?;
+    let counts = opened(&work)?;
     for _ in 0..bench.runs {
         interrupt::check()?;
         copy()?;
@@ -107,22 +109,36 @@ fn starts(bench: &Bench, bytes: u64, habit: Habit, name: &str) -> Result<[Figure
     Ok([after.remark(&remark), clean.remark(&checked)])
 }
 
-/// What opening the pool tells the drive, counted in this process.
-fn opened(path: &Path, bytes: u64) -> Result<String> {
-    let laboratory = Laboratory::default();
-    let drive = FileDrive::open(path, bytes)?;
-    let timed = MeteredDrive::new(drive, &laboratory.exec, &laboratory.meter);
-    let start = laboratory.exec.now();
-    laboratory.open_on(timed, config())?;
-    let time = laboratory.exec.now().since(start);
-    let counts = laboratory.meter.take();
-    Ok(format!(
-        "{} reads of {} MiB, {} writes, {:.0} ms of a drive with reads of 80 µs",
+/// What opening the pool costs, counted in this process.
+fn opened(path: &Path) -> Result<String> {
+    let mut section = open(path)?;
+    instructions::count(&format!("{COUNTED}{}", path.display()), &mut [&mut section])?;
+    let counts = section.counts;
+    let mut text = format!(
+        "{} reads of {} MiB, {:.0} ms of a drive with reads of 80 µs",
         counts.reads,
         counts.read_blocks * BLOCK / (1 << 20),
-        counts.writes,
-        time.as_secs_f64() * 1000.0
-    ))
+        section.time.as_secs_f64() * 1000.0
+    );
+    if section.instructions > 0 {
+        let millions = section.instructions / 1_000_000;
+        text.push_str(&format!(" and {millions} million instructions"));
+    }
+    Ok(text)
+}
+
+/// Opens the pool on a drive file, and measures that.
+fn open(path: &Path) -> Result<Section> {
+    let laboratory = Laboratory::default();
+    let drive = FileDrive::open(path, std::fs::metadata(path)?.len())?;
+    let timed = MeteredDrive::new(drive, &laboratory.exec, &laboratory.meter);
+    laboratory.measure_open(timed, config())
+}
+
+/// Opens the pool that `name` names and nothing else, for callgrind; `None` when it names none.
+pub fn counted(name: &str) -> Option<Result<()>> {
+    let path = name.strip_prefix(COUNTED)?;
+    Some(open(Path::new(path)).map(drop))
 }
 
 /// The store's memory in the machine.

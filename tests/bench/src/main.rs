@@ -104,7 +104,7 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> Result<()> {
     if let Some(name) = &arguments.counted {
-        return snapshots::counted(name);
+        return cuts::counted(name).unwrap_or_else(|| snapshots::counted(name));
     }
     interrupt::listen()?;
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);

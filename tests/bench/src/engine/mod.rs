@@ -137,6 +137,18 @@ impl Laboratory {
         })
     }
 
+    /// What opening the pool on this drive costs.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn measure_open<D: Disk + 'static>(&self, disk: D, config: Config) -> Result<Section> {
+        let environment = self.environment();
+        self.measure(1, async move {
+            let opened = Store::open(vec![disk], environment, config).await;
+            opened.map(drop)
+        })
+    }
+
     fn environment(&self) -> Environment {
         Environment {
             exec: self.exec.clone(),
