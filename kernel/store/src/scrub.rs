@@ -29,6 +29,8 @@ struct Scrubbed {
     lineage: [u8; 16],
     root: Pointer,
     height: u8,
+    /// What lies before is taken apart already.
+    cursor: u64,
     bound: Bound,
 }
 
@@ -116,6 +118,7 @@ impl<D: Disk + 'static> Shared<D> {
             } else {
                 tree.height()
             },
+            cursor: tree.cursor(),
             bound: state.bound(tree.id()),
         }))
     }
@@ -174,6 +177,7 @@ impl<D: Disk + 'static> Shared<D> {
         at: &mut u64,
         step: &mut ScrubStep,
     ) -> Result<Found, StoreError> {
+        *at = (*at).max(map.cursor);
         'search: while map.height > 0 && *at < reach(map.height) {
             let (mut pointer, mut level) = (map.root, map.height);
             loop {
@@ -186,23 +190,26 @@ impl<D: Disk + 'static> Shared<D> {
                     continue 'search;
                 }
                 let missing = Missing { pointer, level };
+                let node = Block {
+                    lba: first,
+                    height: level + 1,
+                    pointer,
+                };
+                let mut is_sound = true;
                 if first >= *at && pointer.birth() > map.bound.at(end) {
                     step.blocks += 1;
-                    let node = Block {
-                        lba: first,
-                        height: level + 1,
-                        pointer,
-                    };
-                    if !self.verify_block(map, node, step).await?
-                        && self.still_has(map.id, node).await?
-                    {
+                    is_sound = self.verify_block(map, node, step).await?;
+                }
+                let page = self.copy_sound(missing).await?;
+                let Some(page) = page.filter(|_| is_sound) else {
+                    // It may have been freed and used again meanwhile.
+                    if self.still_has(map.id, node).await? {
                         return Ok(Found::Damaged(first, span(level + 1)));
                     }
-                }
-                let Some(node) = self.copy_sound(missing).await? else {
-                    return Ok(Found::Damaged(first, span(level + 1)));
+                    *at = end;
+                    continue 'search;
                 };
-                let entries = (0..FAN).map(|index| get_pointer(&node.bytes, index));
+                let entries = (0..FAN).map(|index| get_pointer(&page.bytes, index));
                 if level == 0 {
                     return Ok(Found::Leaf(first, entries.collect()));
                 }
@@ -346,6 +353,8 @@ impl<D: Disk + 'static> Shared<D> {
         let start = {
             let state = self.state.borrow();
             let tree = state.trees.get(&map);
+            let end = block.lba + span(block.height);
+            let tree = tree.filter(|tree| tree.cursor() < end);
             tree.map(|tree| (tree.root(), tree.height()))
         };
         let Some((mut pointer, mut level)) = start else {
