@@ -66,7 +66,8 @@ pub fn measure(bench: &Bench, figures: &mut Vec<Figure>) -> Result<()> {
     appliance::measure(bench, figures)
 }
 
-/// Rows of the same name are samples of one figure; there is a figure for each thing that is counted.
+/// Rows of the same name are samples of one figure; there is a figure for each thing that is counted
+/// and not zero.
 fn figures_of(rows: &[Row]) -> Vec<Figure> {
     type Value = fn(&Section) -> f64;
     let values: [(&str, &str, Value, &str); 6] = [
@@ -103,8 +104,8 @@ fn figures_of(rows: &[Row]) -> Vec<Figure> {
                 .collect();
             let mut figure = Figure::new(format!("{name}: {what} each"), unit).remark(how);
             figure.samples = samples;
-            // Where they are counted there are some.
-            if what != "instructions" || figure.samples.iter().all(|count| *count > 0.0) {
+            // What is nothing at all need not be told.
+            if figure.samples.iter().any(|count| *count > 0.0) {
                 figures.push(figure);
             }
         }
