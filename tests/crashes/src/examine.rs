@@ -20,8 +20,11 @@ pub fn examine(image: Image, clients: &[u64]) -> Result<Vec<State>, String> {
     let contents = offline::run(1, |_| async move { Store::inspect(&inspected).await });
     match contents {
         Ok(Ok(Contents::Member { .. })) => {}
-        // Before the pool was made.
-        Ok(Ok(Contents::Blank)) => return Ok(vec![State::default(); clients.len()]),
+        // Before the pool was made; with its very first label torn, a person has to say that the drive may be used. A client
+        // that was promised anything by then misses it.
+        Ok(Ok(Contents::Blank | Contents::Foreign(_))) => {
+            return Ok(vec![State::default(); clients.len()]);
+        }
         other => return Err(format!("the drive holds no pool: {other:?}")),
     }
     check(std::slice::from_ref(&drive))?;

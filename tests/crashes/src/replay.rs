@@ -114,7 +114,7 @@ fn replay_part(
         let random = Random::new(points.seed ^ point.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (entries, loss) = (
             entries_at(recording, points, point, &random),
-            Loss::of_point(point),
+            Loss::of_point(point ^ points.seed),
         );
         let image = cursor.crash(entries, loss, &random);
         let length = match entries {

@@ -7,6 +7,8 @@ use guest::Scratch;
 
 /// Crash points of the sound recording.
 const POINTS: u64 = 60;
+/// Drive operations in which the pool is made and first opened.
+const FIRST: u64 = 24;
 
 #[test]
 fn power_cuts_of_the_real_image_lose_nothing_that_was_durable() -> Result<()> {
@@ -29,6 +31,17 @@ fn power_cuts_of_the_real_image_lose_nothing_that_was_durable() -> Result<()> {
     let tally = replay(&recording, &points, &|_| ())?;
     ensure!(tally.points == POINTS);
     ensure!(tally.by_loss.iter().all(|count| *count > 0), "{tally:?}");
+
+    // Each operation of the beginning, with everything that can be lost there.
+    for seed in 0..8 {
+        let all = Points {
+            count: recording.log.entries().len() as u64,
+            seed,
+            only: 0..FIRST,
+            threads: 1,
+        };
+        replay(&recording, &all, &|_| ())?;
+    }
 
     let lost = recording.log.lose_writes(40);
     ensure!(lost > 5, "only {lost} writes were lost");
