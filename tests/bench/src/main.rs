@@ -33,10 +33,10 @@ use qemu::instance::target_dir;
 use report::Report;
 use target::Bench;
 
-/// Measures the image in QEMU: start, memory, size, idle CPU, and fio through two kinds of network.
+/// Measures the image in QEMU: start, memory, size, idle CPU, snapshots, and fio through two kinds of network.
 ///
 /// Prints a Markdown table with median and spread (least..most) to standard output and progress to standard error; the
-/// JSON file has every sample. Nothing is asserted. Without options it takes about ten minutes.
+/// JSON file has every sample. Nothing is asserted. Without options it takes about half an hour.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench",
@@ -84,7 +84,7 @@ enum Part {
     Tap,
     /// fio against qemu-nbd on the host, on the same kind of file
     Host,
-    /// What snapshots cost: create, writes, reads, delete
+    /// What snapshots cost: create, writes, reads, delete; instructions too if valgrind is there
     Snapshots,
     /// Write amplification and runs of blocks of a pool that was overwritten for long
     Aging,
