@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::net::IpAddr;
 
+use exec::{Permit, Semaphore};
 use store::{PoolInfo, PoolState, Source, Store, VolumeId, VolumeInfo};
 use world::Disk;
 
@@ -36,6 +37,8 @@ struct Shared<D> {
     attachments: Attachments,
     /// Of the volumes that have any.
     settings: RefCell<BTreeMap<VolumeId, Settings>>,
+    /// Whoever changes settings holds it from reading them to having kept them.
+    settings_turn: Semaphore,
 }
 
 /// What can be attached to.
@@ -71,6 +74,7 @@ impl<D: Disk + 'static> Volumes<D> {
                 store,
                 attachments: Attachments::default(),
                 settings: RefCell::default(),
+                settings_turn: Semaphore::new(1),
             }),
         }
     }
@@ -240,6 +244,10 @@ impl<D: Disk + 'static> Volumes<D> {
             attachment.read_only.set(settings.read_only);
         }
         self.shared.settings.borrow_mut().insert(id, settings);
+    }
+
+    pub(crate) async fn settings_turn(&self) -> Permit {
+        self.shared.settings_turn.acquire().await
     }
 
     pub(crate) fn take_settings(&self, id: VolumeId) -> bool {

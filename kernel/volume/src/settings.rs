@@ -14,7 +14,7 @@ use core::fmt;
 use core::net::{IpAddr, Ipv6Addr};
 use core::str::FromStr;
 
-use store::{VolumeId, VolumeInfo};
+use store::{StoreError, VolumeId, VolumeInfo};
 use world::Disk;
 
 use crate::{VolumeError, Volumes};
@@ -75,10 +75,18 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| VolumeError::BadNetwork)?;
-        let prefix_bits = match bits {
+        let prefix_bits: u8 = match bits {
             Some(bits) => bits.parse().map_err(|_| VolumeError::BadNetwork)?,
             None if address.is_ipv4() => 32,
             None => 128,
+        };
+        // Clients are known by their IPv4 addresses, however these were written down.
+        let (address, prefix_bits) = match address.to_canonical() {
+            v4 if v4 != address => {
+                let bits = prefix_bits.checked_sub(96).ok_or(VolumeError::BadNetwork)?;
+                (v4, bits)
+            }
+            same => (same, prefix_bits),
         };
         let address = masked(address, prefix_bits).ok_or(VolumeError::BadNetwork)?;
         Ok(Self {
@@ -163,25 +171,70 @@ impl<D: Disk + 'static> Volumes<D> {
         unreadable
     }
 
-    /// Sets what users want of a volume; durable when this returns. Writes are refused or taken at once; from where clients
-    /// may come is asked of those that attach from now on.
+    /// Sets what users want of a volume, as [`update`](Self::update) does.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn set(&self, name: &str, settings: Settings) -> Result<VolumeInfo, VolumeError> {
+        self.update(name, |now| *now = settings).await
+    }
+
+    /// Changes what users want of a volume; durable when this returns. Writes are refused or taken at once; from where
+    /// clients may come is asked of those that attach from now on. Changes of the same moment all count.
     ///
     /// # Errors
     /// No such volume, [`VolumeError::BadNetwork`] for too many networks, and what the store says.
-    pub async fn set(&self, name: &str, settings: Settings) -> Result<VolumeInfo, VolumeError> {
+    pub async fn update(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<VolumeInfo, VolumeError> {
+        let _turn = self.settings_turn().await;
         let info = self.get(name)?;
+        let mut settings = self.settings(info.id);
+        change(&mut settings);
         if settings.allow.len() > ALLOW_MAX {
             return Err(VolumeError::BadNetwork);
         }
-        let text = settings.encode();
-        let value = (!text.is_empty()).then_some(text.as_bytes());
-        self.store().set_record(&key(info.id), value).await?;
+        self.record_settings(info.id, &settings).await?;
+        // It may have been deleted meanwhile; then nobody else takes the record away.
+        let Some(info) = self.store().volume(info.id) else {
+            let _ = self.store().set_record(&key(info.id), None).await;
+            return Err(VolumeError::NoVolume);
+        };
         self.keep_settings(info.id, settings);
         Ok(info)
     }
 
+    async fn record_settings(&self, id: VolumeId, settings: &Settings) -> Result<(), StoreError> {
+        let text = settings.encode();
+        let value = (!text.is_empty()).then_some(text.as_bytes());
+        self.store().set_record(&key(id), value).await
+    }
+
+    /// Lets a clone's clients come from where those of its origin may, or undoes the clone.
+    pub(crate) async fn inherit(&self, id: VolumeId, origin: Settings) -> Result<(), VolumeError> {
+        if origin.allow.is_empty() {
+            return Ok(());
+        }
+        let settings = Settings {
+            read_only: false,
+            allow: origin.allow,
+        };
+        // Before anybody else has a turn.
+        self.keep_settings(id, settings.clone());
+        if let Err(error) = self.record_settings(id, &settings).await {
+            // It would be open to everybody after a restart.
+            let _ = self.store().delete_volume(id).await;
+            self.take_settings(id);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
     /// Forgets the settings of a volume that is gone. Should this fail, [`load`](Self::load) does it.
     pub(crate) async fn forget_settings(&self, id: VolumeId) {
+        let _turn = self.settings_turn().await;
         if self.take_settings(id) {
             let _ = self.store().set_record(&key(id), None).await;
         }
@@ -205,6 +258,8 @@ mod tests {
             ("192.0.2.7/31", "192.0.2.6", "192.0.2.8"),
             ("0.0.0.0/0", "255.255.255.255", "::1"),
             ("10.0.0.0/8", "::ffff:10.1.2.3", "::10.1.2.3"),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", "11.1.2.3"),
+            ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2"),
             ("2001:db8::/32", "2001:db8:1::9", "2001:db9::"),
             ("::/0", "2001:db8::", "1.2.3.4"),
             ("::1", "::1", "::2"),
@@ -223,6 +278,7 @@ mod tests {
             "10.0.0/8",
             "10.0.0.0/",
             "::/129",
+            "::ffff:10.0.0.0/95",
             "ten",
             "10.0.0.0/-1",
         ] {

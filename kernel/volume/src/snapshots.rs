@@ -108,7 +108,8 @@ impl<D: Disk + 'static> Volumes<D> {
         Ok(())
     }
 
-    /// Makes a volume that begins as a snapshot is; durable when this returns. Costs the same whatever the size.
+    /// Makes a volume that begins as a snapshot is; durable when this returns. Costs the same whatever the size. Its clients
+    /// may come from where those of the snapshot's volume may.
     ///
     /// # Errors
     /// No such snapshot, a bad or taken name, and what the store says.
@@ -119,8 +120,12 @@ impl<D: Disk + 'static> Volumes<D> {
         name: &str,
     ) -> Result<VolumeInfo, VolumeError> {
         check_name(name)?;
+        let _turn = self.settings_turn().await;
         let snapshot = self.snapshot(volume, snapshot)?;
-        Ok(self.store().clone_snapshot(snapshot.id, name).await?)
+        let origin = self.settings(snapshot.volume);
+        let clone = self.store().clone_snapshot(snapshot.id, name).await?;
+        self.inherit(clone.id, origin).await?;
+        Ok(clone)
     }
 
     /// Makes a volume what it was at a snapshot, size included; durable when this returns. What is under way is done with

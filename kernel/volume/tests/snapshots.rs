@@ -5,6 +5,7 @@ mod ram;
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use ram::{Bench, RamDisk};
 use volume::{Access, Settings, Span, StoreError, Volume, VolumeError, Volumes};
@@ -266,5 +267,62 @@ fn settings_are_kept_and_go_with_their_volume() {
         third.set("v", settings).await.unwrap();
         third.delete("v", true).await.unwrap();
         assert!(store.record_keys().is_empty());
+    });
+}
+
+#[test]
+fn changes_of_the_same_moment_all_count() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    let (one, other) = (volumes.clone(), volumes.clone());
+    bench.exec.spawn(async move {
+        one.update("v", |now| now.read_only = true).await.unwrap();
+    });
+    let exec = bench.exec.clone();
+    let id = bench.run(async move {
+        let here = || vec!["127.0.0.0/8".parse().unwrap()];
+        let info = other.update("v", |now| now.allow = here()).await.unwrap();
+        exec.sleep(Duration::from_secs(1)).await;
+        info.id
+    });
+    let settings = volumes.settings(id);
+    assert!(settings.read_only);
+    assert_eq!(settings.allow.len(), 1);
+
+    let exec = bench.exec.clone();
+    // Whoever is first, nothing stays of a volume that is gone.
+    let (one, other) = (volumes.clone(), volumes.clone());
+    bench.exec.spawn(async move {
+        let _ = one.update("v", |now| now.allow.clear()).await;
+    });
+    bench.run(async move {
+        other.delete("v", true).await.unwrap();
+        exec.sleep(Duration::from_secs(1)).await;
+    });
+    assert_eq!(volumes.settings(id), Settings::default());
+    assert!(volumes.store().record_keys().is_empty());
+}
+
+#[test]
+fn a_clone_is_for_those_that_its_origin_is_for() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    bench.run(async move {
+        let settings = Settings {
+            read_only: true,
+            allow: vec!["10.0.0.0/8".parse().unwrap()],
+        };
+        volumes.set("v", settings).await.unwrap();
+        volumes.create_snapshot("v", "s").await.unwrap();
+        volumes.clone_snapshot("v", "s", "c").await.unwrap();
+        let again = Volumes::new(volumes.store().clone());
+        again.load().await;
+        for volumes in [volumes, again] {
+            let refused = volumes.attach_from(HERE, "c", Access::ReadWrite).err();
+            assert_eq!(refused, Some(VolumeError::NotAllowed));
+            let there = "10.1.1.1".parse().unwrap();
+            let client = volumes.attach_from(there, "c", Access::ReadWrite);
+            assert!(!client.unwrap().is_read_only());
+        }
     });
 }

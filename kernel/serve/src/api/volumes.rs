@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::mem;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -160,8 +161,13 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let (new_name, size) = (call.text(&NEW_NAME), call.number(&NEW_SIZE));
     // All of it is checked before any of it is done.
     let mut info = volumes.check_change(name, new_name, size)?;
-    if let Some(settings) = settings(&call, volumes.settings(info.id))? {
-        info = volumes.set(name, settings).await?;
+    let (read_only, allow) = settings(&call)?;
+    if read_only.is_some() || allow.is_some() {
+        let change = |settings: &mut Settings| {
+            settings.read_only = read_only.unwrap_or(settings.read_only);
+            settings.allow = allow.unwrap_or_else(|| mem::take(&mut settings.allow));
+        };
+        info = volumes.update(name, change).await?;
     }
     if let Some(size) = size {
         info = volumes.grow(name, size).await?;
@@ -175,24 +181,15 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     ))
 }
 
-/// The settings of a volume as they are to be, if anything is to be changed.
-fn settings(call: &Call, now: Settings) -> Result<Option<Settings>, VolumeError> {
+/// What is wanted of a volume's settings: whether it is read-only, and from where clients may come.
+fn settings(call: &Call) -> Result<(Option<bool>, Option<Vec<Network>>), VolumeError> {
     let read_only = call.body.get(READ_ONLY.name).and_then(Value::as_bool);
     let allow = call.body.get(ALLOW.name).and_then(Value::as_array);
-    if read_only.is_none() && allow.is_none() {
-        return Ok(None);
-    }
-    let allow = match allow {
-        Some(list) => {
-            let networks = list.iter().filter_map(Value::as_str).map(str::parse);
-            networks.collect::<Result<Vec<Network>, _>>()?
-        }
-        None => now.allow,
+    let networks = |list: &Vec<Value>| {
+        let networks = list.iter().filter_map(Value::as_str).map(str::parse);
+        networks.collect::<Result<_, _>>()
     };
-    Ok(Some(Settings {
-        read_only: read_only.unwrap_or(now.read_only),
-        allow,
-    }))
+    Ok((read_only, allow.map(networks).transpose()?))
 }
 
 pub(super) async fn delete<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {

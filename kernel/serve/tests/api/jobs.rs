@@ -227,3 +227,33 @@ fn a_damaged_block_is_told_by_volume_snapshot_and_offset() {
     assert_eq!(later["result"]["damaged"].as_array().unwrap().len(), 1);
     assert_eq!(later["result"]["damaged"][0]["volume"], "data");
 }
+
+#[test]
+fn a_pool_that_takes_no_writes_is_scrubbed_all_the_same() {
+    let rig = Rig::new();
+    rig.fill("db", 2000);
+    let volumes = rig.volumes.clone();
+    rig.bench.run(async move {
+        volumes.store().checkpoint().await.unwrap();
+        volumes
+            .store()
+            .with_disks(|disks| disks[0].is_worn_out.set(true));
+        volumes.create("more", 4096).await.unwrap_err();
+    });
+    let body = Some(r#"{"name":"more","size":4096}"#);
+    rig.call("POST", "/v1/volumes", body)
+        .is_problem(503, "read-only");
+    let started = rig.call("POST", "/v1/scrub", Some(r#"{"rate":40960}"#));
+    assert_eq!(started.status, 202, "{started:?}");
+    let body = Some(r#"{"state":"paused","rate":0}"#);
+    let paused = rig.call("PATCH", "/v1/jobs/1", body);
+    assert_eq!(
+        (paused.status, &paused.json()["state"]),
+        (200, &json!("paused"))
+    );
+    assert_eq!(rig.call("DELETE", "/v1/jobs/1", None).status, 200);
+    assert_eq!(rig.call("POST", "/v1/scrub", None).status, 202);
+    rig.pass(Duration::from_secs(60));
+    let done = rig.call("GET", "/v1/jobs/2", None).json();
+    assert_eq!(done["state"], "done", "{done}");
+}

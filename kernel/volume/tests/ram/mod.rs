@@ -18,6 +18,8 @@ use world::{
 #[derive(Clone, Default)]
 pub struct RamDisk {
     pages: Rc<RefCell<BTreeMap<BlockAddr, Box<Page>>>>,
+    /// Whether writes fail from now on.
+    pub is_worn_out: Rc<Cell<bool>>,
 }
 
 /// 1 GiB.
@@ -54,6 +56,9 @@ impl Disk for RamDisk {
             return (from, Err(DiskError::OutOfRange));
         }
         a_while().await;
+        if self.is_worn_out.get() {
+            return (from, Err(DiskError::ReadOnly));
+        }
         let mut pages = self.pages.borrow_mut();
         for (index, page) in (at..).zip(from.pages()) {
             let to = pages.entry(index).or_insert_with(Page::new_box);
