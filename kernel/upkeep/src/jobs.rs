@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Each job is one record of the store, `job/NUMBER`. It is written when users change something, at the end, and every
-//! few seconds, so after a restart a job goes on from about where it was.
+//! few seconds, so after a restart a job goes on from about where it was. On a read-only pool jobs live until the
+//! restart.
 
 mod job;
 
@@ -152,7 +153,7 @@ impl<D: Disk + 'static> Jobs<D> {
             table.insert(id, job.clone());
             job
         };
-        if let Err(error) = self.shared.keep(&job).await {
+        if let Err(error) = self.shared.keep_if_it_can(&job).await {
             self.shared.table.borrow_mut().remove(&job.id());
             return Err(error.into());
         }
@@ -168,7 +169,7 @@ impl<D: Disk + 'static> Jobs<D> {
     pub async fn cancel(&self, id: u64) -> Result<JobInfo, JobsError> {
         let job = self.unfinished(id)?;
         job.end(JobState::Cancelled, None, self.shared.wall_nanos());
-        self.shared.keep(&job).await?;
+        self.shared.keep_if_it_can(&job).await?;
         Ok(self.describe(&job))
     }
 
@@ -184,7 +185,7 @@ impl<D: Disk + 'static> Jobs<D> {
     ) -> Result<JobInfo, JobsError> {
         let job = self.unfinished(id)?;
         job.change(paused, rate);
-        self.shared.keep(&job).await?;
+        self.shared.keep_if_it_can(&job).await?;
         Ok(self.describe(&job))
     }
 
@@ -229,6 +230,18 @@ impl<D: Disk + 'static> Shared<D> {
         let bytes = job.encode();
         let store = self.volumes.store();
         store.set_record(&key(job.id()), Some(&bytes)).await
+    }
+
+    /// Makes a job as it is now durable, unless the pool takes no writes: a scrub is wanted most then.
+    async fn keep_if_it_can(&self, job: &Job) -> Result<(), StoreError> {
+        match self.keep(job).await {
+            Err(StoreError::ReadOnly) => {
+                let id = job.id();
+                log::warn!("job {id} is as it is until the restart only: the pool is read-only");
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Forgets finished jobs beyond [`FINISHED_MAX`].

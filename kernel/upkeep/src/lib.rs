@@ -9,7 +9,8 @@
 //! | [`calendar`] | dates |
 //!
 //! Invariants:
-//! - what was told to a user (a job exists, is paused, was cancelled; a schedule is set) is durable before;
+//! - what was told to a user (a job exists, is paused, was cancelled; a schedule is set) is durable before, but for jobs on
+//!   a pool that takes no writes;
 //! - a schedule deletes no snapshot but those that it made ([`policy::made_at`]);
 //! - work that is not a user's request yields to what is ([`pace`]).
 

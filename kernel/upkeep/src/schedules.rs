@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
-use exec::{Exec, Notify};
+use exec::{Exec, Notify, Semaphore};
 use volume::{SnapshotInfo, StoreError, VolumeError, VolumeId, VolumeInfo, Volumes};
 use world::Disk;
 
@@ -40,6 +40,8 @@ struct Shared<D> {
     volumes: Volumes<D>,
     table: RefCell<BTreeMap<VolumeId, Rc<Entry>>>,
     changed: Notify,
+    /// Whoever sets or forgets a schedule holds it, so that records and table say the same.
+    turn: Semaphore,
 }
 
 struct Entry {
@@ -77,6 +79,7 @@ impl<D: Disk + 'static> Schedules<D> {
             volumes,
             table: RefCell::default(),
             changed: Notify::default(),
+            turn: Semaphore::new(1),
         });
         shared.load().await;
         let exec = shared.exec.clone();
@@ -109,6 +112,7 @@ impl<D: Disk + 'static> Schedules<D> {
     /// No such volume, and what the store says.
     pub async fn set(&self, volume: &str, schedule: Schedule) -> Result<ScheduleInfo, VolumeError> {
         let shared = &self.shared;
+        let _turn = shared.turn.acquire().await;
         let info = shared.volumes.get(volume)?;
         let bytes = serde_json::to_vec(&schedule).expect("our own types become JSON");
         shared.set_record(info.id, Some(&bytes)).await?;
@@ -201,6 +205,7 @@ impl<D: Disk + 'static> Shared<D> {
     }
 
     async fn forget(&self, id: VolumeId) -> Result<bool, StoreError> {
+        let _turn = self.turn.acquire().await;
         if !self.table.borrow().contains_key(&id) {
             return Ok(false);
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use upkeep::{Keep, Schedule, Upkeep};
 
 use crate::Rig;
 
@@ -156,4 +157,45 @@ fn wrong_schedules_are_refused() {
     let body = Some(r#"{"every":"1h","keep":{"last":1}}"#);
     rig.call("PUT", "/v1/volumes/none/schedule", body)
         .is_problem(404, "no such volume");
+}
+
+#[test]
+fn who_sets_and_removes_at_once_gets_one_or_the_other() {
+    let rig = rig();
+    let (exec, volumes) = (rig.bench.exec.clone(), rig.volumes.clone());
+    let upkeep = rig
+        .bench
+        .run(async move { Upkeep::open(&exec, &volumes).await });
+    let keep = Keep {
+        last: 1,
+        ..Keep::default()
+    };
+    let schedule = Schedule::new("1h", keep).unwrap();
+    let set = || {
+        let upkeep = upkeep.clone();
+        async move {
+            upkeep.schedules.set("db", schedule).await.unwrap();
+        }
+    };
+    let remove = || {
+        let upkeep = upkeep.clone();
+        async move {
+            assert!(upkeep.schedules.remove("db").await.is_ok());
+        }
+    };
+    for is_set_first in [true, false] {
+        rig.bench.run(set());
+        if is_set_first {
+            rig.bench.exec.spawn(set());
+            rig.bench.exec.spawn(remove());
+        } else {
+            rig.bench.exec.spawn(remove());
+            rig.bench.exec.spawn(set());
+        }
+        rig.pass(Duration::from_secs(1));
+        let keys = rig.volumes.store().record_keys();
+        let is_kept = keys.iter().any(|key| key.starts_with("schedule/"));
+        let is_known = upkeep.schedules.get("db").unwrap().is_some();
+        assert_eq!(is_kept, is_known);
+    }
 }
