@@ -1,22 +1,53 @@
 //! A word in the log when the pool gets full, and when it is no longer.
 
+use core::mem;
 use core::time::Duration;
 
 use exec::Exec;
 use volume::{Fullness, PoolInfo, Volumes};
-use world::Disk;
+use world::{Disk, Instant};
 
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Tells of every change of the pool's fullness; never returns.
+/// How long there is more room before that is told: a pool at a border crosses it often.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What was told of the pool.
+struct Told {
+    fullness: Fullness,
+    /// Since when it is better than that.
+    better_since: Option<Instant>,
+}
+
+impl Told {
+    const FINE: Self = Self {
+        fullness: Fullness::Fine,
+        better_since: None,
+    };
+
+    /// Notes how full it is at `now`; returns what was told before if that is to be told.
+    fn note(&mut self, now: Instant, fullness: Fullness) -> Option<Fullness> {
+        let is_news = if fullness < self.fullness {
+            now - *self.better_since.get_or_insert(now) >= PATIENCE
+        } else {
+            self.better_since = None;
+            fullness > self.fullness
+        };
+        is_news.then(|| {
+            self.better_since = None;
+            mem::replace(&mut self.fullness, fullness)
+        })
+    }
+}
+
+/// Tells when the pool gets fuller, and when it has had more room for a while; never returns.
 pub async fn watch<D: Disk + 'static>(exec: Exec, volumes: Volumes<D>) {
-    let mut told = Fullness::Fine;
+    let mut told = Told::FINE;
     loop {
         let pool = volumes.pool();
-        if pool.fullness != told {
-            tell(told, &pool);
-            told = pool.fullness;
+        if let Some(before) = told.note(exec.now(), pool.fullness) {
+            tell(before, &pool);
         }
         exec.sleep(INTERVAL).await;
     }
@@ -37,5 +68,34 @@ fn tell(before: Fullness, pool: &PoolInfo) {
             log::warn!("the pool is {word}: {free} of {size} MiB are free");
         }
         _ => log::info!("the pool has more room again: {free} of {size} MiB are free"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_is_told_at_once_and_more_room_when_it_lasts() {
+        use Fullness::{Critical, Fine, Full};
+        let mut told = Told::FINE;
+        for (second, fullness, before) in [
+            (0, Fine, None),
+            (5, Full, Some(Fine)),
+            // Back and forth.
+            (10, Critical, None),
+            (15, Full, None),
+            (20, Critical, None),
+            (45, Fine, None),
+            (50, Critical, Some(Full)),
+            (55, Full, Some(Critical)),
+            (60, Fine, None),
+            (89, Fine, None),
+            (90, Fine, Some(Full)),
+            (95, Fine, None),
+        ] {
+            let now = Instant::from_nanos(second * 1_000_000_000);
+            assert_eq!(told.note(now, fullness), before, "after {second} s");
+        }
     }
 }

@@ -5,6 +5,10 @@ use alloc::string::String;
 
 /// Seconds of a day.
 pub const DAY: u64 = 86400;
+/// Days of 400 years.
+const ERA: u64 = 146_097;
+/// Days from 0000-03-01 to 1970-01-01.
+const TO_1970: u64 = 719_468;
 
 /// A point in time of the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,24 @@ pub fn date(seconds: u64) -> Date {
     }
 }
 
+/// The seconds from 1970 to a date, if there is such a date and it is not before.
+#[must_use]
+pub fn seconds(of: Date) -> Option<u64> {
+    // As in `civil`: years begin in March.
+    let (year, month) = match of.month {
+        1..=2 => (of.year.checked_sub(1)?, of.month + 9),
+        3..=12 => (of.year, of.month - 3),
+        _ => return None,
+    };
+    let (eras, rest) = (year / 400, year % 400);
+    let day = (153 * month + 2) / 5 + of.day.checked_sub(1)?;
+    let days = eras * ERA + rest * 365 + rest / 4 - rest / 100 + day;
+    let days = days.checked_sub(TO_1970)?;
+    let seconds = days * DAY + of.hour * 3600 + of.minute * 60 + of.second;
+    // The 31st of April is another day in truth.
+    (date(seconds) == of).then_some(seconds)
+}
+
 /// `nanos` since 1970 as RFC 3339 text, `YYYY-MM-DDThh:mm:ss.mmmZ`.
 #[must_use]
 pub fn rfc3339(nanos: u64) -> String {
@@ -58,9 +80,7 @@ pub fn rfc3339(nanos: u64) -> String {
 /// Years are counted from 1 March, so that the leap day is the last of its year, and in eras of 400 years, which all
 /// have 146,097 days.
 fn civil(days: u64) -> (u64, u64, u64) {
-    const ERA: u64 = 146_097;
-    // 0000-03-01 is 719,468 days before 1970-01-01.
-    let days = days + 719_468;
+    let days = days + TO_1970;
     let (era, day) = (days / ERA, days % ERA);
     let year = (day - day / 1460 + day / 36524 - day / (ERA - 1)) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
@@ -87,8 +107,28 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(rfc3339(seconds * 1_000_000_000), text);
+            assert_eq!(super::seconds(date(seconds)), Some(seconds));
         }
         assert_eq!(rfc3339(1_500_000), "1970-01-01T00:00:00.001Z");
+    }
+
+    #[test]
+    fn what_is_no_date_is_no_time() {
+        let good = date(951_782_400);
+        for wrong in [
+            Date { day: 30, ..good },
+            Date { day: 0, ..good },
+            Date { month: 0, ..good },
+            Date { month: 13, ..good },
+            Date { year: 1969, ..good },
+            Date { year: 0, ..good },
+            Date { year: 2100, ..good },
+            Date { hour: 24, ..good },
+            Date { minute: 60, ..good },
+            Date { second: 60, ..good },
+        ] {
+            assert_eq!(seconds(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

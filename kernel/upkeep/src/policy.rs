@@ -12,7 +12,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::calendar::{DAY, Date, date};
+use crate::calendar::{DAY, Date, date, seconds};
 
 /// What names of scheduled snapshots begin with.
 pub const PREFIX: &str = "auto-";
@@ -21,7 +21,7 @@ pub const KEEP_MAX: u64 = 1000;
 /// The longest time between two snapshots, in seconds.
 const EVERY_MAX: u64 = 366 * DAY;
 /// How much later than its name says a snapshot may have been made.
-const LATE_SECONDS: u64 = 60;
+const LATE_SECONDS: u64 = 15 * 60;
 /// 1970 began on a Thursday: so many days later than a week does.
 const MONDAY: u64 = 3;
 
@@ -152,13 +152,33 @@ pub fn name_at(seconds: u64) -> String {
 /// neither a renamed snapshot has nor one that a user gave such a name.
 #[must_use]
 pub fn made_at(name: &str, created_at_nanos: u64) -> Option<u64> {
-    if !name.starts_with(PREFIX) {
+    let at = read_name(name)?;
+    let created = created_at_nanos / 1_000_000_000;
+    let lateness = created.checked_sub(at)?;
+    (lateness <= LATE_SECONDS).then_some(at)
+}
+
+/// The time that [`name_at`] makes a name of.
+fn read_name(name: &str) -> Option<u64> {
+    let text = name.strip_prefix(PREFIX)?;
+    // `0000-00-00-000000`
+    let is_shaped = text.len() == 17
+        && text.bytes().enumerate().all(|(index, byte)| match index {
+            4 | 7 | 10 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    if !is_shaped {
         return None;
     }
-    let created = created_at_nanos / 1_000_000_000;
-    (created.saturating_sub(LATE_SECONDS)..=created)
-        .rev()
-        .find(|at| name_at(*at) == name)
+    let part = |from: usize, to: usize| text[from..to].parse().ok();
+    seconds(Date {
+        year: part(0, 4)?,
+        month: part(5, 7)?,
+        day: part(8, 10)?,
+        hour: part(11, 13)?,
+        minute: part(13, 15)?,
+        second: part(15, 17)?,
+    })
 }
 
 /// Which of the snapshots made at `times` (seconds since 1970, in any order) go: their indices, oldest first.

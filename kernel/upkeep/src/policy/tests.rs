@@ -88,6 +88,9 @@ fn names_tell_the_time_and_who_made_it() {
     let nanos = at * 1_000_000_000;
     assert_eq!(made_at(&name, nanos), Some(at));
     assert_eq!(made_at(&name, nanos + 2_999_999_999), Some(at));
+    // A pool that hung for long, and longer than one may.
+    assert_eq!(made_at(&name, nanos + 900 * 1_000_000_000), Some(at));
+    assert_eq!(made_at(&name, nanos + 901 * 1_000_000_000), None);
     for (name, created) in [
         // Made by hand, long before or after.
         ("auto-2024-01-01-030005", nanos + 3600 * 1_000_000_000),
@@ -96,6 +99,9 @@ fn names_tell_the_time_and_who_made_it() {
         ("monday", nanos),
         ("auto-monday", nanos),
         ("auto-2024-01-01-030005x", nanos),
+        ("auto-2024-01-00-030005", nanos),
+        ("auto-2024-01-01-+30005", nanos),
+        ("auto-2024-01-01-03000ä", nanos),
     ] {
         assert_eq!(made_at(name, created), None, "{name} {created}");
     }
