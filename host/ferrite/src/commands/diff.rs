@@ -21,6 +21,7 @@ pub struct Diff {
 impl Diff {
     /// Does it, page by page: there may be any number of ranges.
     pub fn run(self, console: &Console) -> Result<(), Failure> {
+        self.check()?;
         let client = console.client()?;
         let (volume, path) = self.path();
         let mut ranges = Vec::new();
@@ -46,6 +47,17 @@ impl Diff {
             }
         }
         console.show(&json!({"ranges": ranges}), |_| sums.text())
+    }
+
+    /// The older one is a snapshot, unless it is the only one.
+    fn check(&self) -> Result<(), Failure> {
+        match &self.to {
+            Some(to) if !self.from.contains('@') => Err(Failure::Here(format!(
+                "the older one, `{}`, must be a snapshot, VOLUME@SNAPSHOT; the newer one, `{to}`, may be a volume",
+                self.from
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The volume that is asked, and what.
@@ -144,8 +156,15 @@ mod tests {
                 from: from.into(),
                 to: to.map(Into::into),
             };
+            assert!(diff.check().is_ok());
             assert_eq!(diff.path().1, path);
         }
+        let turned = Diff {
+            from: "db".into(),
+            to: Some("db@a".into()),
+        };
+        let refused = turned.check().unwrap_err().to_string();
+        assert!(refused.contains("`db`, must be a snapshot"), "{refused}");
     }
 
     #[test]
