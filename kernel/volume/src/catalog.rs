@@ -14,6 +14,7 @@ use world::Disk;
 
 use crate::attachment::{Attachment, Attachments, End};
 use crate::name::split_name;
+use crate::usage::Usages;
 use crate::{Access, Settings, Volume, VolumeError, check_name, check_size};
 
 /// The volume that an empty name means, if it is there.
@@ -39,6 +40,7 @@ struct Shared<D> {
     settings: RefCell<BTreeMap<VolumeId, Settings>>,
     /// Whoever changes settings holds it from reading them to having kept them.
     settings_turn: Semaphore,
+    usages: Usages,
 }
 
 /// What can be attached to.
@@ -75,6 +77,7 @@ impl<D: Disk + 'static> Volumes<D> {
                 attachments: Attachments::default(),
                 settings: RefCell::default(),
                 settings_turn: Semaphore::new(1),
+                usages: Usages::new(),
             }),
         }
     }
@@ -221,6 +224,7 @@ impl<D: Disk + 'static> Volumes<D> {
         drop(snapshots);
         ending.quiet().await;
         self.shared.store.delete_volume(info.id).await?;
+        self.usages().forget();
         ending.confirm();
         self.forget_settings(info.id).await;
         Ok(())
@@ -321,6 +325,10 @@ impl<D: Disk + 'static> Volumes<D> {
 }
 
 impl<D> Volumes<D> {
+    pub(crate) fn usages(&self) -> &Usages {
+        &self.shared.usages
+    }
+
     pub(crate) fn attachments(&self) -> &Attachments {
         &self.shared.attachments
     }

@@ -1,7 +1,8 @@
 //! What a client sees: named volumes and their snapshots.
 //!
 //! - [`Volumes`]: the catalog; lists, creates, grows, renames, deletes, and attaches clients ([`catalog`]); makes
-//!   snapshots, clones them, rolls back ([`snapshots`]); keeps what users set ([`settings`]);
+//!   snapshots, clones them, rolls back ([`snapshots`]); keeps what users set ([`settings`]); tells what is
+//!   used ([`usage`]);
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
@@ -24,6 +25,7 @@ mod error;
 mod name;
 mod settings;
 mod snapshots;
+mod usage;
 mod volume;
 
 pub use catalog::{DEMO, Export, Volumes};

@@ -44,7 +44,9 @@ impl<D: Disk + 'static> Volumes<D> {
     ) -> Result<SnapshotInfo, VolumeError> {
         check_name(name)?;
         let volume = self.get(volume)?;
-        Ok(self.store().create_snapshot(volume.id, name).await?)
+        let info = self.store().create_snapshot(volume.id, name).await?;
+        self.usages().forget();
+        Ok(info)
     }
 
     /// Keeps several volumes as they are at one instant: all or none.
@@ -67,7 +69,9 @@ impl<D: Disk + 'static> Volumes<D> {
             return Err(VolumeError::NamedTwice);
         }
         let wanted: Vec<_> = ids.into_iter().map(|id| (id, name)).collect();
-        Ok(self.store().create_snapshots(&wanted).await?)
+        let infos = self.store().create_snapshots(&wanted).await?;
+        self.usages().forget();
+        Ok(infos)
     }
 
     /// Gives a snapshot another name; durable when this returns. Attached clients go on.
@@ -104,6 +108,7 @@ impl<D: Disk + 'static> Volumes<D> {
         )?;
         ending.quiet().await;
         self.store().delete_snapshot(info.id).await?;
+        self.usages().forget();
         ending.confirm();
         Ok(())
     }
@@ -124,6 +129,7 @@ impl<D: Disk + 'static> Volumes<D> {
         let snapshot = self.snapshot(volume, snapshot)?;
         let origin = self.settings(snapshot.volume);
         let clone = self.store().clone_snapshot(snapshot.id, name).await?;
+        self.usages().forget();
         self.inherit(clone.id, origin).await?;
         Ok(clone)
     }
@@ -150,6 +156,7 @@ impl<D: Disk + 'static> Volumes<D> {
         )?;
         ending.quiet().await;
         let info = self.store().rollback(info.id, snapshot.id).await?;
+        self.usages().forget();
         ending.confirm();
         Ok(info)
     }

@@ -326,3 +326,28 @@ fn a_clone_is_for_those_that_its_origin_is_for() {
         }
     });
 }
+
+#[test]
+fn what_is_used_is_looked_up_again_after_a_while_and_when_snapshots_come() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    let exec = bench.exec.clone();
+    bench.run(async move {
+        let id = volumes.get("v").unwrap().id;
+        let used = async || {
+            let usage = volumes.recent_usage(id, || exec.now()).await.unwrap();
+            (usage.referenced_bytes, usage.unique_bytes)
+        };
+        assert_eq!(used().await, (4096, 4096));
+        let client = volumes.attach("v", Access::ReadWrite).unwrap();
+        client.discard(0, 4096).await.unwrap();
+        assert_eq!(used().await, (4096, 4096));
+        exec.sleep(Duration::from_secs(2)).await;
+        assert_eq!(used().await, (0, 0));
+        fill(&client, 3).await.unwrap();
+        volumes.create_snapshot("v", "s").await.unwrap();
+        assert_eq!(used().await, (4096, 0));
+        volumes.delete_snapshot("v", "s", false).await.unwrap();
+        assert_eq!(used().await, (4096, 4096));
+    });
+}

@@ -125,6 +125,7 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
             return Err(Problem::unauthorized());
         }
         let call = Call {
+            exec: self.server.exec.clone(),
             captures,
             query: read_query(route.query, &head.query)?,
             body: Map::new(),

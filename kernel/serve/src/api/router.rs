@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::pin::Pin;
 
+use exec::Exec;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wire::http::percent_decode;
@@ -43,8 +44,9 @@ const STANDARD_METHODS: [&str; 9] = [
 ];
 
 /// What a handler gets; checked against the properties of its route.
-#[derive(Debug, Default)]
 pub(super) struct Call {
+    /// Tells the time.
+    pub exec: Exec,
     /// What stood in place of the `{…}` of the pattern, in order, decoded.
     pub captures: Vec<String>,
     /// Query parameters.

@@ -156,7 +156,7 @@ pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) 
     let volumes = catalog(&backend)?;
     let [volume, name] = names(&call);
     let info = volumes.snapshot(volume, name)?;
-    let usage = usage(volumes, info.id).await;
+    let usage = usage(&call, volumes, info.id).await;
     let resource = SnapshotResource::new(volumes, volume, info, usage);
     Ok(Response::json(200, &resource))
 }

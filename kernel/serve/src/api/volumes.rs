@@ -59,12 +59,13 @@ impl From<Usage> for UsageResource {
     }
 }
 
-/// What something uses at this moment. Damaged maps do not keep the rest from being told.
+/// What something uses, or did two seconds ago. Damaged maps do not keep the rest from being told.
 pub(super) async fn usage<D: Disk + 'static>(
+    call: &Call,
     volumes: &Volumes<D>,
     of: impl Into<Source>,
 ) -> Option<Usage> {
-    match volumes.usage(of).await {
+    match volumes.recent_usage(of, || call.exec.now()).await {
         Ok(usage) => Some(usage),
         Err(error) => {
             log::debug!("usage cannot be told: {error}");
@@ -148,7 +149,7 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
 pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let info = volumes.get(&call.captures[0])?;
-    let usage = usage(volumes, info.id).await;
+    let usage = usage(&call, volumes, info.id).await;
     Ok(Response::json(
         200,
         &VolumeResource::new(volumes, info, usage),

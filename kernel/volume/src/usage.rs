@@ -1,0 +1,71 @@
+//! What volumes and snapshots use, looked up no more often than somebody can read it: each lookup takes a checkpoint where
+//! something was written since the last.
+
+use alloc::collections::BTreeMap;
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+
+use exec::Semaphore;
+use store::{Source, Usage};
+use world::{Disk, Instant};
+
+use crate::{VolumeError, Volumes};
+
+/// How long an answer holds, unless snapshots come or go.
+const HOLDS: Duration = Duration::from_secs(2);
+
+/// Answers of the last seconds.
+pub(crate) struct Usages {
+    known: RefCell<BTreeMap<Source, (Instant, Usage)>>,
+    /// Grows whenever what is known became wrong.
+    generation: Cell<u64>,
+    /// One looks up at a time; who waited finds the answer of another.
+    turn: Semaphore,
+}
+
+impl Usages {
+    pub fn new() -> Self {
+        Self {
+            known: RefCell::default(),
+            generation: Cell::new(0),
+            turn: Semaphore::new(1),
+        }
+    }
+
+    /// Volumes or snapshots came, went or share otherwise: nothing that is known holds any more.
+    pub fn forget(&self) {
+        self.known.borrow_mut().clear();
+        self.generation.set(self.generation.get() + 1);
+    }
+
+    fn get(&self, of: Source, now: Instant) -> Option<Usage> {
+        let mut known = self.known.borrow_mut();
+        known.retain(|_, (at, _)| now.since(*at) < HOLDS);
+        known.get(&of).map(|(_, usage)| *usage)
+    }
+}
+
+impl<D: Disk + 'static> Volumes<D> {
+    /// How much a volume or snapshot uses, as of the last two seconds.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn recent_usage(
+        &self,
+        of: impl Into<Source>,
+        clock: impl Fn() -> Instant,
+    ) -> Result<Usage, VolumeError> {
+        let (of, usages) = (of.into(), self.usages());
+        let _turn = usages.turn.acquire().await;
+        if let Some(usage) = usages.get(of, clock()) {
+            return Ok(usage);
+        }
+        let generation = usages.generation.get();
+        let usage = self.usage(of).await?;
+        if usages.generation.get() == generation {
+            let mut known = usages.known.borrow_mut();
+            known.insert(of, (clock(), usage));
+        }
+        Ok(usage)
+    }
+}
