@@ -49,7 +49,7 @@ impl Oracle {
             "sound to begin",
         ]) {
             Self::Checker
-        } else if has(&["recovery failed", "does not open", "recovery: "]) {
+        } else if has(&["recovery failed", "does not open"]) {
             Self::Recovery
         } else if has(&[
             "space does not come back",

@@ -80,6 +80,13 @@ impl Power {
         self.go_on(time, || false)
     }
 
+    /// Gives what is ready to run so many turns.
+    pub fn turn(&self, times: usize) {
+        for _ in 0..times {
+            self.exec.run_ready();
+        }
+    }
+
     fn go_on(&self, time: Duration, is_done: impl Fn() -> bool) -> Result<(), String> {
         let end = self.clock.now() + time;
         for _ in 0..ROUNDS_MAX {

@@ -97,6 +97,18 @@ fn open_and_look(
 /// A recovered pool works like any other: it takes writes, is closed, and is sound.
 fn work_on(power: &Power, store: Store<TapeDisk>, found: Users) -> Result<(), String> {
     let mut user = User::with(found);
+    for operation in [O::WriteFirst, O::Flush, O::WriteFirst, O::Flush] {
+        if let Some(step) = user.step(operation) {
+            power.run(step.perform(store.clone()))??;
+        }
+    }
+    if power.disks.len() > 1 {
+        // What was accepted counts as durable now, and depends on no single drive any more.
+        let now = Power::on(power.disks[0].image(), Mutants::default());
+        if let Some(finding) = now.check(false)?.first() {
+            return Err(format!("check after recovery and work finds {finding:?}"));
+        }
+    }
     for operation in [
         O::WriteFirst,
         O::WriteClone,

@@ -22,8 +22,8 @@ use super::tape::{Image, TapeDisk};
 use Operation as O;
 
 /// Where sequences begin: nothing but a volume; a snapshot behind which everything changed; clones, rollbacks and a hidden
-/// map with two children; something half taken apart.
-const BEGINNINGS: [&[Operation]; 4] = [
+/// map with two children; something half taken apart; and a large map of which a snapshot has most.
+const BEGINNINGS: [&[Operation]; 5] = [
     &[],
     &[
         O::WriteFirst,
@@ -57,16 +57,33 @@ const BEGINNINGS: [&[Operation]; 4] = [
         O::Checkpoint,
         O::DeleteOldest,
     ],
+    &[
+        O::WriteFirst,
+        O::WriteTwo,
+        O::GrowAndWrite,
+        O::Snapshot,
+        O::WriteFirst,
+        O::Checkpoint,
+    ],
 ];
 
-/// How long background work goes on after an operation: deleted maps are taken apart in steps, but not to the end.
+/// The second beginning is on two drives.
+const DRIVES: [usize; BEGINNINGS.len()] = [1, 2, 1, 1, 1];
+
+/// How long background work goes on after the last operation: deleted maps are taken apart in steps, but not to the end.
 const AFTERWARDS: Duration = Duration::from_millis(50);
+
+/// And after the others: one step.
+const BETWEEN: Duration = Duration::from_millis(10);
+
+/// Turns of background work between operations that follow each other at once.
+const TURNS: usize = 4;
 
 /// One recovery of so many is cut, too.
 const NESTED_EVERY: u64 = 97;
 
-/// One recovered pool of so many has to work on.
-const WORK_EVERY: u64 = 13;
+/// One recovered pool of so many has to work on, the first of each run included.
+const WORK_EVERY: u64 = 5;
 
 /// How much was looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,15 +147,15 @@ impl Explorer {
             count: Count::default(),
             beginnings: Vec::new(),
         };
-        for operations in BEGINNINGS {
-            let power = Power::on(Image::blank(&[64 << 8]), mutants);
+        for (operations, drives) in BEGINNINGS.into_iter().zip(DRIVES) {
+            let power = Power::on(Image::blank(&vec![64 << 8; drives]), mutants);
             power.format()?;
             let store = power.open()?;
             let begun = power.run(User::begin(store.clone()))?;
             begun.map_err(|error| format!("the first volume: {error:?}"))?;
             let mut run = Run::new(power, store, User::new(), Image::default());
             for operation in operations {
-                run.perform(*operation)?
+                run.perform(*operation, Some(AFTERWARDS))?
                     .ok_or_else(|| format!("{operation} is impossible"))?;
             }
             explorer
@@ -148,9 +165,9 @@ impl Explorer {
         Ok(explorer)
     }
 
-    /// How many beginnings there are.
+    /// How many beginnings there are: from each, operations follow each other after a while, or at once.
     pub fn beginnings() -> usize {
-        BEGINNINGS.len()
+        2 * BEGINNINGS.len()
     }
 
     /// Looks at one sequence from one beginning. False when it is impossible.
@@ -158,7 +175,8 @@ impl Explorer {
     /// # Errors
     /// What was found.
     pub fn look(&mut self, beginning: usize, operations: &[Operation]) -> Result<bool, String> {
-        let (image, user) = self.beginnings[beginning].clone();
+        let hurries = beginning >= BEGINNINGS.len();
+        let (image, user) = self.beginnings[beginning % BEGINNINGS.len()].clone();
         let mut possible = user.clone();
         if !operations.iter().all(|one| possible.step(*one).is_some()) {
             return Ok(false);
@@ -167,21 +185,28 @@ impl Explorer {
         let store = power.open()?;
         let mut run = Run::new(power, store, user, image);
         let mut from = 0;
-        for operation in operations {
+        for (number, operation) in operations.iter().enumerate() {
             from = run.power.disks[0].tape_len();
-            if run.perform(*operation)?.is_none() {
+            let is_last = number + 1 == operations.len();
+            let pause = match (is_last, hurries) {
+                (true, _) => Some(AFTERWARDS),
+                (false, false) => Some(BETWEEN),
+                (false, true) => None,
+            };
+            if run.perform(*operation, pause)?.is_none() {
                 return Ok(false);
             }
         }
         self.count.sequences += 1;
         let tape = run.power.disks[0].take_tape();
         run.inspect()?;
+        run.count_space(self.mutants)?;
         let (states, start, mutants) = (run.states.clone(), run.start.clone(), self.mutants);
         drop(run);
         every_cut(&start, &tape, from, |cut| {
             self.count.cuts += 1;
             let nested = self.count.cuts.is_multiple_of(NESTED_EVERY);
-            let works = self.count.cuts.is_multiple_of(WORK_EVERY);
+            let works = self.count.cuts % WORK_EVERY == 1;
             let (events, subset) = (cut.events, cut.subset);
             recover(
                 cut,
@@ -207,7 +232,11 @@ impl Run {
         }
     }
 
-    fn perform(&mut self, operation: Operation) -> Result<Option<()>, String> {
+    fn perform(
+        &mut self,
+        operation: Operation,
+        pause: Option<Duration>,
+    ) -> Result<Option<()>, String> {
         let number = self.performed;
         let Some(step) = self.user.step(operation) else {
             return Ok(None);
@@ -222,7 +251,10 @@ impl Run {
         if operation.is_durable() {
             self.power.disks[0].mark(number, true);
         }
-        self.power.idle(AFTERWARDS)?;
+        match pause {
+            Some(time) => self.power.idle(time)?,
+            None => self.power.turn(TURNS),
+        }
         Ok(Some(()))
     }
 
@@ -240,6 +272,28 @@ impl Run {
                 other => Err(format!("a scrub of a sound pool: {other:?}")),
             }
         })?
+    }
+}
+
+impl Run {
+    /// What is free after all background work is what a new start finds free.
+    fn count_space(&self, mutants: Mutants) -> Result<(), String> {
+        let store = self.store.clone();
+        for _ in 0..3 {
+            let written = store.clone();
+            let written = self.power.run(async move { written.checkpoint().await })?;
+            written.map_err(|error| format!("a last checkpoint: {error:?}"))?;
+            self.power.idle(Duration::from_secs(3))?;
+        }
+        let free = store.pool().free_bytes;
+        let power = Power::on(self.power.disks[0].image(), mutants);
+        let again = power.open()?.pool().free_bytes;
+        if free == again {
+            return Ok(());
+        }
+        Err(format!(
+            "space does not come back: {free} bytes are free, after a restart {again}"
+        ))
     }
 }
 
@@ -319,7 +373,7 @@ pub fn parse(text: &str) -> Option<(usize, Rc<[Operation]>)> {
     let beginning = beginning
         .parse()
         .ok()
-        .filter(|number| *number < BEGINNINGS.len())?;
+        .filter(|number| *number < Explorer::beginnings())?;
     let operations: Option<Vec<_>> = words.split(',').map(Operation::parse).collect();
     Some((beginning, operations?.into()))
 }
