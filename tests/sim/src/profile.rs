@@ -19,6 +19,8 @@ pub struct Parts {
     pub faults: bool,
     /// The way through a lossy network and the NBD server.
     pub network: bool,
+    /// Snapshots, clones and rollbacks.
+    pub snapshots: bool,
 }
 
 impl Parts {
@@ -27,6 +29,7 @@ impl Parts {
         restarts: true,
         faults: true,
         network: true,
+        snapshots: true,
     };
 }
 
@@ -87,7 +90,10 @@ impl Profile {
     /// Draws a profile.
     #[must_use]
     pub fn draw(random: &mut Random, parts: Parts) -> Self {
-        let habits = draw_habits(random);
+        let mut habits = draw_habits(random);
+        if !parts.snapshots {
+            (habits.snapshot, habits.clone) = (0, 0);
+        }
         let fills = habits.fills;
         let drives = if !fills && random.one_in(4) { 2 } else { 1 };
         let huge = !fills && random.one_in(10);

@@ -81,6 +81,7 @@ fn replay_line(seed: u64, operations: u64, parts: Parts) -> String {
         (parts.restarts, " --without restarts"),
         (parts.faults, " --without faults"),
         (parts.network, " --without network"),
+        (parts.snapshots, " --without snapshots"),
     ] {
         if !wanted {
             line.push_str(flag);

@@ -96,16 +96,19 @@ enum Part {
     Faults,
     /// The way through a lossy network
     Network,
+    /// Snapshots, clones and rollbacks
+    Snapshots,
 }
 
 impl Part {
-    const ALL: [Self; 3] = [Self::Network, Self::Faults, Self::Restarts];
+    const ALL: [Self; 4] = [Self::Network, Self::Faults, Self::Restarts, Self::Snapshots];
 
     fn name(self) -> &'static str {
         match self {
             Self::Restarts => "restarts",
             Self::Faults => "faults",
             Self::Network => "network",
+            Self::Snapshots => "snapshots",
         }
     }
 }
@@ -116,6 +119,7 @@ impl Manner {
             restarts: !self.without.contains(&Part::Restarts),
             faults: !self.without.contains(&Part::Faults),
             network: !self.without.contains(&Part::Network),
+            snapshots: !self.without.contains(&Part::Snapshots),
         }
     }
 

@@ -184,6 +184,11 @@ impl Medium {
         }
     }
 
+    /// Whether all that was written there is on the medium.
+    pub fn is_stable(&self, block: BlockAddr) -> bool {
+        !self.cached.contains_key(&block)
+    }
+
     pub fn is_unreadable(&self, block: BlockAddr) -> bool {
         self.unreadable.contains(&block)
     }

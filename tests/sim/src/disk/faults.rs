@@ -42,6 +42,18 @@ pub struct Latency {
     pub stalls: u32,
 }
 
+impl Latency {
+    /// The same without what is out of the ordinary.
+    #[must_use]
+    pub fn calm(self) -> Self {
+        Self {
+            outliers: 0,
+            stalls: 0,
+            ..self
+        }
+    }
+}
+
 /// A kind of fault that struck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {

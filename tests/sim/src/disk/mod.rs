@@ -127,6 +127,11 @@ impl SimDisk {
         }
     }
 
+    /// Changes how long operations take from now on.
+    pub fn set_latency(&self, latency: Latency) {
+        self.shared.state.borrow_mut().latency = latency;
+    }
+
     /// How often faults struck so far.
     #[must_use]
     pub fn struck(&self) -> Struck {
@@ -178,11 +183,7 @@ impl SimDisk {
         let mut state = self.shared.state.borrow_mut();
         let state = State {
             random: state.random.fork(10),
-            latency: Latency {
-                outliers: 0,
-                stalls: 0,
-                ..state.latency
-            },
+            latency: state.latency.calm(),
             faults: Faults::default(),
             struck: Struck::default(),
             medium: state.medium.copy(),
@@ -211,6 +212,12 @@ impl SimDisk {
             .medium
             .read_stable(block, &mut bytes);
         bytes
+    }
+
+    /// Whether all that was written there is durable.
+    #[must_use]
+    pub fn is_stable(&self, block: BlockAddr) -> bool {
+        self.shared.state.borrow().medium.is_stable(block)
     }
 
     /// Overwrites the durable contents of `block` behind everybody's back.

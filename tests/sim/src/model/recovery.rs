@@ -139,7 +139,9 @@ impl Model {
         let numbers: Vec<u64> = self.snapshots.keys().copied().collect();
         let mut known = BTreeSet::new();
         for number in numbers {
-            let snapshot = &self.snapshots[&number];
+            let Some(snapshot) = self.snapshots.get(&number) else {
+                continue;
+            };
             let volume = self
                 .volumes
                 .get(&snapshot.volume)

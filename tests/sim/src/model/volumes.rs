@@ -204,9 +204,12 @@ impl Model {
     ) -> Result<(), String> {
         let outcome = match result {
             Err(StoreError::NoSnapshot) => {
-                let changing = (self.volumes.get(&number)).and_then(|known| known.changing.clone());
-                let parent = changing.and_then(|changing| changing.parent);
-                if parent.is_none_or(|parent| !self.is_snapshot_leaving(parent)) {
+                let volume = self.volumes.get(&number);
+                let parent = volume.and_then(|known| known.changing.as_ref()?.parent);
+                // A delete of the volume takes its snapshots along.
+                let gone =
+                    volume.is_none_or(|known| matches!(known.existence, Existence::Going(_)));
+                if !gone && parent.is_none_or(|parent| !self.is_snapshot_leaving(parent)) {
                     return Err("no such snapshot, but it is there".to_string());
                 }
                 Outcome::Refused

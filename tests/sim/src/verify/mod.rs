@@ -74,6 +74,36 @@ pub async fn contents(
     model.borrow_mut().recovered(&verdict)
 }
 
+/// Volumes and snapshots must be found by their names and numbers, and those must be unique.
+///
+/// # Errors
+/// The first that is not.
+pub fn catalog(store: &Store<SimDisk>) -> Checked {
+    for info in store.volumes() {
+        let by_name = store.find(&info.name);
+        let by_number = store.volume(info.id);
+        let own = store.snapshots(info.id);
+        if by_name.as_ref() != Some(&info)
+            || by_number.as_ref() != Some(&info)
+            || own.len() != info.snapshots
+        {
+            return Err(format!(
+                "{info:?} is {by_name:?} by name, {by_number:?} by number, and has snapshots {own:?}"
+            ));
+        }
+        for snapshot in own {
+            let by_name = store.find_snapshot(info.id, &snapshot.name);
+            let by_number = store.snapshot(snapshot.id);
+            if by_name.as_ref() != Some(&snapshot) || by_number.as_ref() != Some(&snapshot) {
+                return Err(format!(
+                    "{snapshot:?} is {by_name:?} by name and {by_number:?} by number"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Cuts ascending block numbers into runs of neighbours: first and count.
 fn runs(blocks: &[u64]) -> Vec<(u64, usize)> {
     let mut runs: Vec<(u64, usize)> = Vec::new();
@@ -181,7 +211,7 @@ pub async fn empty(store: Store<SimDisk>, exec: Exec, free_at_first: u64) -> Che
     }
     // Records and the paths of empty internal trees stay.
     let wanted = free_at_first.saturating_sub(2 << 20);
-    for _ in 0..60 {
+    for _ in 0..300 {
         let pool = store.pool();
         if pool.free_bytes >= wanted {
             return Ok(());

@@ -59,7 +59,7 @@ pub async fn scrub(
     let lost = unreadable(store, model).await?;
     // The last first, since one block may have been chosen twice. Somebody may have written there meanwhile.
     for victim in victims.into_iter().rev() {
-        if victim.disk.peek(victim.at) == victim.rotten {
+        if victim.disk.is_stable(victim.at) && victim.disk.peek(victim.at) == victim.rotten {
             victim.disk.poke(victim.at, &victim.before);
         }
     }
@@ -109,7 +109,8 @@ fn rot(seed: u64, disks: &[SimDisk], random: &mut Random) -> Option<Victim> {
         let at = written[random.index(written.len())];
         let before = disk.peek(at);
         let is_data = |sector: &[u8]| matches!(identify(seed, sector), Found::Written(_));
-        if before.chunks(SECTOR).any(is_data) {
+        // What was just written there may be no data of ours any more.
+        if disk.is_stable(at) && before.chunks(SECTOR).any(is_data) {
             let mut rotten = before.clone();
             rotten[random.index(BLOCK_SIZE)] ^= 1 << random.below(8);
             disk.poke(at, &rotten);
@@ -132,7 +133,10 @@ fn places(step: &ScrubStep) -> Result<BTreeSet<(Source, u64)>, String> {
             let blocks = damage.len.div_ceil(BLOCK);
             for block in (offset / BLOCK..).take(usize::try_from(blocks).unwrap_or(0)) {
                 if !places.insert((*source, block)) {
-                    return Err(format!("a scrub names block {block} of {source:?} twice"));
+                    let all = &step.damaged;
+                    return Err(format!(
+                        "a scrub names block {block} of {source:?} twice: {all:?}"
+                    ));
                 }
             }
         }

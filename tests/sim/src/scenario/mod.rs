@@ -1,14 +1,17 @@
 //! The life of one simulated appliance: format, work, stop in every possible way, recover, be checked, work again.
 
+mod checks;
+mod restart;
+
 use core::time::Duration;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use store::{Config, Environment, FormatOptions, Mutants, PoolState, Store, StoreError};
+use store::{Config, Environment, FormatOptions, Mutants, PoolState, Store};
 use volume::Volumes;
 use world::{Clock, Instant, Pool};
 
-use crate::client::{RECORD_KEYS, Session};
+use crate::client::Session;
 use crate::clock::{Trace, VirtualClock};
 use crate::disk::{Faults, SimDisk};
 use crate::machine::{Machine, Stop};
@@ -17,10 +20,12 @@ use crate::network::{Clients, Network};
 use crate::profile::{Memory, Parts, Profile};
 use crate::random::{Random, SeededEntropy};
 use crate::tally::{Count, Tally};
-use crate::verify;
 
 /// Virtual time within which anything must be done.
 const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Virtual time within which all blocks of all volumes and snapshots are read, one after the other.
+const LONG_PATIENCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What happened in one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -245,6 +250,11 @@ impl Scenario {
         self.clock.now() + PATIENCE
     }
 
+    /// For looking at everything there is.
+    fn late_deadline(&self) -> Instant {
+        self.clock.now() + LONG_PATIENCE
+    }
+
     /// Lets clients work until the power is cut (`None`) or they are done (the appliance still runs).
     fn work(&mut self, running: Running) -> Result<Option<Running>, Trouble> {
         let Running { machine, store } = running;
@@ -367,215 +377,5 @@ impl Scenario {
                 Ok(None)
             }
         }
-    }
-
-    fn crash(&mut self, machine: Machine) {
-        machine.cut_power();
-        self.disks.iter().for_each(SimDisk::decay);
-        self.model.borrow_mut().restart();
-        self.count(Count::Crashes);
-    }
-
-    /// The appliance restarts, the drives keep power: what they were told to do they still do.
-    fn reset(&mut self, machine: Machine) {
-        machine.switch_off();
-        self.model.borrow_mut().restart();
-        self.count(Count::Crashes);
-    }
-
-    /// Opens the pool again, perhaps cutting the power again meanwhile, and verifies it.
-    fn recover(&mut self) -> Result<Running, Trouble> {
-        for depth in 0..3 {
-            let cut = depth < 2 && self.random.per_million(self.profile.nested);
-            match self.try_recover(cut) {
-                Err(Trouble::Cut) => self.count(Count::Nested),
-                other => return other,
-            }
-        }
-        Err(Trouble::Wrong("more cuts than planned".to_string()))
-    }
-
-    fn try_recover(&mut self, cut: bool) -> Result<Running, Trouble> {
-        let Powered {
-            machine,
-            environment,
-            config,
-        } = self.switch_on();
-        self.check_at_rest(&machine)?;
-        if cut {
-            let exponent = self.random.between(1, 10);
-            let points = 1 + self.random.below(1 << exponent);
-            machine.cut_at.set(Some(machine.points.get() + points));
-        }
-        let disks = self.disks.clone();
-        self.trace.note(self.clock.now(), "recover", [0; 3]);
-        let opened = machine.block_on(self.deadline(), async move {
-            Store::open(disks, environment, config).await
-        });
-        let store = match opened {
-            Ok(Ok(store)) => store,
-            Ok(Err(error)) => return self.refused(machine, error),
-            Err(Stop::PowerCut) => {
-                self.crash(machine);
-                return Err(Trouble::Cut);
-            }
-            Err(stop) => return Err(Trouble::Wrong(format!("recovery: {stop:?}"))),
-        };
-        machine.cut_at.set(None);
-        self.check_recovered()?;
-        let running = Running { machine, store };
-        self.verify(&running)?;
-        self.count(Count::Recoveries);
-        Ok(running)
-    }
-
-    /// The pool does not open. Passing errors may pass; lies may have destroyed it.
-    fn refused(&mut self, machine: Machine, error: StoreError) -> Result<Running, Trouble> {
-        if self.profile.trust == Trust::Full {
-            return Err(Trouble::Wrong(format!("recovery failed: {error:?}")));
-        }
-        self.crash(machine);
-        self.set_faults(Faults::default());
-        let Powered {
-            machine,
-            environment,
-            config,
-        } = self.switch_on();
-        let disks = self.disks.clone();
-        let opened = machine.block_on(self.deadline(), async move {
-            Store::open(disks, environment, config).await
-        });
-        match opened {
-            Ok(Ok(store)) => {
-                let running = Running { machine, store };
-                self.verify(&running)?;
-                self.count(Count::Recoveries);
-                Ok(running)
-            }
-            Ok(Err(_)) => Err(Trouble::Excused),
-            Err(stop) => Err(Trouble::Wrong(format!("second recovery: {stop:?}"))),
-        }
-    }
-
-    fn verify(&mut self, running: &Running) -> Result<(), Trouble> {
-        let Running { machine, store } = running;
-        self.check_accounts(store)?;
-        // Drives that lie may have brought back old contents anywhere.
-        let all = self.profile.trust == Trust::DrivesLie || self.random.one_in(2);
-        let task = verify::contents(store.clone(), self.model.clone(), all, RECORD_KEYS);
-        match machine.block_on(self.deadline(), task) {
-            Ok(result) => Ok(result?),
-            Err(stop) => Err(Trouble::Wrong(format!("verifying: {stop:?}"))),
-        }
-    }
-
-    /// What lies on the drives now must be a sound pool, whether it was closed or lost power.
-    fn check_at_rest(&mut self, machine: &Machine) -> Result<(), Trouble> {
-        let verify_data = self.random.one_in(4);
-        let closed = core::mem::take(&mut self.is_closed);
-        let task = verify::at_rest(self.disks.clone(), verify_data, closed);
-        match machine.block_on(self.deadline(), task) {
-            Ok(Err(what)) if self.profile.trust == Trust::Full => Err(Trouble::Wrong(what)),
-            Ok(_) => Ok(()),
-            Err(stop) => Err(Trouble::Wrong(format!("check: {stop:?}"))),
-        }
-    }
-
-    /// Nothing is under way: who uses how much must be what the model says, to the block.
-    fn check_usage(&self, running: &Running) -> Result<(), Trouble> {
-        if self.profile.trust != Trust::Full {
-            return Ok(());
-        }
-        let (store, model) = (running.store.clone(), self.model.clone());
-        let task = async move { verify::usage(&store, &model).await };
-        match running.machine.block_on(self.deadline(), task) {
-            Ok(Ok(compared)) => {
-                self.tally.borrow_mut().add(Count::Usages, compared);
-                Ok(())
-            }
-            Ok(Err(what)) => Err(Trouble::Wrong(what)),
-            Err(stop) => Err(Trouble::Wrong(format!("usage: {stop:?}"))),
-        }
-    }
-
-    /// Nothing is under way: a scrub must find the rot that is put there, and nothing else.
-    fn check_scrub(&mut self, running: &Running) -> Result<(), Trouble> {
-        let (store, model) = (running.store.clone(), self.model.clone());
-        let (disks, mut random) = (self.disks.clone(), self.random.fork(8));
-        let task = async move { verify::scrub(&store, &model, &disks, &mut random).await };
-        match running.machine.block_on(self.deadline(), task) {
-            Ok(Ok(found)) => {
-                self.count(Count::Scrubs);
-                self.tally.borrow_mut().add(Count::RotFound, found);
-                Ok(())
-            }
-            Ok(Err(what)) => Err(Trouble::Wrong(what)),
-            Err(stop) => Err(Trouble::Wrong(format!("scrub: {stop:?}"))),
-        }
-    }
-
-    /// What lies on the drives when a recovery has just ended must be sound without any excuse: second copies are there
-    /// again.
-    fn check_recovered(&mut self) -> Result<(), Trouble> {
-        if self.profile.trust != Trust::Full || self.random.one_in(2) {
-            return Ok(());
-        }
-        let clock = Rc::default();
-        let disks = self.disks.iter().map(|disk| disk.copy(&clock));
-        let disks: Vec<SimDisk> = disks.collect();
-        let machine = Machine::new(clock, disks.clone(), Rc::default(), self.random.fork(9));
-        let task = verify::at_rest(disks, false, true);
-        match machine.block_on(self.deadline(), task) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(what)) => Err(Trouble::Wrong(format!("just recovered: {what}"))),
-            Err(stop) => Err(Trouble::Wrong(format!("check of a copy: {stop:?}"))),
-        }
-    }
-
-    fn check_accounts(&self, store: &Store<SimDisk>) -> Result<(), Trouble> {
-        let pool = store.pool();
-        if pool.used_bytes + pool.free_bytes == pool.size_bytes {
-            Ok(())
-        } else {
-            Err(Trouble::Wrong(format!("used + free is not size: {pool:?}")))
-        }
-    }
-
-    /// Faults stop: everything must finish, all space must come back, and a last restart must find nothing amiss.
-    fn finish(&mut self, running: Running, free_at_first: u64) -> Result<(), Trouble> {
-        self.set_faults(Faults::default());
-        let read_only = running.store.pool().state != PoolState::Serving;
-        let running = if read_only {
-            self.crash(running.machine);
-            self.recover()?
-        } else {
-            running
-        };
-        let Running { machine, store } = running;
-        if self.profile.trust != Trust::DrivesLie {
-            let emptied = machine.block_on(
-                self.deadline(),
-                verify::empty(store.clone(), machine.exec.clone(), free_at_first),
-            );
-            match emptied {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) if self.profile.trust != Trust::Full => {}
-                Ok(Err(what)) => return Err(Trouble::Wrong(what)),
-                Err(stop) => return Err(Trouble::Wrong(format!("emptying: {stop:?}"))),
-            }
-            self.check_accounts(&store)?;
-        }
-        let closed = machine.block_on(self.deadline(), async move { store.close().await });
-        match closed {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) if self.profile.trust != Trust::Full => {}
-            other => return Err(Trouble::Wrong(format!("last close: {other:?}"))),
-        }
-        self.reset(machine);
-        self.is_closed = true;
-        let machine = self.switch_on().machine;
-        self.check_at_rest(&machine)?;
-        machine.switch_off();
-        Ok(())
     }
 }
