@@ -39,6 +39,7 @@ impl<D: Disk> Shared<D> {
     /// Frees about `budget` blocks; part of a checkpoint, after the merges.
     pub async fn take_apart(&self, cut: &mut Cut, budget: usize) -> Result<(), StoreError> {
         let mut left = budget;
+        self.state.borrow_mut().is_stalled = false;
         self.take_items(&mut left).await?;
         let mut waiting = self.state.borrow().directory.hidden.clone();
         while let Some(id) = waiting.pop_first() {
@@ -193,6 +194,7 @@ impl<D: Disk> Shared<D> {
             }
             Err(StoreError::Disk(error)) => {
                 log::warn!("what was deleted is taken apart later: {error}");
+                self.state.borrow_mut().is_stalled = true;
                 *left = 0;
                 Ok(false)
             }

@@ -56,7 +56,7 @@ impl Config {
     pub fn for_memory(bytes: usize) -> Self {
         let deltas_max = (bytes * 2 / 5 / 64).clamp(8192, 1 << 22);
         let groups_open_max = (bytes / 24 / (12 * 1024)).clamp(16, 1024);
-        let maps_max = (bytes / 8 / 800).clamp(1024, 1 << 20);
+        let maps_max = (bytes / 4 / 800).clamp(1024, 1 << 20);
         let own = deltas_max * 64 + groups_open_max * 12 * 1024 + maps_max * 800;
         let rest = bytes.saturating_sub(own);
         Self {
@@ -213,9 +213,9 @@ pub struct ScrubPosition {
 /// A block that does not hold what was written, on any drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Everybody who has it, and the byte where; empty for a block of the pool's own.
+    /// Who has it, and the byte where: the first 64 of them. Empty for a block of the pool's own, and for what only deleted maps have.
     pub places: Vec<(Source, u64)>,
-    /// Bytes that cannot be read, at each of these places.
+    /// Bytes that cannot be read, at each of these places; what ends before that has lost less.
     pub len: u64,
 }
 

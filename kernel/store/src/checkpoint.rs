@@ -28,6 +28,9 @@ const PENDING_PAUSE: core::time::Duration = core::time::Duration::from_secs(1);
 /// Pause between checkpoints that only take deleted maps apart.
 const RECLAIM_PAUSE: core::time::Duration = core::time::Duration::from_millis(20);
 
+/// The same after a drive did not let it go on.
+const STALLED_PAUSE: core::time::Duration = core::time::Duration::from_secs(10);
+
 /// What the cut fixed, and what the checkpoint changes beside the deltas.
 pub struct Cut {
     /// Maps below this number existed.
@@ -54,7 +57,12 @@ impl<D: Disk> Shared<D> {
                 if state.checkpoints_wanted > state.checkpoints_done {
                     Some(now)
                 } else if has_waste {
-                    Some(now + RECLAIM_PAUSE)
+                    let pause = if state.is_stalled {
+                        STALLED_PAUSE
+                    } else {
+                        RECLAIM_PAUSE
+                    };
+                    Some(now + pause)
                 } else if let Some(since) = state.dirty_since {
                     Some(since + DIRTY_MAX)
                 } else {

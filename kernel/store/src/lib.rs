@@ -70,3 +70,4 @@ pub use api::{
 pub use check::{CheckOptions, Finding, Owner, Summary, check};
 pub use mutant::{Mutant, Mutants};
 pub use store::Store;
+pub use volumes::{SIZE_MAX, is_name, is_size};

@@ -1,7 +1,7 @@
 //! Scrub: every block in use is read and compared with its tag, on every replica.
 //!
-//! Each map verifies what is its own, so blocks that snapshots and clones share are read once; then come the parts of the pool that are in no map. What has changed since the last checkpoint is left to
-//! the next scrub.
+//! Each map verifies what is its own, so blocks that snapshots and clones share are read once; then come the parts of
+//! the pool that are in no map. What has changed since the last checkpoint is left to the next scrub.
 
 use alloc::vec::Vec;
 
@@ -22,6 +22,8 @@ use own::OWN_PARTS;
 
 /// Runs of blocks that are read at the same time.
 const AT_ONCE: usize = 8;
+/// Places that are named for a damaged block.
+const PLACES_MAX: usize = 64;
 
 /// A map under scrub.
 struct Scrubbed {
@@ -29,6 +31,7 @@ struct Scrubbed {
     lineage: [u8; 16],
     root: Pointer,
     height: u8,
+    blocks: u64,
     /// What lies before is taken apart already.
     cursor: u64,
     bound: Bound,
@@ -65,6 +68,8 @@ impl<D: Disk + 'static> Shared<D> {
     pub async fn scrub(&self, from: ScrubPosition, blocks: u64) -> Result<ScrubStep, StoreError> {
         let mut step = ScrubStep::default();
         let mut at = from;
+        // Maps with nothing of their own take time, too.
+        let mut seen = 0;
         loop {
             let map = self.scrubbed(at.map)?;
             let next = map.as_ref().map_or(OWN_PARTS, |map| map.id);
@@ -78,8 +83,11 @@ impl<D: Disk + 'static> Shared<D> {
                 Some(map) => self.scrub_leaf(map, &mut at.block, &mut step).await?,
                 None => self.scrub_own_part(&mut at.block, &mut step).await?,
             };
+            seen += 1;
+            // Steps with damage are short, so that a list of it never is long.
+            let is_enough = step.blocks.max(seen) >= blocks || !step.damaged.is_empty();
             match is_more {
-                true if step.blocks >= blocks => {
+                true if is_enough => {
                     step.next = Some(at);
                     return Ok(step);
                 }
@@ -118,6 +126,7 @@ impl<D: Disk + 'static> Shared<D> {
             } else {
                 tree.height()
             },
+            blocks: tree.blocks(),
             cursor: tree.cursor(),
             bound: state.bound(tree.id()),
         }))
@@ -134,7 +143,8 @@ impl<D: Disk + 'static> Shared<D> {
             Found::End => return Ok(false),
             Found::Damaged(first, count) => {
                 *at = first + count;
-                let places = self.places_below(map.id, first, count);
+                let places = self.places_below(map.id, first);
+                let count = count.min(map.blocks.saturating_sub(first));
                 step.damaged.push(Damage {
                     places,
                     len: count * BLOCK_SIZE as u64,
@@ -184,7 +194,8 @@ impl<D: Disk + 'static> Shared<D> {
                 level -= 1;
                 let first = *at / span(level + 1) * span(level + 1);
                 let end = first + span(level + 1);
-                // Something below can be the map's own although the node is not, behind the cursor of a parent that is taken apart.
+                // Something below can be the map's own although the node is not: behind the cursor of a parent that
+                // is taken apart.
                 if pointer.kind() != Kind::Node || pointer.birth() <= map.bound.least() {
                     *at = end;
                     continue 'search;
@@ -339,7 +350,7 @@ impl<D: Disk + 'static> Shared<D> {
             && !self.verify_block(map, block, step).await?
             && self.still_has(map.id, block).await?
         {
-            let places = self.places_of(map.id, block).await?;
+            let places = self.places_of(map.id, block).await;
             step.damaged.push(Damage {
                 places,
                 len: BLOCK_SIZE as u64,
@@ -373,43 +384,45 @@ impl<D: Disk + 'static> Shared<D> {
         Ok(pointer == block.pointer && level == block.height)
     }
 
-    /// Everybody who has this block of `map`: the map itself, and those that began as it and have not replaced it.
-    async fn places_of(&self, map: u64, block: Block) -> Result<Vec<(Source, u64)>, StoreError> {
+    /// Who has this block of `map`: the map itself, and those that began as it and have not replaced it.
+    async fn places_of(&self, map: u64, block: Block) -> Vec<(Source, u64)> {
         let mut places = Vec::new();
         let mut waiting = alloc::vec![map];
-        while let Some(id) = waiting.pop() {
-            let source = {
+        while let Some(id) = waiting.pop()
+            && places.len() < PLACES_MAX
+        {
+            let (source, children) = {
                 let state = self.state.borrow();
                 let Some(tree) = state.trees.get(&id) else {
                     continue;
                 };
-                waiting.extend(&tree.children);
-                source_of(tree)
+                (source_of(tree), tree.children.clone())
             };
-            let Some((source, place)) = source else {
-                continue;
-            };
-            match self.lookup(place, block.lba, 1).await {
-                Ok(found) if found[0] == block.pointer => {
-                    places.push((source, block.lba * BLOCK_SIZE as u64));
+            if let Some((source, place)) = source {
+                // Damage to the other map itself is found when its turn comes.
+                match self.lookup(place, block.lba, 1).await {
+                    Ok(found) if found[0] == block.pointer => {
+                        places.push((source, block.lba * BLOCK_SIZE as u64));
+                    }
+                    _ => continue,
                 }
-                Ok(_) | Err(StoreError::NoVolume) => {}
-                Err(error) => return Err(error),
             }
+            waiting.extend(children);
         }
         places.sort_unstable();
-        Ok(places)
+        places
     }
 
     /// Who may have lost what is below a node of `map`: those that share it cannot be told from those that do not.
-    fn places_below(&self, map: u64, first: u64, count: u64) -> Vec<(Source, u64)> {
+    fn places_below(&self, map: u64, first: u64) -> Vec<(Source, u64)> {
         let state = self.state.borrow();
         let mut places = Vec::new();
         let mut waiting = alloc::vec![map];
-        while let Some(tree) = waiting.pop().and_then(|id| state.trees.get(&id)) {
+        while let Some(tree) = waiting.pop().and_then(|id| state.trees.get(&id))
+            && places.len() < PLACES_MAX
+        {
             waiting.extend(&tree.children);
             if first < tree.blocks()
-                && count > 0
                 && let Some((source, _)) = source_of(tree)
             {
                 places.push((source, first * BLOCK_SIZE as u64));

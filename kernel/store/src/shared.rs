@@ -108,6 +108,10 @@ pub struct State {
     pub mode: Mode,
     /// How much was pushed when the pool was last found full: nothing changed since, nothing can have been freed.
     pub full_at: Option<u64>,
+    /// The last write that needed space got none.
+    pub is_refusing: bool,
+    /// A drive did not let what was deleted be taken apart.
+    pub is_stalled: bool,
     /// When the oldest change that is in no checkpoint was made.
     pub dirty_since: Option<world::Instant>,
     pub mutants: Mutants,
@@ -247,7 +251,7 @@ impl State {
         }
     }
 
-    /// Whether the last write that needed space got none, and nothing changed since.
+    /// Whether nothing changed since a write last found no space.
     pub fn is_full(&self) -> bool {
         self.full_at == Some(self.journal.pushed)
     }
@@ -335,7 +339,7 @@ impl<D> Shared<D> {
         let state = self.state.borrow();
         let totals = state.space.totals();
         let left = totals.free.saturating_sub(2 * state.space.node_reserve());
-        if state.is_full() {
+        if state.is_refusing {
             Fullness::Full
         } else if left < totals.size / 20 {
             Fullness::Critical

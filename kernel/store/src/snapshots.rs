@@ -201,7 +201,7 @@ impl<D: Disk + 'static> Shared<D> {
         max: usize,
     ) -> Vec<SnapshotInfo> {
         let state = self.state.borrow();
-        let from = after.map_or(0, |after| after.0 + 1);
+        let from = after.map_or(0, |after| after.0.saturating_add(1));
         let snapshots = state.directory.volume(volume.0);
         let ids = { snapshots.into_iter() }.flat_map(|volume| volume.in_order.range(from..));
         ids.filter_map(|id| state.require_snapshot(*id).ok())

@@ -407,8 +407,9 @@ impl Space {
             dirty = true;
         }
         let mut current = base.clone();
-        for addr in self.withheld().filter(|addr| group_of(*addr) == group) {
-            current.set(block_of(addr));
+        for run in self.withheld().filter(|run| group_of(run.addr) == group) {
+            let first = block_of(run.addr);
+            (first..first + run.blocks).for_each(|block| current.set(block));
         }
         let blocks = self.group_blocks();
         let available = blocks - current.count(blocks);

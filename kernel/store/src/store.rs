@@ -552,6 +552,8 @@ fn assemble<D: Disk>(
         merge_percent: 0,
         mode: Mode::Serving,
         full_at: None,
+        is_refusing: false,
+        is_stalled: false,
         dirty_since: None,
         mutants: config.mutants,
         superblock,

@@ -14,7 +14,7 @@ use crate::lineage::Place;
 use crate::shared::{Handle, Shared, State, Tree};
 
 /// The largest volume: what maps of five levels can hold.
-const SIZE_MAX: u64 = 128 << 40;
+pub const SIZE_MAX: u64 = 128 << 40;
 
 /// How late the simulator's deliberate bug tells the journal of a change.
 const LATE: core::time::Duration = core::time::Duration::from_millis(3);
@@ -218,16 +218,22 @@ impl State {
 }
 
 fn check_size(size_bytes: u64) -> Result<(), StoreError> {
-    let sound =
-        size_bytes.is_multiple_of(512) && (BLOCK_SIZE as u64..=SIZE_MAX).contains(&size_bytes);
-    if sound {
+    if is_size(size_bytes) {
         Ok(())
     } else {
         Err(StoreError::BadSize)
     }
 }
 
-/// Whether this can be the name of a volume or snapshot.
+/// Whether a volume can have so many bytes: a multiple of 512, at least one block and at most [`SIZE_MAX`].
+#[must_use]
+pub fn is_size(bytes: u64) -> bool {
+    bytes.is_multiple_of(512) && (BLOCK_SIZE as u64..=SIZE_MAX).contains(&bytes)
+}
+
+/// Whether this can be the name of a volume or snapshot: 1 to [`NAME_MAX`] of `a-z 0-9 . _ -`, beginning with a letter or
+/// digit.
+#[must_use]
 pub fn is_name(name: &str) -> bool {
     let first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=NAME_MAX).contains(&name.len())

@@ -164,6 +164,7 @@ impl<D: Disk> Shared<D> {
         let wants_checkpoint = {
             let mut state = self.state.borrow_mut();
             state.commit_write(tree, lba, &runs, birth, &tags, early);
+            state.is_refusing &= class != Class::Data;
             let now = self.environment.exec.now();
             state.dirty_since.get_or_insert(now);
             let wants_flush = state.journal.blocks_since_flush >= FLUSH_AFTER_BLOCKS
@@ -267,11 +268,12 @@ impl<D: Disk> Shared<D> {
         let (hopeless, pushed) = {
             let state = self.state.borrow();
             let nothing_new = state.is_full();
-            let pending =
-                state.space.has_pending() && waited < 3 || has_waste && waited < WAITS_MAX;
+            let pending = (state.space.has_pending() || state.space.has_trims()) && waited < 3
+                || has_waste && waited < WAITS_MAX;
             (nothing_new && !pending, state.journal.pushed)
         };
         if hopeless {
+            self.state.borrow_mut().is_refusing = true;
             return Err(StoreError::NoSpace);
         }
         self.checkpoint_reached(self.want_checkpoint()).await?;
@@ -411,7 +413,7 @@ impl<D: Disk> Shared<D> {
         let head = offset..end.min(first * block);
         let tail = (last * block).max(head.end)..end;
         for part in [head, tail] {
-            if part.start < part.end {
+            if part.start < part.end && !self.is_hole(volume, part.start / block).await? {
                 let len = u32::try_from(part.end - part.start).unwrap_or(0);
                 // Not from the pool: the journal needs pages before this write may go on.
                 let zeros = Buf::from_heap(1);
@@ -429,6 +431,12 @@ impl<D: Disk> Shared<D> {
         drop(turn);
         self.throttle().await;
         Ok(())
+    }
+
+    /// Whether a block reads as zeros already and uses no space.
+    async fn is_hole(&self, volume: u64, lba: u64) -> Result<bool, StoreError> {
+        let pointers = self.lookup(Place::Volume(volume), lba, 1).await?;
+        Ok(pointers[0].is_hole())
     }
 
     /// Makes a hole of whole blocks; they are in the in-flight table.

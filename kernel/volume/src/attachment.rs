@@ -155,10 +155,10 @@ impl Attachments {
         Operation { attachment }
     }
 
-    /// Begins to end `first`, and those of `others` that have clients.
+    /// Begins to end `first`, and those of `others` that have clients and are not ending already.
     ///
     /// # Errors
-    /// One of them is ending already, or has clients and it is not forced.
+    /// `first` is ending already, or one of them has clients and it is not forced.
     pub fn end(
         &self,
         first: (Source, &str, u64),
@@ -169,18 +169,14 @@ impl Attachments {
         let (source, name, size_bytes) = first;
         // It gets an entry even without clients, so that nobody attaches meanwhile.
         let first = self.entry(source, name, size_bytes);
-        let all: Vec<_> = [first]
-            .into_iter()
-            .chain(others.filter_map(|source| self.get(source)))
-            .collect();
+        first.require_open()?;
+        let others = others.filter_map(|source| self.get(source));
+        let others = others.filter(|entry| entry.require_open().is_ok());
+        let all: Vec<_> = [first].into_iter().chain(others).collect();
         let clients: usize = all.iter().map(|entry| entry.clients.get()).sum();
-        let refusal = match all.iter().find_map(|entry| entry.require_open().err()) {
-            None if clients > 0 && !force => Some(VolumeError::Attached(clients)),
-            refusal => refusal,
-        };
-        if let Some(refusal) = refusal {
+        if clients > 0 && !force {
             self.forget_unused(&all[0]);
-            return Err(refusal);
+            return Err(VolumeError::Attached(clients));
         }
         for entry in &all {
             entry.state.set(State::Ending(why));

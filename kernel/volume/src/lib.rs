@@ -6,7 +6,7 @@
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
-//! - the rules for names and sizes are [`check_name`] and [`check_size`], nowhere else;
+//! - names and sizes are checked ([`check_name`], [`check_size`]) before anything else;
 //! - what has clients is deleted or rolled back only by force; then what they have under way is waited for, and every
 //!   later operation of theirs fails with [`VolumeError::Deleted`] or [`VolumeError::RolledBack`] ([`attachment`]);
 //! - a snapshot never takes a write;
@@ -30,7 +30,7 @@ mod volume;
 
 pub use catalog::{DEMO, Export, Volumes};
 pub use error::VolumeError;
-pub use name::{NAME_MAX, SIZE_MAX, check_name, check_size, split_name};
+pub use name::{check_name, check_size, split_name};
 pub use settings::{ALLOW_MAX, Network, Settings};
 pub use store::{
     Change, Changes, Fullness, PoolInfo, PoolState, SnapshotId, SnapshotInfo, Source, Span,

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use store::{Changes, SnapshotId, SnapshotInfo, Source, Usage, VolumeInfo};
+use store::{Changes, SnapshotId, SnapshotInfo, Source, StoreError, Usage, VolumeInfo};
 use world::Disk;
 
 use crate::attachment::End;
@@ -107,10 +107,13 @@ impl<D: Disk + 'static> Volumes<D> {
             force,
         )?;
         ending.quiet().await;
-        self.store().delete_snapshot(info.id).await?;
-        self.usages().forget();
-        ending.confirm();
-        Ok(())
+        let deleted = self.store().delete_snapshot(info.id).await;
+        // It may have gone with its volume meanwhile.
+        if matches!(deleted, Ok(()) | Err(StoreError::NoSnapshot)) {
+            self.usages().forget();
+            ending.confirm();
+        }
+        Ok(deleted?)
     }
 
     /// Makes a volume that begins as a snapshot is; durable when this returns. Costs the same whatever the size. Its clients

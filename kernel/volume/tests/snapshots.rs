@@ -105,6 +105,34 @@ fn clients_of_its_snapshots_hold_a_volume_and_not_the_other_way_round() {
 }
 
 #[test]
+fn a_volume_goes_while_its_snapshot_goes() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    let exec = bench.exec.clone();
+    bench.run(async move {
+        for name in ["a", "b"] {
+            volumes.create_snapshot("v", name).await.unwrap();
+        }
+        let readers = ["v@a", "v@b"].map(|name| volumes.attach(name, Access::ReadOnly).unwrap());
+        let (all, gone) = (volumes.clone(), Rc::new(Cell::new(None)));
+        let told = gone.clone();
+        exec.spawn(async move { told.set(Some(all.delete_snapshot("v", "a", true).await)) });
+        while first(&readers[0]).await.is_ok() {
+            exec.yield_now().await;
+        }
+        assert_eq!(gone.get(), None, "it is being deleted");
+        volumes.delete("v", true).await.unwrap();
+        for reader in &readers {
+            assert_eq!(reader.ended().await, VolumeError::Deleted);
+        }
+        while gone.get().is_none() {
+            exec.yield_now().await;
+        }
+        assert_eq!(volumes.get("v").err(), Some(VolumeError::NoVolume));
+    });
+}
+
+#[test]
 fn what_is_under_way_comes_before_a_rollback_and_what_is_late_is_refused() {
     let bench = Bench::new();
     let volumes = with_volume(&bench);

@@ -48,8 +48,8 @@ pub mod systematic;
 mod tally;
 mod verify;
 
-pub use profile::Parts;
 pub use mutants::{Oracle, hunt_systematically};
+pub use profile::Parts;
 pub use runner::{Failure, Options, Progress, hunt, hunt_seed, run, run_seed};
 pub use scenario::Outcome;
 pub use store::{Mutant, Mutants};

@@ -3,9 +3,14 @@
 use sim::{Options, Parts, run, run_seed};
 
 #[test]
-fn two_hundred_seeds_find_nothing() {
+fn five_hundred_seeds_find_nothing() {
     let start = std::time::Instant::now();
-    match run(&Options::default(), &mut |_| {}) {
+    let options = Options {
+        seeds: 500,
+        operations: 2000,
+        ..Options::default()
+    };
+    match run(&options, &mut |_| {}) {
         Ok(summary) => eprintln!("{summary}, {:.1} s", start.elapsed().as_secs_f64()),
         Err(failure) => panic!("{failure}"),
     }

@@ -20,19 +20,21 @@ pub struct Totals {
 }
 
 impl Space {
-    /// Blocks that no map has any more and that must not be handed out yet.
-    pub(super) fn withheld(&self) -> impl Iterator<Item = PoolAddr> + '_ {
-        let trims = self.trims.iter();
-        let trims = trims.flat_map(|run| run.addr..run.addr + u64::from(run.blocks));
-        let freed = self.deferred.iter().chain(&self.freed).copied();
-        freed.chain(trims)
+    /// Runs of blocks that no map has any more and that must not be handed out yet; each within a group.
+    pub(super) fn withheld(&self) -> impl Iterator<Item = Run> + '_ {
+        let freed = self.deferred.iter().chain(&self.freed);
+        let freed = freed.map(|addr| Run {
+            addr: *addr,
+            blocks: 1,
+        });
+        freed.chain(self.trims.iter().copied())
     }
 
-    /// How many there are in each group; its entry may count them as free.
+    /// How many blocks there are in each group; its entry may count them as free.
     pub(super) fn withheld_by_group(&self) -> HashMap<u32, u32> {
         let mut counts = HashMap::new();
-        for addr in self.withheld() {
-            *counts.entry(group_of(addr)).or_insert(0) += 1;
+        for run in self.withheld() {
+            *counts.entry(group_of(run.addr)).or_insert(0) += run.blocks;
         }
         counts
     }
@@ -76,6 +78,7 @@ impl Space {
         self.deferred.append(&mut self.superseded_frozen);
         if !keep {
             available.append(&mut self.deferred);
+            self.hurry_trims();
         }
         if keep && self.trims_wanted {
             self.queue_trims(&mut available);
@@ -109,6 +112,25 @@ impl Space {
         *freed = short.concat();
     }
 
+    /// Space is short: hands out what drives have not been told of yet. The first run may be under way.
+    fn hurry_trims(&mut self) {
+        let waiting = self.trims.split_off(self.trims.len().min(1));
+        for run in waiting {
+            self.make_run_available(run);
+        }
+    }
+
+    fn make_run_available(&mut self, run: Run) {
+        if !self.mutants.trim_not_withheld() {
+            (run.addr..run.addr + u64::from(run.blocks)).for_each(|addr| self.make_available(addr));
+        }
+    }
+
+    /// Whether drives are still to be told of blocks.
+    pub fn has_trims(&self) -> bool {
+        !self.trims.is_empty()
+    }
+
     /// What a drive should be told of next.
     pub fn first_trim(&self) -> Option<Run> {
         self.trims.front().copied()
@@ -116,10 +138,8 @@ impl Space {
 
     /// The first of the trims is done: its blocks can be handed out.
     pub fn finish_trim(&mut self) {
-        if let Some(run) = self.trims.pop_front()
-            && !self.mutants.trim_not_withheld()
-        {
-            (run.addr..run.addr + u64::from(run.blocks)).for_each(|addr| self.make_available(addr));
+        if let Some(run) = self.trims.pop_front() {
+            self.make_run_available(run);
         }
     }
 
@@ -129,13 +149,12 @@ impl Space {
         totals.free < totals.size / 10
     }
 
-    /// Whether blocks are on their way to become available.
+    /// Whether a checkpoint or two make blocks available.
     pub fn has_pending(&self) -> bool {
         !(self.superseded.is_empty()
             && self.superseded_frozen.is_empty()
             && self.freed.is_empty()
-            && self.deferred.is_empty()
-            && self.trims.is_empty())
+            && self.deferred.is_empty())
     }
 
     /// Physical blocks of the pool: all, free, and freed but not yet reusable.
@@ -159,12 +178,18 @@ impl Space {
             self.entry(group_of(addr))
                 .map_or(1, |entry| entry.in_sync().count() as u64)
         };
-        let waiting = self.superseded.iter().chain(&self.superseded_frozen);
-        let waiting = waiting.copied().chain(self.withheld());
-        totals.pending = waiting.map(copies).sum();
-        // Blocks withheld in groups that are not open count as free in their entries.
-        let closed = { self.withheld() }.filter(|addr| !self.open.contains_key(&group_of(*addr)));
-        totals.free -= closed.map(copies).sum::<u64>().min(totals.free);
+        let replaced = self.superseded.iter().chain(&self.superseded_frozen);
+        totals.pending = replaced.map(|addr| copies(*addr)).sum();
+        let mut closed = 0;
+        for run in self.withheld() {
+            let blocks = copies(run.addr) * u64::from(run.blocks);
+            totals.pending += blocks;
+            // In groups that are not open they count as free in the entries.
+            if !self.open.contains_key(&group_of(run.addr)) {
+                closed += blocks;
+            }
+        }
+        totals.free -= closed.min(totals.free);
         totals
     }
 }

@@ -1,6 +1,8 @@
 //! Clients: tasks that send random requests and check every answer against the model.
 
+pub mod records;
 mod snapshots;
+mod volumes;
 
 use core::time::Duration;
 use std::cell::{Cell, RefCell};
@@ -9,20 +11,17 @@ use std::rc::Rc;
 
 use exec::Exec;
 use store::{Span, Store, StoreError, VolumeId};
-use volume::{VolumeError, Volumes};
+use volume::Volumes;
 use world::{BLOCK_SIZE, Buf};
 
 use crate::clock::Trace;
 use crate::content::{self, SECTOR};
 use crate::disk::SimDisk;
-use crate::model::{Change, Model, RECORDS};
+use crate::model::{Change, Model};
 use crate::network::{Answer, Clients};
 use crate::profile::Profile;
 use crate::random::{Random, mix};
 use crate::tally::{Count, Tally};
-
-/// Keys of records that clients use.
-pub const RECORD_KEYS: u64 = 6;
 
 /// What the clients of one power-on share.
 pub struct Session {
@@ -415,118 +414,6 @@ impl Session {
             Answer::Got(result) => self.model.borrow_mut().end_flush(started, result),
         }
     }
-
-    async fn record(&self, random: &mut Random) -> Checked {
-        let key = random.below(RECORD_KEYS);
-        if self.busy_records.get() & (1 << key) != 0 {
-            return Ok(());
-        }
-        self.busy_records.set(self.busy_records.get() | (1 << key));
-        let (offset, len) = (key * BLOCK_SIZE as u64, BLOCK_SIZE as u64);
-        let outcome = if random.one_in(3) {
-            let reading = self.model.borrow_mut().begin_read(RECORDS, offset, len);
-            let result = self.store.record(&record_key(key)).await;
-            let bytes = match &result {
-                Ok(value) => Ok(record_as_block(
-                    &self.model.borrow(),
-                    key,
-                    value.as_deref(),
-                )?),
-                Err(error) => Err(*error),
-            };
-            let bytes = bytes.as_ref().map(Vec::as_slice).map_err(|error| *error);
-            self.model.borrow_mut().end_read(&reading, bytes)
-        } else {
-            let is_write = !random.one_in(5);
-            let change = (self.model.borrow_mut()).begin_change(RECORDS, offset, len, is_write);
-            let value = is_write.then(|| {
-                let len = 8 + random.index(3072 - 7);
-                self.model.borrow_mut().note_record(&change, len);
-                record_value(self.model.borrow().seed(), key, change.write, len)
-            });
-            self.note("> record", [key, change.write, 0]);
-            let name = record_key(key);
-            let result = self.store.set_record(&name, value.as_deref()).await;
-            self.note("< record", [key, change.write, u64::from(result.is_ok())]);
-            self.model.borrow_mut().end_durable_change(&change, result)
-        };
-        self.busy_records.set(self.busy_records.get() & !(1 << key));
-        outcome
-    }
-
-    async fn create(&self, random: &mut Random) -> Checked {
-        let live = self.model.borrow().live().len();
-        if live >= self.profile.volumes_max {
-            return Ok(());
-        }
-        let bytes = self.profile.volume_bytes_max.min(128 << 40);
-        let most = 1 << random.between(13, u64::from(bytes.ilog2()));
-        let size = if self.profile.habits.fills {
-            bytes
-        } else {
-            (4096 + random.below(most) / 512 * 512).min(bytes.max(4096))
-        };
-        // A name of its own, so that a late delete cannot meet a new volume.
-        let name = format!("v{}", random.next());
-        let number = self.model.borrow_mut().begin_create(&name, size);
-        self.note("> create", [number, size, 0]);
-        let result = self.volumes.create(&name, size).await;
-        self.note("< create", [number, u64::from(result.is_ok()), 0]);
-        if let Ok(info) = &result
-            && (info.name != name || info.size_bytes != size)
-        {
-            return Err(format!("created {name} of {size} bytes, got {info:?}"));
-        }
-        let result = result.map(|info| info.id).map_err(store_error);
-        self.model.borrow_mut().end_create(number, result)
-    }
-
-    async fn delete(&self, aim: &Aim) -> Checked {
-        if self.network.is_some() && self.is_rolled_back(aim.number) {
-            // Its clients are being sent away already.
-            return Ok(());
-        }
-        self.model.borrow_mut().begin_delete(aim.number);
-        self.note("> delete", [aim.number, 0, 0]);
-        let result = match &self.network {
-            Some(_) => self.volumes.delete(&aim.name, true).await,
-            None => self
-                .store
-                .delete_volume(aim.id)
-                .await
-                .map_err(VolumeError::Store),
-        };
-        let result = result.map_err(store_error);
-        self.note("< delete", [aim.number, u64::from(result.is_ok()), 0]);
-        if let (Some(clients), Ok(())) = (&self.network, result) {
-            clients.detach(aim.number);
-        }
-        self.model.borrow_mut().end_delete(aim.number, result)
-    }
-
-    async fn grow(&self, aim: &Aim, random: &mut Random) -> Checked {
-        let changing = |volume: &crate::model::Volume| volume.changing.is_some();
-        if self.model.borrow().volume(aim.number).is_none_or(changing) {
-            return Ok(());
-        }
-        let exponent = random.between(10, 43);
-        let more = (1 + random.below(1 << exponent) / 512) * 512;
-        let size = (aim.size_bytes + more).min(128 << 40);
-        self.model.borrow_mut().begin_grow(aim.number, size);
-        self.note("> grow", [aim.number, size, 0]);
-        let grown = match &self.network {
-            Some(_) => self.volumes.grow(&aim.name, size).await,
-            None => self
-                .store
-                .grow_volume(aim.id, size)
-                .await
-                .map_err(VolumeError::Store),
-        };
-        let result = grown.map_err(store_error);
-        self.note("< grow", [aim.number, u64::from(result.is_ok()), 0]);
-        let result = result.as_ref().map_err(|error| *error);
-        self.model.borrow_mut().end_changing(aim.number, result)
-    }
 }
 
 /// A range being changed.
@@ -555,21 +442,6 @@ impl<T> Answer<T> {
     }
 }
 
-/// What the store said, as far as the model is concerned.
-fn store_error(error: VolumeError) -> StoreError {
-    match error {
-        VolumeError::NoVolume | VolumeError::Deleted => StoreError::NoVolume,
-        VolumeError::NoSnapshot => StoreError::NoSnapshot,
-        VolumeError::NameTaken => StoreError::NameTaken,
-        VolumeError::BadName => StoreError::BadName,
-        VolumeError::BadSize | VolumeError::Shrinks(_) => StoreError::BadSize,
-        VolumeError::ReadOnly => StoreError::ReadOnly,
-        VolumeError::Store(error) => error,
-        // No client of the simulation asks for such a thing.
-        _ => StoreError::OutOfRange,
-    }
-}
-
 /// The range as the store wants it.
 #[must_use]
 pub fn span(offset: u64, len: u64) -> Span {
@@ -587,46 +459,4 @@ pub fn bytes_of(buf: &Buf) -> Vec<u8> {
         bytes.extend_from_slice(&page.bytes);
     }
     bytes
-}
-
-/// The name of a record.
-#[must_use]
-pub fn record_key(key: u64) -> String {
-    format!("key-{key}")
-}
-
-fn record_value(seed: u64, key: u64, write: u64, len: usize) -> Vec<u8> {
-    let mut value = write.to_le_bytes().to_vec();
-    let words = (1..).flat_map(|index| mix(seed ^ mix(key ^ mix(write ^ index))).to_le_bytes());
-    value.extend(words.take(len - 8));
-    value
-}
-
-/// What the model would see if the record were the block that it is kept as.
-///
-/// # Errors
-/// When the value is not one that was ever set.
-pub fn record_as_block(model: &Model, key: u64, value: Option<&[u8]>) -> Result<Vec<u8>, String> {
-    let mut block = vec![0; BLOCK_SIZE];
-    let Some(value) = value else {
-        return Ok(block);
-    };
-    let write = value
-        .first_chunk()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let len = model.record_len(write);
-    if len < 8 || value != record_value(model.seed(), key, write, len) {
-        return Err(format!(
-            "record {key} has a value that nobody set (write {write}?)"
-        ));
-    }
-    for (index, bytes) in block.chunks_mut(SECTOR).enumerate() {
-        let stamp = content::Stamp {
-            volume: RECORDS,
-            sector: key * 8 + index as u64,
-            write,
-        };
-        content::fill(model.seed(), stamp, bytes);
-    }
-    Ok(block)
 }

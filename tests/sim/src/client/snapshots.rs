@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use store::{SnapshotId, Source, Store};
 use world::{BLOCK_SIZE, Buf};
 
-use super::{Aim, Checked, Session, bytes_of, span, store_error};
+use super::volumes::store_error;
+use super::{Aim, Checked, Session, bytes_of, span};
 use crate::disk::SimDisk;
 use crate::model::{Member, Model};
 use crate::network::Answer;

@@ -196,10 +196,17 @@ impl Model {
         Some(blocks)
     }
 
-    /// Who uses how much, as far as the versions of all blocks of a family are certain: blocks referred to, and those
+    /// Who uses how much, as far as the versions of all blocks of a family and its ties are certain: blocks referred to, and those
     /// that deleting it would free.
     #[must_use]
     pub fn usage(&self, lineage: u64) -> Option<BTreeMap<Member, Expected>> {
+        let mut volumes = self
+            .volumes
+            .values()
+            .filter(|known| known.lineage == lineage);
+        if volumes.any(|known| known.doubt.is_some()) {
+            return None;
+        }
         let members = self.members(lineage);
         let mut held = BTreeMap::new();
         for member in &members {

@@ -349,9 +349,14 @@ fn apply(state: &mut State, entry: &Entry, operations: &[Operation]) {
                     *value = write;
                 }
             }
-            // A hole is no block; all else is written as a whole.
-            let is_hole = write == 0 && mask == u8::MAX;
-            state.version = if is_hole { 0 } else { version };
+            // A hole is no block, and a discard of a part of one changes nothing; all else is written as a whole.
+            let is_discard = write == 0;
+            state.version = match state.version {
+                _ if is_discard && mask == u8::MAX => 0,
+                0 if is_discard => 0,
+                State::AMBIGUOUS if is_discard && state.sectors == [0; SECTORS] => State::AMBIGUOUS,
+                _ => version,
+            };
         }
         Effect::Restore(restored) => *state = restored,
     }

@@ -100,6 +100,8 @@ pub struct Volume {
     pub lineage: u64,
     /// The snapshot that it is based on.
     pub parent: Option<u64>,
+    /// A rollback that may or may not have happened before the last restart: its operation and that snapshot.
+    pub doubt: Option<(usize, u64)>,
     /// A grow, rename or rollback under way.
     pub changing: Option<Changing>,
     pub existence: Existence,
@@ -126,6 +128,7 @@ impl Volume {
             size_bytes,
             lineage: number,
             parent: None,
+            doubt: None,
             changing: None,
             existence,
             freezing: 0,

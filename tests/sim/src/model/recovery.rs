@@ -112,7 +112,13 @@ impl Model {
                 verdict.part((changing.operation, operations), is_done, what);
             }
             if is_done {
+                let parent = volume.parent;
                 volume.apply(&changing);
+                if let Some(snapshot) = changing.parent {
+                    // The blocks will tell.
+                    volume.parent = parent;
+                    volume.doubt = Some((changing.operation, snapshot));
+                }
             }
         }
         let fits = info.size_bytes == volume.size_bytes && info.name == volume.name;
@@ -293,6 +299,17 @@ impl Model {
     /// # Errors
     /// When something is present although something older is missing, or present by half.
     pub fn recovered(&mut self, verdict: &Verdict) -> Result<(), String> {
+        for volume in self.volumes.values_mut() {
+            if let Some((operation, snapshot)) = volume.doubt
+                && let Some(is_done) = verdict.is_done(operation)
+            {
+                volume.doubt = None;
+                if is_done {
+                    volume.parent = Some(snapshot);
+                }
+            }
+        }
+        self.prune();
         match verdict.judge() {
             Err(what) if self.trust != Trust::DrivesLie => Err(what),
             _ => Ok(()),

@@ -1,7 +1,5 @@
 //! Requests for data: what they do to the model, and whether their answers can be true.
 
-use std::collections::BTreeSet;
-
 use store::StoreError;
 use world::BLOCK_SIZE;
 
@@ -75,15 +73,12 @@ impl Model {
         if let Some(known) = self.volumes.get_mut(&volume) {
             let size = BLOCK_SIZE as u64;
             let (first, last) = (offset / size, (offset + len - 1) / size);
-            // What was never written is zeros before and after a discard; but blocks that it covers in part only are
-            // written.
-            let blocks: BTreeSet<u64> = if is_write {
+            // What was never written is a hole before and after a discard.
+            let blocks: Vec<u64> = if is_write {
                 (first..=last).collect()
             } else {
-                let whole = known.blocks.range(first..=last).map(|(block, _)| *block);
-                let ends = [first, last].into_iter();
-                let ends = ends.filter(|block| mask_of(*block, offset, len) != u8::MAX);
-                whole.chain(ends).collect()
+                let touched = known.blocks.range(first..=last);
+                touched.map(|(block, _)| *block).collect()
             };
             for block in blocks {
                 let mask = mask_of(block, offset, len);

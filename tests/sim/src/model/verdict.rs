@@ -55,6 +55,15 @@ impl Verdict {
         }
     }
 
+    /// Whether a request that happens as a whole did, if that shows.
+    pub fn is_done(&self, operation: usize) -> Option<bool> {
+        match self.wholes.get(&operation)? {
+            (Some(_), _) => Some(true),
+            (None, Some(_)) => Some(false),
+            (None, None) => None,
+        }
+    }
+
     /// Takes note of all requests of a block's history that are certainly present or missing.
     pub fn weigh(
         &mut self,

@@ -278,7 +278,7 @@ impl Volume {
             self.size_bytes = size;
         }
         if changing.parent.is_some() {
-            self.parent = changing.parent;
+            (self.parent, self.doubt) = (changing.parent, None);
         }
     }
 }

@@ -7,7 +7,7 @@ use store::{PoolState, Store};
 use world::{Clock, Instant};
 
 use super::{Running, Scenario, Trouble};
-use crate::client::RECORD_KEYS;
+use crate::client::records::RECORD_KEYS;
 use crate::disk::{Faults, Latency, SimDisk};
 use crate::machine::Machine;
 use crate::model::Trust;

@@ -11,7 +11,8 @@ use exec::Exec;
 use store::{CheckOptions, Finding, Owner, Store, StoreError, VolumeId, check};
 use world::{BLOCK_SIZE, Buf};
 
-use crate::client::{bytes_of, record_as_block, record_key, span};
+use crate::client::records::{record_as_block, record_key};
+use crate::client::{bytes_of, span};
 use crate::disk::SimDisk;
 use crate::model::{Model, RECORDS, Trust, Verdict, mask_within};
 
