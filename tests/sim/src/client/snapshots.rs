@@ -215,7 +215,8 @@ impl Session {
             let mut model = self.model.borrow_mut();
             let volume = model.volume(aim.number);
             // Something may have come between.
-            if volume.is_none_or(|known| known.changing.is_some() || known.freezing > 0) {
+            let is_busy = volume.is_none_or(|known| known.changing.is_some() || known.freezing > 0);
+            if is_busy || model.snapshot(snapshot).is_none() {
                 return Ok(());
             }
             model.begin_rollback(aim.number, snapshot);

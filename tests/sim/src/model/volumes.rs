@@ -209,7 +209,8 @@ impl Model {
                 // A delete of the volume takes its snapshots along.
                 let gone =
                     volume.is_none_or(|known| matches!(known.existence, Existence::Going(_)));
-                if !gone && parent.is_none_or(|parent| !self.is_snapshot_leaving(parent)) {
+                let leaving = parent.is_some_and(|parent| self.is_snapshot_leaving(parent));
+                if !gone && !leaving {
                     return Err("no such snapshot, but it is there".to_string());
                 }
                 Outcome::Refused
