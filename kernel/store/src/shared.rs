@@ -93,6 +93,8 @@ pub struct State {
     pub node_need: NodeNeed,
     /// Points of the active deltas that writes under way will need.
     pub reserved_points: usize,
+    /// Those of them that the maps have room for. Writes that wait for it must not keep discards from making some.
+    pub granted_points: usize,
     /// Births handed out by this mount.
     pub births: u64,
     /// The journal offset up to which a flush is wanted.
@@ -294,7 +296,7 @@ impl State {
     pub fn is_short_of_nodes(&self, more: u64) -> bool {
         let changes =
             |deltas: &DeltaTable| (deltas.points().len() + 2 * deltas.holes().len()) as u64;
-        let active = changes(&self.active) + self.reserved_points as u64 + more;
+        let active = changes(&self.active) + self.granted_points as u64 + more;
         let mut need = self.node_need.of(active);
         if !self.frozen.is_empty() {
             need += self.node_need.of(changes(&self.frozen));

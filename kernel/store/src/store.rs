@@ -543,6 +543,7 @@ fn assemble<D: Disk>(
         records: HashMap::new(),
         node_need: NodeNeed::default(),
         reserved_points: 0,
+        granted_points: 0,
         births: 1,
         flush_wanted: 0,
         checkpoints_wanted: 0,

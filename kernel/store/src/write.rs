@@ -208,6 +208,7 @@ impl<D: Disk> Shared<D> {
             shared: self,
             runs: Runs::new(),
             points: count,
+            granted: 0,
         };
         self.state.borrow_mut().reserved_points += count;
         let mut missing = u32::try_from(count).unwrap_or(u32::MAX);
@@ -216,9 +217,12 @@ impl<D: Disk> Shared<D> {
             let got = {
                 let mut state = self.state.borrow_mut();
                 state.require_serving()?;
-                if class == Class::Data && state.is_short_of_nodes(HOLE_MARGIN) {
+                let more = (count - grant.granted) as u64;
+                if class == Class::Data && state.is_short_of_nodes(HOLE_MARGIN + more) {
                     Err(Shortage::Full)
                 } else {
+                    grant.granted = count;
+                    state.granted_points += more as usize;
                     let got = state.space.allocate(class, missing, &mut grant.runs);
                     state.journal_new_groups();
                     got
@@ -308,6 +312,8 @@ struct Grant<'a, D> {
     shared: &'a Shared<D>,
     runs: Runs,
     points: usize,
+    /// How many of them the maps have room for.
+    granted: usize,
 }
 
 impl<D> Drop for Grant<'_, D> {
@@ -315,6 +321,7 @@ impl<D> Drop for Grant<'_, D> {
         let mut state = self.shared.state.borrow_mut();
         self.runs.iter().for_each(|run| state.space.give_back(*run));
         state.reserved_points -= self.points;
+        state.granted_points -= self.granted;
     }
 }
 

@@ -391,13 +391,14 @@ impl Session {
         if whole && matches!(answer, Answer::Got(Err(StoreError::NoSpace))) {
             return Err("a discard of whole blocks was refused for lack of space".to_string());
         }
-        if matches!(answer, Answer::Got(Err(StoreError::NoSpace))) {
-            // The whole blocks in the middle are gone, only the ends could not be written.
-            self.is_full();
-            self.model.borrow_mut().doubt_change(&change);
-            return Ok(());
+        // The whole blocks in the middle are gone, only the ends could not be written.
+        match answer {
+            Answer::Got(Err(StoreError::NoSpace)) => self.is_full(),
+            Answer::Got(Err(StoreError::NoVolume | StoreError::OutOfRange)) if !whole => {}
+            answer => return self.end_change(&change, answer, false),
         }
-        self.end_change(&change, answer, false)
+        self.model.borrow_mut().doubt_change(&change);
+        Ok(())
     }
 
     async fn flush(&self, aim: &Aim) -> Checked {
