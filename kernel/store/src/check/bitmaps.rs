@@ -31,25 +31,37 @@ impl<D: Disk> Checker<'_, D> {
                     .await
             };
             let Some(bitmap) = bitmap else { continue };
-            let is_set = |block: u32| bitmap.block(0)[block as usize / 8] >> (block % 8) & 1 != 0;
-            let free = (0..blocks).filter(|block| !is_set(*block)).count();
-            let (table, bitmap) = (entry.free.get().into(), u32::try_from(free).unwrap_or(0));
-            if table != bitmap {
+            let words = bitmap.block(0)[..blocks as usize / 8].as_chunks().0;
+            let words = words.iter().map(|word| u64::from_le_bytes(*word));
+            let free = words.clone().map(u64::count_zeros).sum();
+            let table = entry.free.get().into();
+            if table != free {
                 self.find(Finding::FreeCount {
                     group,
                     table,
-                    bitmap,
+                    bitmap: free,
                 });
             }
-            if !(is_set(0) && is_set(1)) {
-                self.malformed(format!("group {group} does not keep its own bitmaps"));
-            }
-            for block in 2..blocks {
-                let addr = u64::from(group) << GROUP_BITS | u64::from(block);
-                match (is_set(block), self.usage.is_used(group, block)) {
-                    (true, false) => self.find(Finding::Leaked { addr }),
-                    (false, true) => self.find(Finding::Dangling { addr }),
-                    _ => {}
+            for (index, set) in (0..).zip(words) {
+                let mut used = self.usage.word(group, index);
+                if index == 0 {
+                    // A group's own bitmaps, which nothing refers to.
+                    used |= 0b11;
+                    if set & 0b11 != 0b11 {
+                        self.malformed(format!("group {group} does not keep its own bitmaps"));
+                        used &= set | !0b11;
+                    }
+                }
+                let mut differing = set ^ used;
+                while differing != 0 {
+                    let bit = differing.trailing_zeros();
+                    differing &= differing - 1;
+                    let block = index as u64 * 64 + u64::from(bit);
+                    let addr = u64::from(group) << GROUP_BITS | block;
+                    self.find(match set >> bit & 1 {
+                        1 => Finding::Leaked { addr },
+                        _ => Finding::Dangling { addr },
+                    });
                 }
             }
         }

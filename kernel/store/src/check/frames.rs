@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use world::Disk;
+use world::{BLOCK_SIZE, Disk};
 
 use super::Checker;
 use crate::layout::{FRAME_BLOCKS_MAX, FRAME_HEADER, FrameHeader, JournalTail, Record};
@@ -73,11 +73,12 @@ impl<D: Disk> Checker<'_, D> {
         if tag.0 != header.tag {
             return None;
         }
-        let bytes = all.iter().flat_map(|buf| buf.block(0).iter().copied());
-        let records = bytes
-            .skip(FRAME_HEADER)
-            .take(header.record_bytes.get() as usize)
-            .collect();
+        let mut records = Vec::with_capacity(all.len() * BLOCK_SIZE);
+        for buf in &all {
+            records.extend_from_slice(buf.block(0));
+        }
+        records.drain(..FRAME_HEADER);
+        records.truncate(header.record_bytes.get() as usize);
         let after = JournalTail {
             seq: header.seq.get().checked_add(1)?.into(),
             position: position.checked_add(blocks)?.into(),

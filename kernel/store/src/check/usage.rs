@@ -60,10 +60,9 @@ impl Usage {
         }
     }
 
-    /// Whether something refers to this block of `group`.
-    pub fn is_used(&self, group: u32, block: u32) -> bool {
-        let words = self.used.get(&group);
-        words.is_some_and(|words| words[block as usize / 64] >> (block % 64) & 1 != 0)
+    /// Which of the 64 blocks from `64 * index` on of `group` something refers to, the first in the lowest bit.
+    pub fn word(&self, group: u32, index: usize) -> u64 {
+        self.used.get(&group).map_or(0, |words| words[index])
     }
 }
 
@@ -77,7 +76,7 @@ mod tests {
         assert_eq!(usage.mark(1 << 15 | 255), Mark::First);
         assert_eq!(usage.mark(1 << 15 | 255), Mark::Again);
         assert_eq!(usage.mark(255), Mark::First);
-        assert!(usage.is_used(1, 255) && !usage.is_used(1, 254));
+        assert_eq!((usage.word(1, 3), usage.word(1, 2)), (1 << 63, 0));
         for bad in [0, 1, 256, 2 << 15 | 5, 1 << 47] {
             assert_eq!(usage.mark(bad), Mark::Bad, "{bad:#x}");
         }
