@@ -3,7 +3,7 @@
 //! Words introduced here:
 //! - **[`Image`]**: everything a drive holds; a value, so that a copy of it is the drive at that moment;
 //! - **[`RamDrive`]**: an image that is plugged in;
-//! - **[`run`]**: one story of the store to its end, in a world where waiting takes no time.
+//! - **[`run()`]**: one story of the store to its end, in a world where waiting takes no time.
 
 #![forbid(unsafe_code)]
 
