@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod aging;
+mod client;
+mod counter;
 mod cuts;
 mod engine;
 mod fio;
@@ -16,6 +18,7 @@ mod interrupt;
 mod loads;
 mod memory;
 mod namespace;
+mod profile;
 mod report;
 mod size;
 mod snapshots;
@@ -62,6 +65,11 @@ struct Arguments {
     /// Where drive files lie while it runs; /dev/shm where there is one, so that the host's disk is no part of it
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
+    /// Count instructions of the image for each operation, by function, instead of measuring times
+    #[arg(long, conflicts_with = "only")]
+    profile: bool,
+    #[command(flatten)]
+    profiled: profile::Choice,
     /// Run only the measured sections of this scenario: what is started under callgrind
     #[arg(long, value_name = "NAME", hide = true)]
     counted: Option<String>,
@@ -113,6 +121,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
         arguments.runs,
         Duration::from_secs(arguments.seconds.into()),
     )?;
+    if arguments.profile {
+        return profile::print(&bench, &arguments.profiled.plans());
+    }
     let mut report = Report::new(host::describe(&bench)?);
     // What was measured before a failure is shown all the same.
     let result = measure_parts(&bench, &wanted, &mut report);
