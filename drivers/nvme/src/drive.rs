@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ops;
 use core::pin::Pin;
@@ -128,36 +129,30 @@ impl<R: Registers> Drive<R> {
         if !self.namespace.controller.has_deallocate {
             return Ok(());
         }
-        let (mut batch, mut count) = ([Range::default(); RANGES_MAX], 0);
+        let mut batch = Vec::new();
         for range in ranges {
             let blocks = range.end.saturating_sub(range.start);
             self.check_range(range.start, blocks)?;
             let mut at = range.start;
             while at < range.end {
-                if count == RANGES_MAX {
-                    self.deallocate_batch(batch, count).await?;
-                    count = 0;
+                if batch.len() == RANGES_MAX {
+                    self.deallocate_batch(core::mem::take(&mut batch)).await?;
                 }
                 let piece = (range.end - at).min(DEALLOCATE_BLOCKS_MAX);
                 let (lba, lbas) = self.lbas(at, piece);
-                batch[count] = Range { lba, count: lbas };
-                count += 1;
+                batch.push(Range { lba, count: lbas });
                 at += piece;
             }
         }
-        if count > 0 {
-            self.deallocate_batch(batch, count).await?;
+        if !batch.is_empty() {
+            self.deallocate_batch(batch).await?;
         }
         Ok(())
     }
 
-    async fn deallocate_batch(
-        &self,
-        ranges: [Range; RANGES_MAX],
-        count: usize,
-    ) -> Result<(), DiskError> {
-        let command = Command::deallocate(self.namespace.number, count);
-        let payload = Payload::Ranges(ranges, count);
+    async fn deallocate_batch(&self, ranges: Vec<Range>) -> Result<(), DiskError> {
+        let command = Command::deallocate(self.namespace.number, ranges.len());
+        let payload = Payload::Ranges(ranges);
         let limit = self.namespace.deadlines.flush;
         self.run(BLOCKS, command, payload, limit).await.1
     }

@@ -56,7 +56,7 @@ pub enum Payload {
     /// Contiguous memory of the driver itself.
     Queue(u64),
     /// Ranges, at most [`RANGES_MAX`].
-    Ranges([Range; RANGES_MAX], usize),
+    Ranges(Vec<Range>),
 }
 
 /// How a command ended: with a completion, or without one.
@@ -185,8 +185,8 @@ impl Slots {
             Payload::None => [0; 2],
             Payload::Queue(address) => [*address, 0],
             Payload::Pages(pages) => lend(pages, &self.lists, at),
-            Payload::Ranges(ranges, count) => {
-                for (index, range) in ranges[..*count].iter().enumerate() {
+            Payload::Ranges(ranges) => {
+                for (index, range) in ranges.iter().take(RANGES_MAX).enumerate() {
                     let at = at + index * 16;
                     self.lists.write32(at, 0);
                     self.lists.write32(at + 4, range.count);

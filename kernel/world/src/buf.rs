@@ -13,7 +13,6 @@ use core::future::poll_fn;
 use core::task::{Poll, Waker};
 
 use alloc::collections::VecDeque;
-use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes of a block and of a page.
@@ -51,6 +50,8 @@ pub struct Pool {
 
 struct Shared {
     free: Vec<Box<Page>>,
+    /// Empty lists of buffers that had several pages, for the next such buffers.
+    lists: Vec<Vec<Box<Page>>>,
     /// Pages that exist, free or not.
     made: usize,
     /// Pages that may exist.
@@ -71,6 +72,7 @@ impl Pool {
         Self {
             shared: Rc::new(RefCell::new(Shared {
                 free: Vec::with_capacity(pages),
+                lists: Vec::new(),
                 made: 0,
                 limit: pages,
                 waiters: VecDeque::new(),
@@ -166,17 +168,41 @@ impl Shared {
     }
 
     fn take(&mut self, count: usize, pool: &Pool) -> Buf {
-        let mut pages = ArrayVec::new();
-        for _ in 0..count {
-            pages.push(self.free.pop().unwrap_or_else(|| {
-                self.made += 1;
-                Page::new_box()
-            }));
-        }
+        let pages = match count {
+            0 => Pages::None,
+            1 => Pages::One([self.page()]),
+            2..=Buf::PAGES_MAX => {
+                let mut list = self.lists.pop().unwrap_or_else(Pages::list);
+                list.extend((0..count).map(|_| self.page()));
+                Pages::Several(list)
+            }
+            _ => panic!("a buffer of {count} pages"),
+        };
         Buf {
             pages,
             pool: Some(pool.clone()),
         }
+    }
+
+    fn page(&mut self) -> Box<Page> {
+        self.free.pop().unwrap_or_else(|| {
+            self.made += 1;
+            Page::new_box()
+        })
+    }
+
+    fn take_back(&mut self, pages: Pages) {
+        match pages {
+            Pages::None => return,
+            Pages::One([page]) => self.free.push(page),
+            Pages::Several(mut list) => {
+                self.free.append(&mut list);
+                if self.lists.len() < LISTS_MAX && list.capacity() >= Buf::PAGES_MAX {
+                    self.lists.push(list);
+                }
+            }
+        }
+        self.wake_first();
     }
 
     fn wake_first(&self) {
@@ -205,8 +231,58 @@ impl Drop for Turn<'_> {
 /// Pages of memory, owned by whoever holds it; returned to their pool when dropped.
 #[derive(Default)]
 pub struct Buf {
-    pages: ArrayVec<Box<Page>, { Buf::PAGES_MAX }>,
+    pages: Pages,
     pool: Option<Pool>,
+}
+
+/// The pages of a buffer. A buffer moves through many hands, so it is four words; that of a single block, which most
+/// are, needs no list.
+#[derive(Default)]
+enum Pages {
+    #[default]
+    None,
+    One([Box<Page>; 1]),
+    Several(Vec<Box<Page>>),
+}
+
+/// Empty lists that a pool keeps.
+const LISTS_MAX: usize = 64;
+
+const _: () = assert!(size_of::<Buf>() <= 4 * size_of::<usize>());
+
+impl Pages {
+    /// An empty list with room for the pages of any buffer.
+    fn list() -> Vec<Box<Page>> {
+        Vec::with_capacity(Buf::PAGES_MAX)
+    }
+
+    fn all(&self) -> &[Box<Page>] {
+        match self {
+            Self::None => &[],
+            Self::One(page) => page,
+            Self::Several(list) => list,
+        }
+    }
+
+    fn all_mut(&mut self) -> &mut [Box<Page>] {
+        match self {
+            Self::None => &mut [],
+            Self::One(page) => page,
+            Self::Several(list) => list,
+        }
+    }
+
+    fn into_list(self) -> Vec<Box<Page>> {
+        match self {
+            Self::None => Self::list(),
+            Self::One([page]) => {
+                let mut list = Self::list();
+                list.push(page);
+                list
+            }
+            Self::Several(list) => list,
+        }
+    }
 }
 
 impl Buf {
@@ -220,41 +296,47 @@ impl Buf {
     }
 
     /// A buffer of `pages` zeroed pages straight from the heap, outside any pool (set-up and tests).
+    ///
+    /// # Panics
+    /// When `pages` is more than [`PAGES_MAX`](Self::PAGES_MAX).
     #[must_use]
     pub fn from_heap(pages: usize) -> Self {
-        Self {
-            pages: (0..pages).map(|_| Page::new_box()).collect(),
-            pool: None,
-        }
+        let pages = match pages {
+            0 => Pages::None,
+            1 => Pages::One([Page::new_box()]),
+            2..=Self::PAGES_MAX => Pages::Several((0..pages).map(|_| Page::new_box()).collect()),
+            _ => panic!("a buffer of {pages} pages"),
+        };
+        Self { pages, pool: None }
     }
 
     /// Length in blocks (= pages).
     #[must_use]
     pub fn blocks(&self) -> usize {
-        self.pages.len()
+        self.pages().len()
     }
 
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.pages.len() * BLOCK_SIZE
+        self.blocks() * BLOCK_SIZE
     }
 
     /// Whether there is no page in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pages.is_empty()
+        self.pages().is_empty()
     }
 
     /// The pages.
     #[must_use]
     pub fn pages(&self) -> &[Box<Page>] {
-        &self.pages
+        self.pages.all()
     }
 
     /// The pages.
     pub fn pages_mut(&mut self) -> &mut [Box<Page>] {
-        &mut self.pages
+        self.pages.all_mut()
     }
 
     /// The bytes of block `index`.
@@ -263,7 +345,7 @@ impl Buf {
     /// When there are not that many blocks.
     #[must_use]
     pub fn block(&self, index: usize) -> &[u8; BLOCK_SIZE] {
-        &self.pages[index].bytes
+        &self.pages()[index].bytes
     }
 
     /// The bytes of block `index`.
@@ -271,7 +353,7 @@ impl Buf {
     /// # Panics
     /// When there are not that many blocks.
     pub fn block_mut(&mut self, index: usize) -> &mut [u8; BLOCK_SIZE] {
-        &mut self.pages[index].bytes
+        &mut self.pages_mut()[index].bytes
     }
 
     /// Cuts the buffer in two: `self` keeps the first `blocks`, the rest is returned. Copies nothing.
@@ -280,8 +362,20 @@ impl Buf {
     /// When there are fewer than `blocks` blocks.
     #[must_use]
     pub fn split_off(&mut self, blocks: usize) -> Self {
+        assert!(blocks <= self.blocks(), "{blocks} blocks of {self:?}");
+        let pages = if blocks == self.blocks() {
+            Pages::None
+        } else if blocks == 0 {
+            core::mem::take(&mut self.pages)
+        } else if let Pages::Several(list) = &mut self.pages {
+            let mut rest = Pages::list();
+            rest.extend(list.drain(blocks..));
+            Pages::Several(rest)
+        } else {
+            unreachable!("a single page has no middle")
+        };
         Self {
-            pages: self.pages.drain(blocks..).collect(),
+            pages,
             pool: self.pool.clone(),
         }
     }
@@ -291,15 +385,26 @@ impl Buf {
     /// # Panics
     /// When the two together exceed [`PAGES_MAX`](Self::PAGES_MAX).
     pub fn append(&mut self, mut rest: Self) {
-        if self.pool.is_none() && self.pages.is_empty() {
-            self.pool.clone_from(&rest.pool);
+        if rest.is_empty() {
+            return;
         }
-        self.pages.extend(rest.pages.drain(..));
+        if self.is_empty() {
+            if self.pool.is_none() {
+                self.pool.clone_from(&rest.pool);
+            }
+            self.pages = core::mem::take(&mut rest.pages);
+            return;
+        }
+        let blocks = self.blocks() + rest.blocks();
+        assert!(blocks <= Self::PAGES_MAX, "a buffer of {blocks} pages");
+        let mut list = core::mem::take(&mut self.pages).into_list();
+        list.append(&mut core::mem::take(&mut rest.pages).into_list());
+        self.pages = Pages::Several(list);
     }
 
     /// Sets every byte to zero.
     pub fn zero(&mut self) {
-        for page in &mut self.pages {
+        for page in self.pages_mut() {
             page.bytes.fill(0);
         }
     }
@@ -343,97 +448,12 @@ impl fmt::Debug for Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
-            let mut shared = pool.shared.borrow_mut();
-            shared.free.extend(self.pages.drain(..));
-            shared.wake_first();
+        if let Some(pool) = &self.pool {
+            let pages = core::mem::take(&mut self.pages);
+            pool.shared.borrow_mut().take_back(pages);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::sync::Arc;
-    use alloc::task::Wake;
-    use core::pin::pin;
-    use core::sync::atomic::{AtomicUsize, Ordering};
-    use core::task::Context;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn a_page_is_page_aligned() {
-        let buf = Buf::from_heap(3);
-        for page in buf.pages() {
-            assert_eq!(core::ptr::from_ref(&**page) as usize % BLOCK_SIZE, 0);
-        }
-    }
-
-    #[test]
-    fn split_and_append_keep_order_and_bytes() {
-        let mut buf = Buf::from_heap(4);
-        for index in 0..4 {
-            buf.block_mut(index).fill(index as u8);
-        }
-        let rest = buf.split_off(1);
-        assert_eq!((buf.blocks(), rest.blocks()), (1, 3));
-        buf.append(rest);
-        assert_eq!(
-            (0..4).map(|i| buf.block(i)[7]).collect::<Vec<_>>(),
-            [0, 1, 2, 3]
-        );
-    }
-
-    #[test]
-    fn copies_cross_page_borders() {
-        let mut buf = Buf::from_heap(2);
-        buf.copy_from(BLOCK_SIZE - 2, &[1, 2, 3, 4]);
-        let mut back = [0; 6];
-        buf.copy_to(BLOCK_SIZE - 3, &mut back);
-        assert_eq!(back, [0, 1, 2, 3, 4, 0]);
-    }
-
-    #[test]
-    fn a_large_request_is_served_before_a_later_small_one() {
-        let pool = Pool::new(4);
-        let count = Arc::new(Count::default());
-        let waker = Waker::from(count.clone());
-        let mut context = Context::from_waker(&waker);
-        let held = pool.try_take(2).unwrap();
-        let mut large = pin!(pool.take(4));
-        let mut small = pin!(pool.take(1));
-        assert!(large.as_mut().poll(&mut context).is_pending());
-        assert!(small.as_mut().poll(&mut context).is_pending());
-        assert!(pool.try_take(1).is_none(), "a newcomer must not overtake");
-        drop(held);
-        assert!(count.0.load(Ordering::Relaxed) > 0);
-        assert!(small.as_mut().poll(&mut context).is_pending());
-        let Poll::Ready(buf) = large.as_mut().poll(&mut context) else {
-            panic!("not served")
-        };
-        drop(buf);
-        assert!(small.as_mut().poll(&mut context).is_ready());
-    }
-
-    #[test]
-    fn a_dropped_waiter_gives_up_its_place() {
-        let pool = Pool::new(1);
-        let waker = Waker::noop();
-        let mut context = Context::from_waker(waker);
-        let held = pool.try_take(1).unwrap();
-        {
-            let mut first = pin!(pool.take(1));
-            assert!(first.as_mut().poll(&mut context).is_pending());
-        }
-        drop(held);
-        assert!(pool.try_take(1).is_some());
-    }
-}
+mod tests;

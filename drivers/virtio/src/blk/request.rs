@@ -21,10 +21,6 @@ pub struct Request<'a, T: Transport> {
 /// Waiting ──room──► InFlight ──answer──► Done
 ///    └───────────device out of use────────┘
 /// ```
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would cost an allocation for every command"
-)]
 enum State {
     /// Not given to the device yet; the number is the place in line, once taken.
     Waiting(Option<Command>, Option<u64>),

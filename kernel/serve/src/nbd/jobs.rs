@@ -15,10 +15,6 @@ use super::workers::Seat;
 use crate::quota::Share;
 
 /// Work for one worker.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "jobs lie in the seats of workers; a box would be an allocation per request"
-)]
 pub(super) enum Job {
     /// Read a piece and send it as a chunk.
     Read {
