@@ -3,6 +3,10 @@
 //! Frames are read from the tail on while each is whole and continues the one before. The first that is not ends the
 //! journal, unless a later frame says that it was durable: then acknowledged data is lost, and the pool is not opened.
 //! Frames that no later frame vouches for count only if the data they describe is there.
+//!
+//! Drives can hold different frames of one number: one that a mount wrote, and one of an earlier mount that did not get
+//! everywhere, or was not accepted. Only the newest counts; otherwise the older one could come back after a mount that went
+//! on without it.
 
 use alloc::vec::Vec;
 
@@ -45,9 +49,8 @@ pub struct Reader<'a, D> {
     disks: Vec<(&'a D, Regions)>,
     pool: [u8; 16],
     ring_blocks: u64,
-    /// First ring block and drive of what is in memory.
-    window: (usize, u64),
-    buf: Buf,
+    /// What is in memory of each drive's ring, and its first block there.
+    windows: Vec<(u64, Buf)>,
     /// A drive that does not answer although nothing is known to be wrong with its medium.
     failure: Option<DiskError>,
 }
@@ -60,12 +63,12 @@ impl<'a, D: Disk> Reader<'a, D> {
             .map(|disk| disk.1.journal_blocks.get())
             .min()
             .unwrap_or(1);
+        let windows = disks.iter().map(|_| (0, Buf::default())).collect();
         Self {
             disks,
             pool,
             ring_blocks,
-            window: (usize::MAX, 0),
-            buf: Buf::from_heap(Buf::PAGES_MAX),
+            windows,
             failure: None,
         }
     }
@@ -76,10 +79,8 @@ impl<'a, D: Disk> Reader<'a, D> {
     }
 
     async fn block(&mut self, device: usize, at: u64) -> Option<&[u8; BLOCK_SIZE]> {
-        let inside = self.window.0 == device
-            && at >= self.window.1
-            && at < self.window.1 + self.buf.blocks() as u64;
-        if !inside {
+        let (first, buf) = &self.windows[device];
+        if !(*first..first + buf.blocks() as u64).contains(&at) {
             let count = (self.ring_blocks - at).min(Buf::PAGES_MAX as u64);
             let buf = Buf::from_heap(usize::try_from(count).unwrap_or(1));
             let (disk, regions) = &self.disks[device];
@@ -90,26 +91,24 @@ impl<'a, D: Disk> Reader<'a, D> {
                 (buf, result) = read_disk(*disk, first, Buf::from_heap(1)).await;
             }
             if let Err(error) = result {
-                self.window = (usize::MAX, 0);
+                self.windows[device] = (0, Buf::default());
                 if error != DiskError::Media {
                     self.failure = Some(error);
                 }
                 return None;
             }
-            self.buf = buf;
-            self.window = (device, at);
+            self.windows[device] = (at, buf);
         }
-        Some(
-            self.buf
-                .block(usize::try_from(at - self.window.1).unwrap_or(0)),
-        )
+        let (first, buf) = &self.windows[device];
+        Some(buf.block(usize::try_from(at - first).unwrap_or(0)))
     }
 
-    /// The frame at `tail`, from the first drive that has it whole.
+    /// The newest frame at `tail` that any drive has whole.
     pub async fn next(&mut self, tail: JournalTail) -> Option<Frame> {
         let position = tail.position.get();
         let within = position % self.ring_blocks;
         let start_over = position + (self.ring_blocks - within);
+        let mut found: Option<Frame> = None;
         for device in 0..self.disks.len() {
             for position in [position, start_over] {
                 // A frame starts over at the ring's beginning when it does not fit before the end.
@@ -118,15 +117,18 @@ impl<'a, D: Disk> Reader<'a, D> {
                 {
                     continue;
                 }
-                if let Some(frame) = self.frame_at(device, position).await
-                    && frame.header.seq == tail.seq
-                    && frame.header.prev_tag == tail.prev_tag
-                {
-                    return Some(frame);
+                let wanted = |header: &FrameHeader| {
+                    let older = |other: &Frame| other.header.mount_gen < header.mount_gen;
+                    header.seq == tail.seq
+                        && header.prev_tag == tail.prev_tag
+                        && found.as_ref().is_none_or(older)
+                };
+                if let Some(frame) = self.frame_at(device, position, wanted).await {
+                    found = Some(frame);
                 }
             }
         }
-        None
+        found
     }
 
     /// The frame at `tail`, which was there before.
@@ -137,13 +139,19 @@ impl<'a, D: Disk> Reader<'a, D> {
         }
     }
 
-    /// A whole frame at this position, whatever its number.
-    async fn frame_at(&mut self, device: usize, position: u64) -> Option<Frame> {
+    /// A whole frame at this position with a header that is wanted.
+    async fn frame_at(
+        &mut self,
+        device: usize,
+        position: u64,
+        wanted: impl FnOnce(&FrameHeader) -> bool,
+    ) -> Option<Frame> {
         let within = position % self.ring_blocks;
         let pool = self.pool;
         let header = FrameHeader::decode(self.block(device, within).await?, pool)?;
         let blocks = u64::from(header.blocks.get());
-        if header.position.get() != position || within + blocks > self.ring_blocks {
+        let is_here = header.position.get() == position && within + blocks <= self.ring_blocks;
+        if !is_here || !wanted(&header) {
             return None;
         }
         let mut all = Vec::with_capacity(FRAME_BLOCKS_MAX);
@@ -182,13 +190,14 @@ impl<'a, D: Disk> Reader<'a, D> {
         for device in 0..self.disks.len() {
             let mut position = end.position.get();
             while position < last {
-                match self.frame_at(device, position).await {
-                    Some(frame) if frame.header.seq.get() >= end.seq.get() => {
+                let later = |header: &FrameHeader| header.seq.get() >= end.seq.get();
+                match self.frame_at(device, position, later).await {
+                    Some(frame) => {
                         found.0 = found.0.max(frame.header.durable_seq.get());
                         found.1 = found.1.max(frame.header.checkpoint.get());
                         position = frame.after.position.get();
                     }
-                    _ => position += 1,
+                    None => position += 1,
                 }
             }
         }

@@ -17,7 +17,7 @@ pub struct Frame {
 }
 
 impl<D: Disk> Checker<'_, D> {
-    /// The frame at `tail`, if there is one on any drive.
+    /// The newest frame at `tail` that any drive has.
     pub async fn next_frame(&mut self, tail: JournalTail) -> Option<Frame> {
         let ring = self.ring_blocks();
         let position = tail.position.get();
@@ -27,21 +27,25 @@ impl<D: Disk> Checker<'_, D> {
         if left < FRAME_BLOCKS_MAX as u64 {
             places.extend(position.checked_add(left));
         }
-        let mut found: Option<Frame> = None;
-        let mut missing = Vec::new();
+        let mut here: Vec<Option<Frame>> = Vec::new();
         for drive in 0..self.drives.len() {
-            let mut here = None;
+            let mut found = None;
             for place in &places {
                 let frame = self.frame_at(drive, *place).await;
-                here = here.or(frame.filter(|frame| {
+                found = found.or(frame.filter(|frame| {
                     frame.header.seq == tail.seq && frame.header.prev_tag == tail.prev_tag
                 }));
             }
-            match here {
-                Some(frame) => found = found.or(Some(frame)),
-                None => missing.push(drive),
-            }
+            here.push(found);
         }
+        // Of different ones only the newest counts.
+        let mount = |frame: &Frame| frame.header.mount_gen.get();
+        let newest = here.iter().flatten().max_by_key(|frame| mount(frame))?;
+        let tag = newest.header.tag;
+        let has_it = |frame: &Option<Frame>| frame.as_ref().is_some_and(|f| f.header.tag == tag);
+        let missing = (0..here.len()).filter(|drive| !has_it(&here[*drive]));
+        let missing = missing.collect();
+        let found = here.into_iter().flatten().find(|f| f.header.tag == tag);
         found.map(|frame| Frame { missing, ..frame })
     }
 
