@@ -61,6 +61,8 @@ pub struct Outcome {
     pub p50_us: f64,
     /// Completion latency in µs that one operation of a hundred exceeds.
     pub p99_us: f64,
+    /// Completion latency in µs of the slowest operation.
+    pub longest_us: f64,
 }
 
 /// Runs `job` against `uri` for `time`.
@@ -154,6 +156,7 @@ fn outcome(text: &str) -> Result<Outcome> {
         mib_per_s: number(&side["bw_bytes"])? / f64::from(1 << 20),
         p50_us: latency("50.000000"),
         p99_us: latency("99.000000"),
+        longest_us: side["clat_ns"]["max"].as_f64().unwrap_or(0.0) / 1000.0,
     })
 }
 

@@ -16,10 +16,12 @@ mod host;
 mod idle;
 mod interrupt;
 mod loads;
+mod loss;
 mod memory;
 mod namespace;
 mod profile;
 mod report;
+mod shim;
 mod size;
 mod snapshots;
 mod start;
@@ -70,6 +72,9 @@ struct Arguments {
     profile: bool,
     #[command(flatten)]
     profiled: profile::Choice,
+    /// Measure throughput while packets are lost in both directions
+    #[arg(long, conflicts_with_all = ["only", "profile"])]
+    loss: bool,
     /// Run only the measured sections of this scenario: what is started under callgrind
     #[arg(long, value_name = "NAME", hide = true)]
     counted: Option<String>,
@@ -126,7 +131,10 @@ fn measure(arguments: &Arguments) -> Result<()> {
     }
     let mut report = Report::new(host::describe(&bench)?);
     // What was measured before a failure is shown all the same.
-    let result = measure_parts(&bench, &wanted, &mut report);
+    let result = match arguments.loss {
+        true => loss::measure(&bench, &mut report),
+        false => measure_parts(&bench, &wanted, &mut report),
+    };
     report.host.load_after = host::load_average();
     print!("{}", report.markdown());
     let json = match &arguments.json {

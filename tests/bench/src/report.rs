@@ -85,7 +85,7 @@ impl Load {
         json!({
             "job": self.job.name, "route": self.route.name(),
             "iops": each(|o| o.iops), "mib_per_s": each(|o| o.mib_per_s),
-            "p50_us": each(|o| o.p50_us), "p99_us": each(|o| o.p99_us),
+            "p50_us": each(|o| o.p50_us), "p99_us": each(|o| o.p99_us), "longest_us": each(|o| o.longest_us),
             "qemu_cpu_us_per_operation": self.cpu_us,
         })
     }
@@ -284,6 +284,7 @@ mod tests {
                 mib_per_s: 1.0,
                 p50_us: 1.0,
                 p99_us: 2.0,
+                longest_us: 3.0,
             };
             let machine = route != Route::Host;
             load.push(outcome, machine.then_some(Duration::from_millis(500)));
