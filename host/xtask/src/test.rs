@@ -50,10 +50,12 @@ enum Step {
     Image,
     /// The image in QEMU with real clients
     Guest,
+    /// An operation takes no more instructions than expected
+    Instructions,
 }
 
 const QUICK: [Step; 5] = [Step::Format, Step::Lint, Step::Docs, Step::Unit, Step::Tidy];
-const SLOW: [Step; 3] = [Step::Sim, Step::Image, Step::Guest];
+const SLOW: [Step; 4] = [Step::Sim, Step::Image, Step::Guest, Step::Instructions];
 
 /// Runs `test`.
 ///
@@ -169,6 +171,10 @@ fn run_step(name: Step, filter: &[String]) -> Result<u64> {
             .args(filter);
             run_tests(&mut test)
         }),
+        Step::Instructions => step("instructions", || {
+            run(cargo().args(["run", "--quiet", "--package", "bench", "--", "--check"]))
+        })
+        .map(|()| 0),
     }
 }
 

@@ -72,8 +72,14 @@ struct Arguments {
     profile: bool,
     #[command(flatten)]
     profiled: profile::Choice,
-    /// Measure throughput while packets are lost in both directions
+    /// Count instructions of operations and fail if they have become many more than `tests/bench/expected.json` says
     #[arg(long, conflicts_with_all = ["only", "profile"])]
+    check: bool,
+    /// With --check: make what is counted the new expectation
+    #[arg(long, requires = "check")]
+    accept: bool,
+    /// Measure throughput while packets are lost in both directions
+    #[arg(long, conflicts_with_all = ["only", "profile", "check"])]
     loss: bool,
     /// Run only the measured sections of this scenario: what is started under callgrind
     #[arg(long, value_name = "NAME", hide = true)]
@@ -126,6 +132,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
         arguments.runs,
         Duration::from_secs(arguments.seconds.into()),
     )?;
+    if arguments.check {
+        return profile::expected::check(&bench, arguments.accept);
+    }
     if arguments.profile {
         return profile::print(&bench, &arguments.profiled.plans());
     }

@@ -4,36 +4,27 @@
 //! number of operations in several **windows**, and every executed instruction is resolved to the function that it is in
 //! and to the function that it was written in, which differ where the compiler has inlined.
 
+pub mod expected;
 mod names;
+mod rig;
 mod table;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::rc::Rc;
-use std::sync::Barrier;
-use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
-use guest::Station;
-use qemu::Boot;
-use qemu::instance::target_dir;
 
-use crate::client::{Connection, Kind, Load};
-use crate::counter::{Counter, Counts};
+use crate::client::{Kind, Load};
+use crate::counter::Counts;
 use crate::interrupt;
-use crate::namespace::Namespace;
-use crate::target::{self, Bench, EXPORT, put_on_tap};
+use crate::target::{Bench, Route};
 
 use names::Names;
+use rig::Rig;
 use table::Table;
 
 /// The part of the volume that is used, filled first.
 const SPAN: u64 = 256 << 20;
-/// How often the number of operations is done and counted.
-const WINDOWS: usize = 3;
-/// Operations before the first window, as a part of those in one.
-const WARM_UP_PART: u64 = 4;
 
 /// Which loads are profiled; without options the four that matter most.
 #[derive(Args, Debug)]
@@ -142,157 +133,34 @@ pub struct Plan {
     pub rows: usize,
 }
 
+impl Plan {
+    /// Operations in each window, as they can be shared out equally.
+    fn operations_done(&self) -> u64 {
+        let connections = u64::from(self.connections);
+        self.operations / connections * connections
+    }
+}
+
 /// Counts and prints.
 ///
 /// # Errors
 /// When the image is not built with symbols, the plugin cannot be built, or an operation fails.
 pub fn print(bench: &Bench, plans: &[Plan]) -> Result<()> {
-    let rig = Rig::start(bench)?;
-    let names = Names::read(&linked_image())?;
+    let route = match bench.namespace() {
+        Ok(_) => Route::Tap,
+        Err(reason) => {
+            eprintln!("no tap ({reason:#}), so that QEMU's user-mode network it is");
+            Route::User
+        }
+    };
+    let rig = Rig::start(bench, route)?;
+    let names = Names::read(&rig::linked_image())?;
     for plan in plans {
         interrupt::check()?;
         let windows = rig.run(plan)?;
-        print!("{}", describe(plan, &windows, &rig.route, &names));
+        print!("{}", describe(plan, &windows, route, &names));
     }
     rig.finish()
-}
-
-fn linked_image() -> std::path::PathBuf {
-    target_dir().join("image/release/ferrite")
-}
-
-/// An appliance that counts its instructions.
-pub struct Rig {
-    appliance: qemu::Appliance,
-    // Only keeps the files.
-    _station: Station,
-    counter: Counter,
-    namespace: Option<Rc<Namespace>>,
-    address: SocketAddr,
-    route: String,
-}
-
-impl Rig {
-    /// Starts it on a blank drive and fills what will be read.
-    ///
-    /// # Errors
-    /// When it does not start or serve.
-    pub fn start(bench: &Bench) -> Result<Self> {
-        let linked = linked_image();
-        ensure!(
-            linked.exists(),
-            "there is no {}; `cargo xtask image` builds it",
-            linked.display()
-        );
-        let mut station = bench.station()?;
-        // A copy, so that a build meanwhile does not change what runs.
-        let elf = station.scratch.file("linked.elf");
-        std::fs::copy(&linked, &elf)?;
-        station.options.machine.boot = Boot::Kernel {
-            elf,
-            command_line: String::new(),
-        };
-        let counter = Counter::build(station.scratch.path())?;
-        counter.attach(&mut station.options.machine);
-        let (namespace, route) = match bench.namespace() {
-            Ok(namespace) => {
-                put_on_tap(&mut station.options);
-                (Some(namespace), "tap".to_owned())
-            }
-            Err(reason) => (None, format!("user-mode network (no tap: {reason:#})")),
-        };
-        let appliance = match &namespace {
-            Some(namespace) => namespace.within(|| station.start())?,
-            None => station.start()?,
-        };
-        let rig = Self {
-            address: appliance.nbd,
-            appliance,
-            _station: station,
-            counter,
-            namespace,
-            route,
-        };
-        eprintln!("filling {} MiB", SPAN >> 20);
-        rig.connect(1)?[0].fill(SPAN)?;
-        Ok(rig)
-    }
-
-    fn connect(&self, count: u32) -> Result<Vec<Connection>> {
-        let open = || {
-            (1..=count)
-                .map(|seed| Connection::open(self.address, EXPORT, seed.into()))
-                .collect()
-        };
-        match &self.namespace {
-            Some(namespace) => namespace.within(open),
-            None => open(),
-        }
-    }
-
-    /// Does the operations of `plan` and returns what each window executed.
-    ///
-    /// # Errors
-    /// When an operation fails.
-    pub fn run(&self, plan: &Plan) -> Result<Vec<Counts>> {
-        let Plan {
-            load, connections, ..
-        } = *plan;
-        eprintln!("profile: {}", title(plan));
-        let each = plan.operations / u64::from(connections);
-        let sessions = self.connect(connections)?;
-        // All connections and the thread that samples meet before and after each window.
-        let gate = Barrier::new(sessions.len() + 1);
-        thread::scope(|scope| {
-            let workers: Vec<_> = sessions
-                .into_iter()
-                .map(|session| {
-                    let gate = &gate;
-                    scope.spawn(move || work(session, load, each, gate))
-                })
-                .collect();
-            gate.wait();
-            let mut windows = Vec::new();
-            let mut failed = None;
-            for _ in 0..WINDOWS {
-                let before = self.counter.sample();
-                gate.wait();
-                gate.wait();
-                match before.and_then(|before| Ok(self.counter.sample()?.since(&before))) {
-                    Ok(counts) => windows.push(counts),
-                    Err(error) => failed = Some(error),
-                }
-                gate.wait();
-            }
-            for worker in workers {
-                worker.join().expect("a connection's thread")?;
-            }
-            failed.map_or(Ok(windows), Err)
-        })
-    }
-
-    /// Ends it in an orderly way.
-    ///
-    /// # Errors
-    /// When it does not turn itself off.
-    pub fn finish(mut self) -> Result<()> {
-        target::finish(&mut self.appliance)
-    }
-}
-
-/// One connection's part. It keeps all appointments even when it fails, so that nobody waits for it.
-fn work(mut session: Connection, load: Load, count: u64, gate: &Barrier) -> Result<()> {
-    let mut result = session.run(load, count.div_ceil(WARM_UP_PART));
-    gate.wait();
-    for _ in 0..WINDOWS {
-        gate.wait();
-        if result.is_ok() {
-            result = session.run(load, count);
-        }
-        gate.wait();
-        gate.wait();
-    }
-    result
 }
 
 fn title(plan: &Plan) -> String {
@@ -311,8 +179,8 @@ fn title(plan: &Plan) -> String {
     )
 }
 
-fn describe(plan: &Plan, windows: &[Counts], route: &str, names: &Names) -> String {
-    let operations = plan.operations / u64::from(plan.connections) * u64::from(plan.connections);
+fn describe(plan: &Plan, windows: &[Counts], route: Route, names: &Names) -> String {
+    let operations = plan.operations_done();
     let each = |value: fn(&Counts) -> u64| -> Vec<f64> {
         let mut all: Vec<f64> = windows
             .iter()
@@ -328,13 +196,14 @@ fn describe(plan: &Plan, windows: &[Counts], route: &str, names: &Names) -> Stri
     let _ = writeln!(
         out,
         "{:.0} instructions per operation ({:.0}..{:.0} in {} windows of {operations} operations), {:.0} blocks, {:.0} \
-         repetitions of string instructions; {route}\n",
+         repetitions of string instructions; {}\n",
         mean(&instructions),
         instructions.first().copied().unwrap_or_default(),
         instructions.last().copied().unwrap_or_default(),
         windows.len(),
         mean(&each(|counts| counts.blocks)),
         mean(&each(|counts| counts.repeats)),
+        route.name(),
     );
     let total = operations * windows.len() as u64;
     for table in Table::of(windows, names) {
