@@ -6,10 +6,10 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use hashbrown::HashMap;
 use world::{BLOCK_SIZE, Page};
 
 use crate::layout::{Pointer, PoolAddr};
+use crate::numbers::NumberMap;
 use crate::tag::Tag;
 
 struct Slot {
@@ -22,7 +22,7 @@ struct Slot {
 /// The cache.
 pub struct NodeCache {
     slots: Vec<Slot>,
-    by_addr: HashMap<PoolAddr, u32>,
+    by_addr: NumberMap<PoolAddr, u32>,
     hand: usize,
     limit: usize,
 }
@@ -32,7 +32,7 @@ const EMPTY: PoolAddr = 0;
 
 impl NodeCache {
     pub fn new(limit: usize) -> Self {
-        let by_addr = HashMap::with_capacity(limit);
+        let by_addr = NumberMap::with_capacity_and_hasher(limit, Default::default());
         Self {
             slots: Vec::with_capacity(limit),
             by_addr,
@@ -43,12 +43,24 @@ impl NodeCache {
 
     /// The node that `pointer` leads to, if it is here.
     pub fn get(&mut self, pointer: &Pointer) -> Option<&[u8; BLOCK_SIZE]> {
-        let slot = &mut self.slots[*self.by_addr.get(&pointer.addr())? as usize];
+        let index = self.find(pointer)?;
+        Some(self.node(index))
+    }
+
+    /// Where the node is that `pointer` leads to, if it is here; it stays there until the next [`insert`](Self::insert).
+    pub fn find(&mut self, pointer: &Pointer) -> Option<usize> {
+        let index = *self.by_addr.get(&pointer.addr())? as usize;
+        let slot = &mut self.slots[index];
         if slot.tag != pointer.tag() {
             return None;
         }
         slot.used = true;
-        Some(&slot.page.bytes)
+        Some(index)
+    }
+
+    /// The node in a place that [`find`](Self::find) named.
+    pub fn node(&self, index: usize) -> &[u8; BLOCK_SIZE] {
+        &self.slots[index].page.bytes
     }
 
     /// Keeps a verified node; takes the page and leaves another one in its place.

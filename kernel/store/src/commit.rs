@@ -10,7 +10,7 @@ use world::Disk;
 use crate::api::StoreError;
 use crate::journal::Frame;
 use crate::layout::FRAME_BLOCKS_MAX;
-use crate::shared::{Mode, Shared};
+use crate::shared::{Mode, Shared, State};
 
 /// Records are written out when this many bytes wait, flush or not.
 const WRITE_AT: usize = 48 << 10;
@@ -21,6 +21,13 @@ enum Work {
     Write,
     Flush,
     End,
+}
+
+impl State {
+    /// Whether records or a flush wait for the writer; otherwise there is no reason to wake it.
+    pub fn has_work_for_writer(&self) -> bool {
+        self.flush_wanted > self.journal.durable || self.journal.waiting() >= WRITE_AT
+    }
 }
 
 impl<D: Disk> Shared<D> {

@@ -36,6 +36,26 @@ impl<D: Disk> Shared<D> {
         (device, block + u64::from(block_of(addr)))
     }
 
+    /// Where the first replica of these blocks is, if one command of its drive can carry them.
+    pub fn first_place(&self, addr: PoolAddr, blocks: usize) -> Option<(usize, u64)> {
+        let replica = {
+            let state = self.state.borrow();
+            state.space.entry(group_of(addr))?.in_sync().next()?
+        };
+        let (device, block) = self.disk_block(replica, addr);
+        let most = self.disks[device].geometry().transfer_blocks_max as usize;
+        (blocks <= most).then_some((device, block))
+    }
+
+    /// The same, if there are no other replicas.
+    pub fn only_place(&self, addr: PoolAddr, blocks: usize) -> Option<(usize, u64)> {
+        let is_only = {
+            let state = self.state.borrow();
+            state.space.entry(group_of(addr))?.in_sync().count() == 1
+        };
+        self.first_place(addr, blocks).filter(|_| is_only)
+    }
+
     /// Reads blocks from one replica.
     pub async fn read_replica(
         &self,
@@ -80,9 +100,13 @@ impl<D: Disk> Shared<D> {
 
     async fn write_place(&self, (device, block): (usize, u64), buf: Buf) -> Result<(), StoreError> {
         let result = write_disk(&self.disks[device], block, buf).await;
-        // Marked when it is complete, not when it is sent: a FLUSH that began in between does not cover it.
-        self.unflushed[device].set(true);
+        self.mark_unflushed(device);
         Ok(result?)
+    }
+
+    /// Notes that a write has ended. When it is complete, not when it is sent: a FLUSH that began in between does not cover it.
+    pub fn mark_unflushed(&self, device: usize) {
+        self.unflushed[device].set(true);
     }
 
     /// Makes everything written so far durable, on every drive that has something to flush.

@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 use world::{BLOCK_SIZE, Buf, Disk, DiskError};
 
 use crate::api::StoreError;
+use crate::cache::NodeCache;
 use crate::delta::key;
 use crate::layout::{FAN, Kind, Pointer, get_pointer, node_tag};
 use crate::lineage::Place;
@@ -12,9 +13,12 @@ use crate::shared::{Shared, State};
 /// The pointers of one buffer's blocks.
 pub type Pointers = ArrayVec<Pointer, { Buf::PAGES_MAX }>;
 
+/// Bits of a block's number that choose a pointer of a node.
+const FAN_BITS: u32 = FAN.trailing_zeros();
+
 /// Blocks below a pointer of a node on `level` (0 is the lowest).
 pub const fn span(level: u8) -> u64 {
-    (FAN as u64).pow(level as u32)
+    1 << (FAN_BITS * level as u32)
 }
 
 /// Blocks that a map of `height` levels can hold.
@@ -24,7 +28,7 @@ pub const fn reach(height: u8) -> u64 {
 
 /// Which pointer of a node on `level` leads to `lba`.
 pub const fn index_in(level: u8, lba: u64) -> usize {
-    (lba / span(level) % FAN as u64) as usize
+    (lba >> (FAN_BITS * level as u32)) as usize % FAN
 }
 
 /// A node that has to be read before the look-up can go on.
@@ -34,43 +38,71 @@ pub struct Missing {
     pub level: u8,
 }
 
-impl State {
-    /// What the nodes of the last checkpoint say of `lba`.
-    fn find_in_nodes(
-        &mut self,
-        (root, height): (Pointer, u8),
-        lba: u64,
-    ) -> Result<Pointer, Missing> {
-        let (mut pointer, mut level) = (root, height);
-        if lba >= reach(level) {
-            return Ok(Pointer::NEVER);
-        }
-        while level > 0 && pointer.kind() == Kind::Node {
-            level -= 1;
-            let node = self.cache.get(&pointer).ok_or(Missing { pointer, level })?;
-            pointer = get_pointer(node, index_in(level, lba));
-        }
-        Ok(pointer)
-    }
+/// Where the walk from a root ends.
+enum Below {
+    /// At a pointer.
+    Pointer(Pointer),
+    /// In a leaf, at this place of the cache.
+    Leaf(usize),
+}
 
+/// What the nodes of the last checkpoint say of `lba`.
+fn walk(cache: &mut NodeCache, (root, height): (Pointer, u8), lba: u64) -> Result<Below, Missing> {
+    let (mut pointer, mut level) = (root, height);
+    if lba >= reach(level) {
+        return Ok(Below::Pointer(Pointer::NEVER));
+    }
+    while level > 0 && pointer.kind() == Kind::Node {
+        level -= 1;
+        let place = cache.find(&pointer).ok_or(Missing { pointer, level })?;
+        if level == 0 {
+            return Ok(Below::Leaf(place));
+        }
+        pointer = get_pointer(cache.node(place), index_in(level, lba));
+    }
+    Ok(Below::Pointer(pointer))
+}
+
+impl State {
     /// The current pointers of `count` blocks from `lba` on, appended to `out`. What is there already is not looked up again.
-    fn find_blocks(
+    pub fn find_blocks(
         &mut self,
         tree: u64,
         lba: u64,
         count: usize,
         out: &mut Pointers,
     ) -> Result<(), Missing> {
-        let layers = self.layers(tree);
+        let (own, inherited);
+        let layers = match self.trees.get(&tree) {
+            Some(tree) if tree.source.is_none() => {
+                own = [tree.id()];
+                &own[..]
+            }
+            _ => {
+                inherited = self.layers(tree);
+                &inherited
+            }
+        };
         let last = layers.last().and_then(|last| self.trees.get(last));
         let start = last.map_or_else(Default::default, |tree| (tree.root(), tree.height()));
+        let mut leaf = None;
         for at in lba + out.len() as u64..lba + count as u64 {
             let delta = layers
                 .iter()
                 .find_map(|tree| self.find_delta(key(*tree, at)));
-            let pointer = match delta {
-                Some(pointer) => pointer,
-                None => self.find_in_nodes(start, at)?,
+            let pointer = match (delta, leaf) {
+                (Some(pointer), _) => pointer,
+                // Blocks in a row are mostly in one leaf.
+                (None, Some((of, place))) if of == at / FAN as u64 => {
+                    get_pointer(self.cache.node(place), index_in(0, at))
+                }
+                (None, _) => match walk(&mut self.cache, start, at)? {
+                    Below::Pointer(pointer) => pointer,
+                    Below::Leaf(place) => {
+                        leaf = Some((at / FAN as u64, place));
+                        get_pointer(self.cache.node(place), index_in(0, at))
+                    }
+                },
             };
             out.push(pointer);
         }
@@ -89,15 +121,28 @@ impl<D: Disk> Shared<D> {
         lba: u64,
         count: usize,
     ) -> Result<Pointers, StoreError> {
+        let mut out = Pointers::new();
+        self.look_up(place, lba, count, &mut out).await?;
+        Ok(out)
+    }
+
+    /// As [`lookup`](Self::lookup), in the place of what was in `out`.
+    pub async fn look_up(
+        &self,
+        place: Place,
+        lba: u64,
+        count: usize,
+        out: &mut Pointers,
+    ) -> Result<(), StoreError> {
         let mut unreadable = None;
         loop {
-            let mut out = Pointers::new();
+            out.clear();
             let found = {
                 let state = &mut *self.state.borrow_mut();
                 let tree = state.tree_at(place).ok_or(StoreError::NoVolume)?.id();
-                state.find_blocks(tree, lba, count, &mut out)
+                state.find_blocks(tree, lba, count, out)
             };
-            let Err(missing) = found else { return Ok(out) };
+            let Err(missing) = found else { return Ok(()) };
             if let Err(error) = self.load_node(missing).await {
                 // A checkpoint may have freed the node meanwhile; then the next look leads elsewhere.
                 if unreadable.replace(missing.pointer) == Some(missing.pointer) {

@@ -1,5 +1,6 @@
 //! Reading blocks. On the walk: above is the public [`Store`](crate::Store), below are the drives.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use exec::join_all;
@@ -15,10 +16,10 @@ use crate::shared::Shared;
 const LOOKUPS_MAX: usize = 4;
 
 /// Blocks of a buffer that are together in the pool, or all holes.
-struct Piece {
+struct Piece<'a> {
     /// First block of the piece within the buffer.
     first: usize,
-    pointers: Pointers,
+    pointers: &'a [Pointer],
     buf: Buf,
     result: Result<(), StoreError>,
 }
@@ -31,23 +32,34 @@ impl<D: Disk> Shared<D> {
         span: Span,
         into: Buf,
     ) -> (Buf, Result<(), StoreError>) {
-        let lineage = {
-            let state = self.state.borrow();
-            let lineage = state
-                .require_open()
-                .and_then(|()| state.check_range(place, span.offset, span.len.into()));
-            match lineage {
-                Ok(tree) => tree.entry.lineage_uuid,
-                Err(error) => return (into, Err(error)),
-            }
-        };
         debug_assert_eq!(
             span.blocks(),
             into.blocks(),
             "a buffer of another size than its span"
         );
-        self.read_blocks(place, lineage, span.offset / BLOCK_SIZE as u64, into)
-            .await
+        let lba = span.offset / BLOCK_SIZE as u64;
+        let mut pointers = self.pointers.take();
+        let (lineage, found) = {
+            let state = &mut *self.state.borrow_mut();
+            let tree = state
+                .require_open()
+                .and_then(|()| state.check_range(place, span.offset, span.len.into()));
+            let (tree, lineage) = match tree {
+                Ok(tree) => (tree.id(), tree.entry.lineage_uuid),
+                Err(error) => return (into, Err(error)),
+            };
+            pointers.clear();
+            let found = state.find_blocks(tree, lba, into.blocks(), &mut pointers);
+            (lineage, found.is_ok())
+        };
+        if !found {
+            // Rare, and large: in a box it is no part of each read.
+            let look_up = Box::pin(self.look_up(place, lba, into.blocks(), &mut pointers));
+            if let Err(error) = look_up.await {
+                return (into, Err(error));
+            }
+        }
+        self.read_found(place, lineage, lba, into, pointers).await
     }
 
     /// Reads the blocks from `lba` on that fit into `into`, and verifies each.
@@ -58,10 +70,65 @@ impl<D: Disk> Shared<D> {
         lba: u64,
         into: Buf,
     ) -> (Buf, Result<(), StoreError>) {
-        let pointers = match self.lookup(place, lba, into.blocks()).await {
-            Ok(pointers) => pointers,
-            Err(error) => return (into, Err(error)),
+        let mut pointers = self.pointers.take();
+        match self.look_up(place, lba, into.blocks(), &mut pointers).await {
+            Ok(()) => self.read_found(place, lineage, lba, into, pointers).await,
+            Err(error) => (into, Err(error)),
+        }
+    }
+
+    /// Reads the blocks that these pointers lead to. Most reads are one command and right at once; all else goes other ways.
+    async fn read_found(
+        &self,
+        place: Place,
+        lineage: [u8; 16],
+        lba: u64,
+        mut into: Buf,
+        pointers: Box<Pointers>,
+    ) -> (Buf, Result<(), StoreError>) {
+        let direct = match pointers.first() {
+            Some(first) if together(&pointers) == pointers.len() => {
+                if first.is_hole() {
+                    into.zero();
+                    self.pointers.put(pointers);
+                    return (into, Ok(()));
+                }
+                self.first_place(first.addr(), pointers.len())
+            }
+            _ => None,
         };
+        let Some((device, block)) = direct else {
+            return Box::pin(self.read_pieces(place, lineage, lba, into, pointers)).await;
+        };
+        let (into, result) = self.disks[device].read(block, into).await;
+        if result.is_err() || !self.are_right(lineage, lba, &pointers, &into) {
+            let into = if into.blocks() < pointers.len() {
+                Buf::from_heap(pointers.len())
+            } else {
+                into
+            };
+            return Box::pin(self.read_pieces(place, lineage, lba, into, pointers)).await;
+        }
+        self.pointers.put(pointers);
+        (into, Ok(()))
+    }
+
+    /// Whether each block is what its pointer promises.
+    fn are_right(&self, lineage: [u8; 16], lba: u64, pointers: &[Pointer], buf: &Buf) -> bool {
+        let mut blocks = (lba..).zip(pointers).zip(buf.pages());
+        blocks.all(|((at, pointer), page)| is_block(lineage, at, pointer, &page.bytes))
+            || self.config.mutants.read_unverified()
+    }
+
+    /// Reads what one command cannot, or did not.
+    async fn read_pieces(
+        &self,
+        place: Place,
+        lineage: [u8; 16],
+        lba: u64,
+        into: Buf,
+        pointers: Box<Pointers>,
+    ) -> (Buf, Result<(), StoreError>) {
         let mut rest = into;
         let mut pieces = Vec::new();
         let mut first = 0;
@@ -69,16 +136,14 @@ impl<D: Disk> Shared<D> {
             let count = together(&pointers[first..]);
             let after = rest.split_off(count);
             let buf = core::mem::replace(&mut rest, after);
-            let pointers = pointers[first..first + count].iter().copied().collect();
             pieces.push(Piece {
                 first,
-                pointers,
+                pointers: &pointers[first..first + count],
                 buf,
                 result: Ok(()),
             });
             first += count;
         }
-        // Most reads are one piece, and need no list.
         if let [piece] = &mut pieces[..] {
             self.read_piece(place, lineage, lba, piece).await;
         } else {
@@ -92,28 +157,19 @@ impl<D: Disk> Shared<D> {
             result = result.and(piece.result);
             rest.append(piece.buf);
         }
+        self.pointers.put(pointers);
         (rest, result)
     }
 
-    async fn read_piece(&self, place: Place, lineage: [u8; 16], lba: u64, piece: &mut Piece) {
+    async fn read_piece(&self, place: Place, lineage: [u8; 16], lba: u64, piece: &mut Piece<'_>) {
         if piece.pointers[0].is_hole() {
             piece.buf.zero();
             return;
         }
         let wanted = piece.pointers.len();
-        let matches = match self.read_pointers(&piece.pointers, &mut piece.buf).await {
-            Ok(()) => {
-                let bad = (0..wanted).find(|index| {
-                    let pointer = &piece.pointers[*index];
-                    let at = lba + (piece.first + index) as u64;
-                    !is_block(lineage, at, pointer, piece.buf.block(*index))
-                        && !self.config.mutants.read_unverified()
-                });
-                bad.is_none()
-            }
-            Err(_) => false,
-        };
-        if matches {
+        let read = self.read_pointers(piece.pointers, &mut piece.buf).await;
+        let first = lba + piece.first as u64;
+        if read.is_ok() && self.are_right(lineage, first, piece.pointers, &piece.buf) {
             return;
         }
         if piece.buf.blocks() < wanted {

@@ -106,7 +106,8 @@ impl<D: Disk> Shared<D> {
                         tags,
                     } => {
                         let known = lineages.get(&tree).copied();
-                        let lineage = known.unwrap_or_else(|| self.state.borrow().lineage(tree));
+                        let lineage =
+                            known.unwrap_or_else(|| self.state.borrow().birthmark(tree).1);
                         claims.push(Claim {
                             lineage,
                             lba,

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use exec::{Notify, Semaphore};
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use crate::api::{Config, Environment, Fullness, PoolState, StoreError};
 use crate::cache::NodeCache;
@@ -17,10 +17,14 @@ use crate::delta::DeltaTable;
 use crate::directory::Directory;
 use crate::journal::Journal;
 use crate::layout::{CatalogEntry, CatalogKind, Pointer, Regions, Superblock, first_birth};
+use crate::map::Pointers;
 use crate::mutant::Mutants;
+use crate::numbers::{NumberMap, NumberSet};
 use crate::overlap::InFlight;
 use crate::reclaim::Reclaim;
+use crate::shelf::Shelf;
 use crate::space::Space;
+use crate::write::Plan;
 
 /// The catalog's own map.
 pub const CATALOG: u64 = 0;
@@ -56,6 +60,10 @@ pub struct Shared<D> {
     pub flushing: Semaphore,
     /// Held while a checkpoint is published: blocks that are in use stay what they are for whoever holds it.
     pub publishing: Semaphore,
+    /// For reads: the pointers of their blocks.
+    pub pointers: Shelf<Pointers>,
+    /// For writes: where their blocks go.
+    pub plans: Shelf<Plan>,
     pub damaged_reads: Cell<u64>,
     pub deallocated_bytes: Cell<u64>,
 }
@@ -74,13 +82,13 @@ pub struct State {
     pub active: DeltaTable,
     /// Is being merged by the running checkpoint.
     pub frozen: DeltaTable,
-    pub trees: HashMap<u64, Tree>,
+    pub trees: NumberMap<u64, Tree>,
     /// Volumes and snapshots by number and name, and catalog slots.
     pub directory: Directory,
     /// Maps without a root of their own (see [`Tree::source`]).
     pub inheriting: BTreeSet<u64>,
     /// Maps that the active and the frozen deltas have changes of.
-    pub changed: [HashSet<u64>; 2],
+    pub changed: [NumberSet; 2],
     /// Maps whose entries differ from the catalog's.
     pub dirty_trees: Vec<u64>,
     /// Maps whose entries of the cut are kept, and maps that got a new root, for the running checkpoint.

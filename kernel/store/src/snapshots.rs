@@ -236,7 +236,7 @@ impl<D: Disk + 'static> Shared<D> {
         match source {
             Source::Volume(volume) => Ok(Place::Volume(volume.0)),
             Source::Snapshot(id) => {
-                self.state.borrow().require_snapshot(id.0)?;
+                self.state.borrow().snapshot(id.0)?;
                 Ok(Place::Map(id.0))
             }
         }
@@ -276,17 +276,22 @@ impl<D: Disk + 'static> Shared<D> {
 }
 
 impl State {
-    pub fn require_snapshot(&self, id: u64) -> Result<SnapshotInfo, StoreError> {
+    /// The map of a snapshot that is there.
+    fn snapshot(&self, id: u64) -> Result<&Tree, StoreError> {
         let is_snapshot = |tree: &&Tree| tree.kind() == CatalogKind::Snapshot;
         let tree = self.trees.get(&id).filter(is_snapshot);
-        let entry = &tree.ok_or(StoreError::NoSnapshot)?.entry;
-        let volume = entry.volume.get();
+        let tree = tree.ok_or(StoreError::NoSnapshot)?;
         // It goes with its volume.
-        self.head(VolumeId(volume))
+        self.head(VolumeId(tree.entry.volume.get()))
             .map_err(|_| StoreError::NoSnapshot)?;
+        Ok(tree)
+    }
+
+    pub fn require_snapshot(&self, id: u64) -> Result<SnapshotInfo, StoreError> {
+        let entry = &self.snapshot(id)?.entry;
         Ok(SnapshotInfo {
             id: SnapshotId(id),
-            volume: VolumeId(volume),
+            volume: VolumeId(entry.volume.get()),
             name: entry.name().to_string(),
             uuid: entry.snapshot_uuid,
             size_bytes: entry.size_bytes.get(),

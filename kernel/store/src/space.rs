@@ -15,13 +15,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
-use hashbrown::HashMap;
 use world::Buf;
 
 use crate::bitmap::Bitmap;
 use crate::chunks::Chunks;
 use crate::layout::{Class, GROUP_BITS, GroupEntry, PoolAddr, Replica};
 use crate::mutant::Mutants;
+use crate::numbers::NumberMap;
 
 /// Contiguous blocks of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub struct Space {
     entries: Vec<GroupEntry>,
     /// Table blocks that differ from each of the two checkpoint areas.
     pub dirty_table: [Vec<bool>; 2],
-    open: HashMap<u32, OpenGroup>,
+    open: NumberMap<u32, OpenGroup>,
     open_max: usize,
     chunks: Vec<Chunks>,
     /// Groups that data is handed out from, one for each drive.
@@ -115,7 +115,7 @@ impl Space {
             shift,
             dirty_table: [vec![false; blocks], vec![false; blocks]],
             entries,
-            open: HashMap::new(),
+            open: NumberMap::default(),
             open_max,
             data_open: vec![None; drives.len()],
             chunks: drives,

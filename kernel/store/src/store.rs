@@ -23,10 +23,12 @@ use crate::inspect::read_samples;
 use crate::journal::Journal;
 use crate::layout::{CatalogEntry, CatalogKind, Header, HeaderState, Regions};
 use crate::load::{Loaded, load, mend_labels, read_block, read_header};
+use crate::numbers::NumberMap;
 use crate::overlap::InFlight;
 use crate::reclaim::Reclaim;
 use crate::recover;
 use crate::shared::{CATALOG, Handle, Mode, NodeNeed, Shared, State, Tree};
+use crate::shelf::Shelf;
 use crate::space::Space;
 
 /// The block store; clones refer to the same one.
@@ -532,7 +534,7 @@ fn assemble<D: Disk>(
         cache: NodeCache::new(config.nodes_max),
         active: DeltaTable::new(deltas_max),
         frozen: DeltaTable::new(deltas_max),
-        trees: HashMap::from_iter([(CATALOG, catalog)]),
+        trees: NumberMap::from_iter([(CATALOG, catalog)]),
         directory: Directory::default(),
         inheriting: BTreeSet::new(),
         changed: Default::default(),
@@ -575,6 +577,8 @@ fn assemble<D: Disk>(
         checkpoint_done: exec::Notify::default(),
         flushing: exec::Semaphore::new(1),
         publishing: exec::Semaphore::new(1),
+        pointers: Shelf::default(),
+        plans: Shelf::default(),
         damaged_reads: Cell::new(0),
         deallocated_bytes: Cell::new(0),
     }

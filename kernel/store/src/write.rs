@@ -3,6 +3,8 @@
 //! On the walk: above is the public [`Store`](crate::Store), below are the drives. Plan (space, births, tags), wait (the drives), commit (delta
 //! and journal record, in one breath).
 
+use alloc::boxed::Box;
+
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::api::{Span, StoreError};
@@ -47,18 +49,26 @@ impl<D: Disk> Shared<D> {
         }
         let first = span.offset / BLOCK_SIZE as u64;
         let end = first + from.blocks() as u64;
-        let turn = self
-            .in_flight
-            .enter(volume, first, end, self.config.mutants)
-            .await;
+        let turn = self.in_flight.stand(volume, first, end);
+        // Whatever is rare is in a box here and below, so that it is no part of each write.
+        if turn.is_blocked(self.config.mutants) {
+            Box::pin(turn.reached(self.config.mutants)).await;
+        }
         // It may have been deleted while this waited, or have got another head.
         let tree = self.admit(volume, span.offset, span.len.into())?;
-        match self.write_in_turn((volume, tree), span, from).await {
+        let result = if span.is_aligned() {
+            self.write_blocks(tree, first, from).await
+        } else {
+            Box::pin(self.write_in_turn((volume, tree), span, from)).await
+        };
+        match result {
             Err(StoreError::NoSpace) if self.config.mutants.no_space_forgotten() => {}
             result => result?,
         }
         drop(turn);
-        self.throttle().await;
+        if self.percent_behind() > 0 {
+            Box::pin(self.throttle()).await;
+        }
         Ok(())
     }
 
@@ -137,57 +147,73 @@ impl<D: Disk> Shared<D> {
             Class::Data
         };
         let count = from.blocks();
-        let mut grant = self.allocate(class, count).await?;
-        let (birth, tags) = {
+        let mut plan = self.plans.take();
+        let mut grant = self.grant(count, &mut plan);
+        if !self.allocate_at_once(class, &mut grant) {
+            Box::pin(self.allocate(class, &mut grant)).await?;
+        }
+        let birth = {
             let mut state = self.state.borrow_mut();
-            let bias = state.epoch_bias(tree);
+            let (bias, lineage) = state.birthmark(tree);
             let birth = state.next_births(count as u64, bias);
-            let lineage = state.lineage(tree);
-            let blocks = (0..count).zip(birth..);
-            let tags: Tags = blocks
-                .map(|(index, birth)| {
-                    let wrong = self.config.mutants.tag_of_first_block();
-                    let lba = if wrong { lba } else { lba + index as u64 };
-                    data_tag(lineage, lba, birth, from.block(index))
-                })
-                .collect();
-            (birth, tags)
+            let wrong = self.config.mutants.tag_of_first_block();
+            let tags = &mut grant.plan.tags;
+            for (index, page) in (0..).zip(from.pages()) {
+                let lba = if wrong { lba } else { lba + index };
+                tags.push(data_tag(lineage, lba, birth + index, &page.bytes));
+            }
+            birth
         };
         let record_first = self.config.mutants.record_before_data();
         if !record_first {
-            self.write_runs(&grant.runs, core::mem::take(&mut from))
+            self.write_runs(&grant.plan.runs, core::mem::take(&mut from))
                 .await?;
         }
         let early = self.config.mutants.early_reuse();
-        let runs = core::mem::take(&mut grant.runs);
-        drop(grant);
-        let wants_checkpoint = {
+        grant.into_use();
+        let (wants_checkpoint, wants_writer) = {
             let mut state = self.state.borrow_mut();
-            state.commit_write(tree, lba, &runs, birth, &tags, early);
+            state.commit_write(tree, lba, &plan.runs, birth, &plan.tags, early);
             state.is_refusing &= class != Class::Data;
-            let now = self.environment.exec.now();
-            state.dirty_since.get_or_insert(now);
+            if state.dirty_since.is_none() {
+                state.dirty_since = Some(self.environment.exec.now());
+            }
             let wants_flush = state.journal.blocks_since_flush >= FLUSH_AFTER_BLOCKS
                 && state.flush_wanted <= state.journal.durable;
             if wants_flush {
                 state.flush_wanted = state.journal.pushed;
             }
-            state.active.fill_percent() >= CHECKPOINT_AT_PERCENT
+            (
+                state.active.fill_percent() >= CHECKPOINT_AT_PERCENT,
+                state.has_work_for_writer(),
+            )
         };
         if wants_checkpoint {
             self.want_checkpoint();
         }
-        self.writer_wanted.notify();
-        if record_first {
-            self.write_runs(&runs, from).await?;
+        if wants_writer {
+            self.writer_wanted.notify();
         }
+        if record_first {
+            self.write_runs(&plan.runs, from).await?;
+        }
+        self.plans.put(plan);
         Ok(())
     }
 
-    async fn write_runs(&self, runs: &[Run], mut from: Buf) -> Result<(), StoreError> {
-        if let [run] = runs {
-            return self.write_replicas(run.addr, from).await;
+    async fn write_runs(&self, runs: &[Run], from: Buf) -> Result<(), StoreError> {
+        if let [run] = runs
+            && let Some((device, block)) = self.only_place(run.addr, from.blocks())
+        {
+            let (_, result) = self.disks[device].write(block, from).await;
+            self.mark_unflushed(device);
+            return Ok(result?);
         }
+        Box::pin(self.write_pieces(runs, from)).await
+    }
+
+    /// Writes what one command cannot.
+    async fn write_pieces(&self, runs: &[Run], mut from: Buf) -> Result<(), StoreError> {
         let pieces = runs.iter().map(|run| {
             let rest = from.split_off(run.blocks as usize);
             (run.addr, core::mem::replace(&mut from, rest))
@@ -199,37 +225,55 @@ impl<D: Disk> Shared<D> {
         exec::join_all(writes).await.into_iter().collect()
     }
 
-    /// Space for `count` blocks, and room for their deltas and records.
+    /// Nothing yet, but the right to it.
+    fn grant<'a>(&'a self, points: usize, plan: &'a mut Plan) -> Grant<'a, D> {
+        plan.runs.clear();
+        plan.tags.clear();
+        Grant {
+            shared: self,
+            plan,
+            is_used: false,
+            points,
+            reserved: 0,
+            granted: 0,
+        }
+    }
+
+    /// Space for the blocks of a write, and room for their deltas and records, if nothing has to be waited for.
+    fn allocate_at_once(&self, class: Class, grant: &mut Grant<'_, D>) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.require_serving().is_err()
+            || state.active.room() < grant.points + state.reserved_points
+            || state.journal.waiting() > WAITING_MAX
+        {
+            return false;
+        }
+        grant.reserve(&mut state);
+        while grant.missing() > 0 {
+            if grant.take_some(class, &mut state).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Space for the blocks of a write, and room for their deltas and records.
     ///
     /// Waits while a checkpoint can make room; fails only when nothing is on its way.
-    async fn allocate(&self, class: Class, count: usize) -> Result<Grant<'_, D>, StoreError> {
-        self.wait_for_room(count).await?;
-        let mut grant = Grant {
-            shared: self,
-            runs: Runs::new(),
-            points: count,
-            granted: 0,
-        };
-        self.state.borrow_mut().reserved_points += count;
-        let mut missing = u32::try_from(count).unwrap_or(u32::MAX);
+    async fn allocate(&self, class: Class, grant: &mut Grant<'_, D>) -> Result<(), StoreError> {
+        if grant.reserved == 0 {
+            self.wait_for_room(grant.points).await?;
+            grant.reserve(&mut self.state.borrow_mut());
+        }
         let mut waited = 0;
-        while missing > 0 {
+        while grant.missing() > 0 {
             let got = {
                 let mut state = self.state.borrow_mut();
                 state.require_serving()?;
-                let more = (count - grant.granted) as u64;
-                if class == Class::Data && state.is_short_of_nodes(HOLE_MARGIN + more) {
-                    Err(Shortage::Full)
-                } else {
-                    grant.granted = count;
-                    state.granted_points += more as usize;
-                    let got = state.space.allocate(class, missing, &mut grant.runs);
-                    state.journal_new_groups();
-                    got
-                }
+                grant.take_some(class, &mut state)
             };
             match got {
-                Ok(got) => missing -= got,
+                Ok(()) => {}
                 Err(Shortage::Load(group)) => self.load_group(group).await?,
                 Err(Shortage::Open) => self.checkpoint_reached(self.want_checkpoint()).await?,
                 Err(Shortage::Full) => {
@@ -238,7 +282,7 @@ impl<D: Disk> Shared<D> {
                 }
             }
         }
-        Ok(grant)
+        Ok(())
     }
 
     /// Waits until the active deltas and the journal take `count` more blocks.
@@ -285,18 +329,21 @@ impl<D: Disk> Shared<D> {
         Ok(())
     }
 
-    /// Delays the caller while the running checkpoint's merge is behind the filling of the active deltas.
+    /// By how much the running checkpoint's merge is behind the filling of the active deltas.
+    fn percent_behind(&self) -> usize {
+        let state = self.state.borrow();
+        if state.frozen.is_empty() {
+            return 0;
+        }
+        state
+            .active
+            .fill_percent()
+            .saturating_sub(state.merge_percent + 10)
+    }
+
+    /// Delays the caller while the running checkpoint is behind.
     pub async fn throttle(&self) {
-        let behind = {
-            let state = self.state.borrow();
-            if state.frozen.is_empty() {
-                return;
-            }
-            state
-                .active
-                .fill_percent()
-                .saturating_sub(state.merge_percent + 10)
-        };
+        let behind = self.percent_behind();
         if behind > 0 {
             let micros = DELAY_MAX_US * behind as u64 / 100;
             self.environment
@@ -307,20 +354,67 @@ impl<D: Disk> Shared<D> {
     }
 }
 
+/// Where the blocks of one write go, and their tags.
+#[derive(Default)]
+pub struct Plan {
+    runs: Runs,
+    tags: Tags,
+}
+
 /// Space and delta room of one write; what was not made use of goes back when this is dropped.
 struct Grant<'a, D> {
     shared: &'a Shared<D>,
-    runs: Runs,
+    plan: &'a mut Plan,
+    is_used: bool,
+    /// Blocks of the write.
     points: usize,
+    /// How many of them the deltas have room for: all or none.
+    reserved: usize,
     /// How many of them the maps have room for.
     granted: usize,
+}
+
+impl<D> Grant<'_, D> {
+    /// Keeps room in the deltas.
+    fn reserve(&mut self, state: &mut State) {
+        self.reserved = self.points;
+        state.reserved_points += self.points;
+    }
+
+    /// Blocks without a place.
+    fn missing(&self) -> u32 {
+        let placed: u32 = self.plan.runs.iter().map(|run| run.blocks).sum();
+        u32::try_from(self.points).unwrap_or(u32::MAX) - placed
+    }
+
+    /// Finds places for some blocks more.
+    fn take_some(&mut self, class: Class, state: &mut State) -> Result<(), Shortage> {
+        let more = (self.points - self.granted) as u64;
+        if class == Class::Data && state.is_short_of_nodes(HOLE_MARGIN + more) {
+            return Err(Shortage::Full);
+        }
+        self.granted = self.points;
+        state.granted_points += more as usize;
+        let missing = self.missing();
+        let got = state.space.allocate(class, missing, &mut self.plan.runs);
+        state.journal_new_groups();
+        got.map(|_| ())
+    }
+
+    /// The blocks have data now; their changes take the room in deltas and maps, in the same breath.
+    fn into_use(mut self) {
+        self.is_used = true;
+    }
 }
 
 impl<D> Drop for Grant<'_, D> {
     fn drop(&mut self) {
         let mut state = self.shared.state.borrow_mut();
-        self.runs.iter().for_each(|run| state.space.give_back(*run));
-        state.reserved_points -= self.points;
+        if !self.is_used {
+            let runs = self.plan.runs.iter();
+            runs.for_each(|run| state.space.give_back(*run));
+        }
+        state.reserved_points -= self.reserved;
         state.granted_points -= self.granted;
     }
 }
@@ -338,10 +432,12 @@ impl State {
         }
     }
 
-    pub fn lineage(&self, tree: u64) -> [u8; 16] {
-        self.trees
-            .get(&tree)
-            .map_or([0; 16], |tree| tree.entry.lineage_uuid)
+    /// What makes births and tags of a map's blocks its own: bias and lineage.
+    pub fn birthmark(&self, tree: u64) -> (u64, [u8; 16]) {
+        let entry = self.trees.get(&tree).map(|tree| &tree.entry);
+        entry.map_or_else(Default::default, |entry| {
+            (entry.epoch_bias.get(), entry.lineage_uuid)
+        })
     }
 
     pub fn epoch_bias(&self, tree: u64) -> u64 {
