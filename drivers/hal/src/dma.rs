@@ -24,7 +24,8 @@ pub const PAGE_SIZE: usize = 4096;
 #[derive(Debug)]
 pub struct DmaBuf {
     base: NonNull<u8>,
-    pages: usize,
+    /// At least a page.
+    bytes: usize,
 }
 
 impl DmaBuf {
@@ -41,7 +42,8 @@ impl DmaBuf {
         let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
         #[cfg(any(test, feature = "fake"))]
         crate::fake::lent(base.as_ptr(), pages * PAGE_SIZE);
-        Self { base, pages }
+        let bytes = layout.size();
+        Self { base, bytes }
     }
 
     fn layout(pages: usize) -> Layout {
@@ -61,7 +63,7 @@ impl DmaBuf {
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "there is at least one page")]
     pub fn len(&self) -> usize {
-        self.pages * PAGE_SIZE
+        self.bytes
     }
 
     /// Reads 16 bits at `offset` bytes.
@@ -152,7 +154,7 @@ impl Drop for DmaBuf {
         #[cfg(any(test, feature = "fake"))]
         crate::fake::returned(self.base.as_ptr());
         // SAFETY: allocated in `new` with the same layout, and nothing refers to it any more.
-        unsafe { dealloc(self.base.as_ptr(), Self::layout(self.pages)) }
+        unsafe { dealloc(self.base.as_ptr(), Self::layout(self.bytes / PAGE_SIZE)) }
     }
 }
 

@@ -73,6 +73,7 @@ pub struct Broken;
 /// One virtqueue.
 pub struct Queue {
     rings: Rc<DmaBuf>,
+    layout: Layout,
     /// One table of `segments_max` descriptors per slot, when descriptors may be indirect.
     tables: Option<Rc<DmaBuf>>,
     size: u16,
@@ -86,6 +87,8 @@ pub struct Queue {
     available_next: u16,
     available_published: u16,
     used_next: u16,
+    /// How far the device was when it was looked at last.
+    used_seen: u16,
     broken: bool,
 }
 
@@ -103,9 +106,11 @@ impl Queue {
         if slots == 0 || segments_max == 0 {
             return None;
         }
+        let layout = Layout::of(size);
         let table_bytes = usize::from(slots) * usize::from(segments_max) * DESCRIPTOR;
         Some(Self {
-            rings: Rc::new(DmaBuf::new(Layout::of(size).len.div_ceil(dma::PAGE_SIZE))),
+            rings: Rc::new(DmaBuf::new(layout.len.div_ceil(dma::PAGE_SIZE))),
+            layout,
             tables: indirect.then(|| Rc::new(DmaBuf::new(table_bytes.div_ceil(dma::PAGE_SIZE)))),
             size,
             segments_max,
@@ -116,6 +121,7 @@ impl Queue {
             available_next: 0,
             available_published: 0,
             used_next: 0,
+            used_seen: 0,
             broken: false,
         })
     }
@@ -124,7 +130,7 @@ impl Queue {
     #[must_use]
     pub fn addresses(&self) -> RingAddresses {
         let base = self.rings.device_address();
-        let layout = Layout::of(self.size);
+        let layout = self.layout;
         RingAddresses {
             descriptors: base,
             available: base + layout.available as u64,
@@ -176,7 +182,7 @@ impl Queue {
         let writable = writable.fold(0_u32, |sum, segment| sum.saturating_add(segment.len));
         self.in_flight[usize::from(slot)] = Some(writable);
         let position = usize::from(self.available_next & (self.size - 1));
-        let layout = Layout::of(self.size);
+        let layout = self.layout;
         self.rings
             .write16(layout.available + 4 + 2 * position, head);
         self.available_next = self.available_next.wrapping_add(1);
@@ -190,7 +196,7 @@ impl Queue {
         if old == new {
             return false;
         }
-        let layout = Layout::of(self.size);
+        let layout = self.layout;
         dma::publish();
         self.rings.write16(layout.available + 2, new);
         self.available_published = new;
@@ -212,15 +218,15 @@ impl Queue {
         if self.broken {
             return Err(Broken);
         }
-        let layout = Layout::of(self.size);
-        let waiting = self
-            .rings
-            .read16(layout.used + 2)
-            .wrapping_sub(self.used_next);
-        if waiting == 0 {
-            return Ok(None);
+        let layout = self.layout;
+        if self.used_seen == self.used_next {
+            self.used_seen = self.rings.read16(layout.used + 2);
+            if self.used_seen == self.used_next {
+                return Ok(None);
+            }
+            dma::observe();
         }
-        dma::observe();
+        let waiting = self.used_seen.wrapping_sub(self.used_next);
         let entry = layout.used + 4 + usize::from(self.used_next & (self.size - 1)) * USED_ENTRY;
         let (head, written) = (self.rings.read32(entry), self.rings.read32(entry + 4));
         let in_flight = self.slots() - self.free.len();
@@ -252,13 +258,13 @@ impl Queue {
     /// Whether the device has answered something that was not popped yet.
     #[must_use]
     pub fn has_used(&self) -> bool {
-        !self.broken && self.rings.read16(Layout::of(self.size).used + 2) != self.used_next
+        !self.broken && self.rings.read16(self.layout.used + 2) != self.used_next
     }
 
     /// Asks for an interrupt at the next answer. Returns whether there are answers already, which raise none.
     #[must_use]
     pub fn enable_interrupts(&mut self) -> bool {
-        let layout = Layout::of(self.size);
+        let layout = self.layout;
         if self.event_idx {
             self.rings.write16(layout.used_event, self.used_next);
         } else {
@@ -270,7 +276,7 @@ impl Queue {
 
     /// Asks for no interrupts. The device may be late to notice.
     pub fn disable_interrupts(&mut self) {
-        let layout = Layout::of(self.size);
+        let layout = self.layout;
         if self.event_idx {
             // An event just behind is the one that takes longest to come round again.
             let behind = self.used_next.wrapping_sub(1);
@@ -290,15 +296,16 @@ impl Queue {
     /// Starts the ring's counters at `index` as if that many requests had passed.
     #[cfg(test)]
     pub(crate) fn start_at(&mut self, index: u16) {
-        let layout = Layout::of(self.size);
+        let layout = self.layout;
         self.rings.write16(layout.available + 2, index);
         self.rings.write16(layout.used + 2, index);
         (self.available_next, self.available_published) = (index, index);
-        self.used_next = index;
+        (self.used_next, self.used_seen) = (index, index);
     }
 }
 
 /// Offsets of the rings of one queue within its memory.
+#[derive(Clone, Copy)]
 struct Layout {
     available: usize,
     used_event: usize,

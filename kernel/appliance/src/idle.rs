@@ -2,18 +2,31 @@
 
 use exec::Exec;
 
+use crate::clock::TurnClock;
 use crate::machine::Machine;
 use crate::power::{End, Power};
 use crate::service::Stack;
 
+/// How often tasks that make each other ready run before the edges get a turn.
+const ROUNDS_MAX: usize = 4;
+
 /// Runs until everything is saved for the end.
-pub fn run(machine: &Machine, exec: &Exec, stack: Option<&Stack>, power: &Power) -> End {
+pub fn run(
+    machine: &Machine,
+    exec: &Exec,
+    stack: Option<&Stack>,
+    power: &Power,
+    clock: &TurnClock,
+) -> End {
     loop {
+        clock.tick();
         let mut worked = stack.is_some_and(Stack::ingress);
         worked |= machine.poll(exec.now());
-        worked |= exec.run_ready();
-        // Commands that tasks have just queued: one doorbell for all of them.
-        worked |= machine.poll(exec.now());
+        if run_tasks(exec) {
+            worked = true;
+            // Commands that tasks have just queued: one doorbell for all of them.
+            machine.poll(exec.now());
+        }
         worked |= stack.is_some_and(Stack::egress);
         if let Some(end) = power.reached() {
             return end;
@@ -22,6 +35,19 @@ pub fn run(machine: &Machine, exec: &Exec, stack: Option<&Stack>, power: &Power)
             sleep(machine, exec, stack);
         }
     }
+}
+
+/// Runs ready tasks, and those that they make ready: a request goes from one to the next several times before there is
+/// anything to send. Returns whether there were any.
+fn run_tasks(exec: &Exec) -> bool {
+    let mut ran = false;
+    for _ in 0..ROUNDS_MAX {
+        ran |= exec.run_ready();
+        if !exec.has_ready() {
+            break;
+        }
+    }
+    ran
 }
 
 /// Sleeps until a device has something to say or time is up.

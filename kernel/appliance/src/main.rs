@@ -37,7 +37,7 @@ use config::Config;
 use exec::Exec;
 use net::NetConfig;
 
-use crate::clock::MachineClock;
+use crate::clock::{MachineClock, TurnClock};
 use crate::entropy::Generator;
 use crate::machine::Machine;
 use crate::power::Power;
@@ -55,7 +55,9 @@ fn main(info: &'static BootInfo) -> ! {
     }
     power::guard_start();
     let (config, net_config) = configure(info);
-    let exec = Exec::new(Rc::new(MachineClock));
+    let clock = Rc::new(TurnClock::default());
+    clock.tick();
+    let exec = Exec::new(clock.clone());
     let mut machine = Machine::find(&MachineClock);
     let shares = Shares::of(hal::heap::stats().free_frames * hal::heap::FRAME_BYTES);
     log::debug!("{shares:?}");
@@ -82,7 +84,7 @@ fn main(info: &'static BootInfo) -> ! {
 
     power::guard_run();
     boot::test_fault(info);
-    let end = idle::run(&machine, &exec, stack.as_ref(), &power);
+    let end = idle::run(&machine, &exec, stack.as_ref(), &power, &clock);
     hal::watchdog::stop();
     machine.shut_down(&MachineClock);
     end.carry_out()

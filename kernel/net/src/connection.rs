@@ -12,20 +12,26 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::net::SocketAddr;
+use smoltcp::time::Duration;
 
 use exec::Notify;
-use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
+
+use crate::sockets::Place;
 
 /// Closed sockets kept per port with their buffers, so that the next connection need not allocate.
 const SPARE_MAX: usize = 2;
+
+/// How long an acknowledgement of at most one segment waits for a reply to ride on. Shorter than what a peer waits before
+/// it thinks that a segment is lost, longer than most requests take.
+const ACK_DELAY: Duration = Duration::from_millis(2);
 
 /// Both ends of a connection: ours, then the peer's.
 pub type Ends = (SocketAddr, SocketAddr);
 
 /// One TCP connection that has a socket.
 pub struct Connection {
-    pub handle: SocketHandle,
+    pub place: Place,
     pub ends: Ends,
     /// The port that it came in at; `None` for connections made here.
     pub port: Option<Rc<Port>>,
@@ -56,9 +62,9 @@ pub enum Stage {
 }
 
 impl Connection {
-    pub fn new(handle: SocketHandle, ends: Ends, port: Option<Rc<Port>>, stage: Stage) -> Self {
+    pub fn new(place: Place, ends: Ends, port: Option<Rc<Port>>, stage: Stage) -> Self {
         Self {
-            handle,
+            place,
             ends,
             port,
             stage: Cell::new(stage),
@@ -151,7 +157,7 @@ pub fn new_socket(options: &ListenOptions) -> tcp::Socket<'static> {
     );
     // Requests and replies are small and wait for each other: neither may be held back.
     socket.set_nagle_enabled(false);
-    socket.set_ack_delay(None);
+    socket.set_ack_delay(Some(ACK_DELAY));
     socket
 }
 

@@ -10,7 +10,7 @@ use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium, PacketMeta};
 use smoltcp::time::Instant;
 use world::{Frame, FrameMeta, Link, LinkInfo, Segmentation};
 
-use crate::inspect;
+use crate::inspect::{self, Completeness};
 
 const ETHERNET_BYTES: usize = 14;
 
@@ -29,6 +29,10 @@ struct Side<L> {
     vacant: Option<Frame>,
     transmit_checksum: bool,
     has_queued: bool,
+    /// Somebody wanted to send when there was no frame left.
+    is_refusing: bool,
+    /// The last frame sent had not all that its connection wants to send.
+    has_sent_part: bool,
     traffic: Traffic,
 }
 
@@ -53,6 +57,8 @@ impl<L: Link> Device<L> {
             vacant,
             transmit_checksum: info.transmit_checksum,
             has_queued: false,
+            is_refusing: false,
+            has_sent_part: false,
             traffic: Traffic::default(),
         };
         Self {
@@ -92,6 +98,22 @@ impl<L: Link> Device<L> {
             side.traffic.dropped += 1;
             side.link.release(frame);
         }
+    }
+
+    /// To be called before smoltcp is asked to send.
+    pub fn before_egress(&mut self) {
+        let side = self.side.get_mut();
+        (side.is_refusing, side.has_sent_part) = (false, false);
+    }
+
+    /// Whether there was no frame left for what smoltcp wanted to send.
+    pub fn is_refusing(&self) -> bool {
+        self.side.borrow().is_refusing
+    }
+
+    /// Whether the frame that was sent did not complete what its connection has to send.
+    pub fn has_sent_part(&self) -> bool {
+        self.side.borrow().has_sent_part
     }
 
     /// Tells the link about queued frames, if there are any.
@@ -171,10 +193,9 @@ impl<L: Link> phy::Device for Device<L> {
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Vacant<'_, L>> {
-        self.side
-            .get_mut()
-            .reserve()
-            .then(|| Vacant::new(&self.side))
+        let side = self.side.get_mut();
+        side.is_refusing = !side.reserve();
+        (!side.is_refusing).then(|| Vacant::new(&self.side))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -218,9 +239,11 @@ impl<L: Link> phy::TxToken for Vacant<'_, L> {
         frame.set_len(len);
         let result = fill(frame.bytes_mut());
         let mut side = self.side.borrow_mut();
+        let sent = inspect::sent(frame.bytes());
+        side.has_sent_part = sent == Some(Completeness::Part);
         frame.meta = FrameMeta {
             checksum_valid: false,
-            checksum_wanted: side.transmit_checksum && inspect::is_tcp(frame.bytes()),
+            checksum_wanted: side.transmit_checksum && sent.is_some(),
             segmentation: self.segmentation,
         };
         side.link.transmit(frame);

@@ -31,6 +31,7 @@ const PREFIX_INFORMATION: u8 = 3;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
+const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 
 /// What kind of frame it is.
@@ -104,14 +105,36 @@ pub fn fill_checksum(frame: &mut [u8]) {
     TcpPacket::new_unchecked(&mut frame[start..start + len]).fill_checksum(&source, &destination);
 }
 
-/// Whether `frame`, which this stack made, is a TCP segment.
+/// How much a sent TCP segment has of what its connection wants to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    /// Data, and more of it may follow.
+    Part,
+    /// All there was, or as much as the peer takes.
+    Everything,
+}
+
+/// What `frame`, which this stack made, says of that; `None` when it is no TCP segment.
+///
+/// smoltcp sets PSH on the segment that ends what was queued, and sends data without it only when there is more.
 #[must_use]
-pub fn is_tcp(frame: &[u8]) -> bool {
-    match frame.get(12..14) {
-        Some([0x08, 0x00]) => frame.get(ETHERNET_BYTES + 9) == Some(&TCP),
-        Some([0x86, 0xdd]) => frame.get(ETHERNET_BYTES + 6) == Some(&TCP),
-        _ => false,
+pub fn sent(frame: &[u8]) -> Option<Completeness> {
+    let (protocol, header_bytes) = match frame.get(12..14)? {
+        [0x08, 0x00] => (9, usize::from(frame.get(ETHERNET_BYTES)? & 0xf) * 4),
+        [0x86, 0xdd] => (6, IPV6_BYTES),
+        _ => return None,
+    };
+    let tcp = frame.get(ETHERNET_BYTES + header_bytes..)?;
+    if frame[ETHERNET_BYTES + protocol] != TCP || tcp.len() < TCP_BYTES {
+        return None;
     }
+    let is_last = tcp[13] & (PSH | FIN | SYN | RST) != 0;
+    let has_data = tcp.len() > usize::from(tcp[12] >> 4) * 4;
+    Some(if has_data && !is_last {
+        Completeness::Part
+    } else {
+        Completeness::Everything
+    })
 }
 
 struct Packet<'a> {
@@ -310,7 +333,7 @@ mod tests {
     }
 
     fn try_all(bytes: &[u8]) {
-        let _ = (inspect(bytes), checksum_holds(bytes), is_tcp(bytes));
+        let _ = (inspect(bytes), checksum_holds(bytes), sent(bytes));
         fill_checksum(&mut bytes.to_vec());
     }
 

@@ -23,9 +23,11 @@ pub mod inspect;
 mod lease;
 mod listener;
 pub mod pipe;
+mod sockets;
 mod stack;
 mod stream;
 mod table;
+mod time;
 
 pub use config::{ADDRESSES_MAX, Cidr, CidrError, NetConfig};
 pub use connection::ListenOptions;

@@ -12,7 +12,7 @@ use core::task::Poll;
 use core::time::Duration;
 
 use exec::Exec;
-use smoltcp::iface::{Config, Interface, PollResult};
+use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv6Address};
 use world::{Entropy, FrameMeta, Instant, Link};
@@ -25,14 +25,19 @@ use crate::discovery::{self, FinalAdvertisement};
 use crate::inspect::{Role, Seen, Segment, checksum_holds, inspect};
 use crate::lease::Lease;
 use crate::listener::TcpListener;
+use crate::sockets::Place;
 use crate::stream::TcpStream;
 use crate::table::Table;
+use crate::time::{from_wire, to_wire};
 
 /// Frames taken in one call of [`Stack::ingress`].
 const INGRESS_FRAMES_MAX: usize = 64;
 
-/// Packets of one connection sent in one call of [`Stack::egress`].
+/// Packets of no connection sent in one call of [`Stack::egress`].
 const EGRESS_ROUNDS_MAX: usize = 64;
+
+/// How often it is looked whether an address that a router advertised has ended.
+const ADVERTISED_LOOK: Duration = Duration::from_secs(10);
 
 /// Ports for connections made here (RFC 6335 section 6).
 const EPHEMERAL: core::ops::RangeInclusive<u16> = 49152..=65535;
@@ -63,7 +68,13 @@ pub struct Core<L> {
     device: Device<L>,
     interface: Interface,
     pub table: Table,
+    /// The sockets of no connection: that of DHCP. Frames that are not TCP are processed with it.
+    others: SocketSet<'static>,
+    /// When something may have to be sent for no connection; `None` for never.
+    others_due: Option<Instant>,
     lease: Option<Lease>,
+    /// Whether routers are asked for addresses.
+    slaac: bool,
     /// When to stop looking for routers; `None` when that is done or was not asked for.
     discovery_ends: Option<Instant>,
     connected: u64,
@@ -117,14 +128,17 @@ impl<L: Link + 'static> Stack<L> {
         let mut interface = Interface::new(settings, &mut device, to_wire(now));
         configure(&mut interface, &config, link_local(mac));
 
-        let mut table = Table::new(&config);
-        let lease = config.dhcp.then(|| Lease::new(&mut table.sockets));
+        let mut others = SocketSet::new(Vec::new());
+        let lease = config.dhcp.then(|| Lease::new(&mut others));
         let port_count = EPHEMERAL.len() as u16;
         let core = Core {
             device,
             interface,
-            table,
+            table: Table::new(&config),
+            others,
+            others_due: Some(now),
             lease,
+            slaac: config.slaac,
             discovery_ends: config.slaac.then(|| now + discovery::LIMIT),
             connected: 0,
             reset: 0,
@@ -184,7 +198,7 @@ impl<L: Link + 'static> Stack<L> {
         let stream = TcpStream::new(self.shared.clone(), connection.clone());
         let is_open = poll_fn(|context| {
             let table = &mut self.shared.core.borrow_mut().table;
-            let socket = table.socket(&connection);
+            let socket = table.sockets.get_quietly(connection.place);
             match socket.state() {
                 State::SynSent | State::SynReceived => {
                     socket.register_recv_waker(context.waker());
@@ -235,7 +249,7 @@ impl<L: Link + 'static> Stack<L> {
             frames_received: traffic.received,
             frames_sent: traffic.sent,
             frames_dropped: traffic.dropped,
-            sockets: core.table.socket_count(),
+            sockets: core.table.sockets.count(),
             half_open: core.table.half_open_count(),
         }
     }
@@ -256,7 +270,6 @@ impl<L: Link> Core<L> {
         }
         if worked {
             self.table.sweep_half_open();
-            self.apply_lease();
         }
         worked
     }
@@ -271,8 +284,17 @@ impl<L: Link> Core<L> {
         match self.device.look(look) {
             Some((false, _) | (_, Seen::Unfit)) => self.device.discard(),
             Some((_, Seen::Tcp(segment))) => self.take_segment(segment, now),
-            Some((_, Seen::Other)) | None => self.feed(now),
+            Some((_, Seen::Other)) | None => self.take_other(now),
         }
+    }
+
+    /// Processes a frame that is not TCP. It may tell of a neighbour that somebody waits for, or change our addresses.
+    fn take_other(&mut self, now: Instant) {
+        self.interface
+            .poll_ingress_single(to_wire(now), &mut self.device, &mut self.others);
+        self.others_due = Some(now);
+        self.apply_lease();
+        self.table.sockets.touch_all();
     }
 
     fn take_segment(&mut self, segment: Segment, now: Instant) {
@@ -283,39 +305,62 @@ impl<L: Link> Core<L> {
                     .interface
                     .has_ip_addr(IpAddress::from(segment.local.ip())) =>
             {
-                let admitted = self.table.admit(ends);
-                self.feed(now);
-                if let Some(connection) = admitted {
+                if let Some(connection) = self.table.admit(ends) {
+                    self.feed(Some(connection.place), now);
                     self.table.settle(connection);
+                } else {
+                    self.feed_ends(&ends, now);
                 }
             }
             Role::Reset => {
-                self.feed(now);
-                let known = self.table.connections.get(&ends).cloned();
+                self.feed_ends(&ends, now);
+                let known = self.table.find(&ends).cloned();
                 if let Some(connection) = known
-                    && self.table.socket(&connection).state() == State::Closed
+                    && self.table.state(&connection) == State::Closed
                     && !connection.is_aborted.get()
                     && !connection.is_reset.replace(true)
                 {
                     self.reset += 1;
                 }
             }
-            _ => self.feed(now),
+            _ => self.feed_ends(&ends, now),
         }
     }
 
-    fn feed(&mut self, now: Instant) {
-        let sockets = &mut self.table.sockets;
+    fn feed_ends(&mut self, ends: &Ends, now: Instant) {
+        let place = self.table.find(ends).map(|connection| connection.place);
+        self.feed(place, now);
+    }
+
+    /// Processes the waiting frame for one socket, or for none.
+    fn feed(&mut self, place: Option<Place>, now: Instant) {
+        let sockets = match place {
+            Some(place) => self.table.sockets.set_mut(place),
+            None => &mut self.others,
+        };
         self.interface
             .poll_ingress_single(to_wire(now), &mut self.device, sockets);
     }
 
     fn egress(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        if self.others_due.is_some_and(|due| due <= now) {
+            worked |= self.egress_others(now);
+        }
+        let sockets = &mut self.table.sockets;
+        worked |= sockets.egress(now, &mut self.interface, &mut self.device);
+        self.table.sweep_half_open();
+        self.table.sweep_leaving(now);
+        self.device.kick();
+        worked
+    }
+
+    fn egress_others(&mut self, now: Instant) -> bool {
         let wire_now = to_wire(now);
         self.interface.poll_maintenance(wire_now);
         let mut worked = false;
         for _ in 0..EGRESS_ROUNDS_MAX {
-            let sockets = &mut self.table.sockets;
+            let sockets = &mut self.others;
             match self
                 .interface
                 .poll_egress(wire_now, &mut self.device, sockets)
@@ -324,20 +369,30 @@ impl<L: Link> Core<L> {
                 PollResult::SocketStateChanged => worked = true,
             }
         }
-        self.table.sweep_half_open();
-        self.table.sweep_leaving(now);
         self.apply_lease();
-        self.device.kick();
+        let due = self.interface.poll_at(wire_now, &self.others);
+        // smoltcp 0.14 forgets when advertised addresses end as long as no socket has a deadline.
+        let look = self.has_advertised().then(|| now + ADVERTISED_LOOK);
+        self.others_due = due.map(from_wire).or(look);
         worked
+    }
+
+    /// Whether a router may have given us something that ends.
+    fn has_advertised(&self) -> bool {
+        let is_global = |cidr: &IpCidr| match cidr.address() {
+            IpAddress::Ipv6(address) => !address.is_unicast_link_local(),
+            IpAddress::Ipv4(_) => false,
+        };
+        self.slaac && self.interface.ip_addrs().iter().any(is_global)
     }
 
     fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         if self.device.has_received() {
             return Some(now);
         }
-        let sockets = self.interface.poll_at(to_wire(now), &self.table.sockets);
         let all = [
-            sockets.map(from_wire),
+            self.table.sockets.next_deadline(now),
+            self.others_due,
             self.table.next_deadline(),
             self.discovery_ends,
         ];
@@ -346,7 +401,7 @@ impl<L: Link> Core<L> {
 
     fn apply_lease(&mut self) {
         let Some(lease) = &mut self.lease else { return };
-        let gone = lease.apply(&mut self.interface, &mut self.table.sockets);
+        let gone = lease.apply(&mut self.interface, &mut self.others);
         if let Some(gone) = gone {
             self.table.lose_address(IpAddr::V4(gone));
         }
@@ -355,9 +410,9 @@ impl<L: Link> Core<L> {
     fn end_discovery(&mut self, now: Instant) {
         self.discovery_ends = None;
         let mut device = FinalAdvertisement::new(self.device.info().mac);
-        let sockets = &mut self.table.sockets;
         self.interface
-            .poll_ingress_single(to_wire(now), &mut device, sockets);
+            .poll_ingress_single(to_wire(now), &mut device, &mut self.others);
+        self.others_due = Some(now);
     }
 
     fn connect(&mut self, remote: SocketAddr) -> Result<Rc<Connection>, NetError> {
@@ -376,7 +431,7 @@ impl<L: Link> Core<L> {
             .map_err(|_| NetError::Unreachable)?;
         let ends = (local, remote);
         let connection = Rc::new(self.table.insert_outgoing(socket, ends));
-        self.table.connections.insert(ends, connection.clone());
+        self.table.book(connection.clone());
         Ok(connection)
     }
 
@@ -387,7 +442,7 @@ impl<L: Link> Core<L> {
             self.next_port = (self.next_port + 1) % count;
             let port = EPHEMERAL.start() + self.next_port;
             let local = SocketAddr::new(source, port);
-            let is_used = self.table.connections.contains_key(&(local, remote));
+            let is_used = self.table.is_booked(&(local, remote));
             if !is_used && !self.table.ports.contains_key(&port) {
                 return Some(local);
             }
@@ -444,14 +499,4 @@ fn link_local(mac: EthernetAddress) -> Ipv6Address {
         e,
         f,
     ])
-}
-
-fn to_wire(at: Instant) -> smoltcp::time::Instant {
-    let micros = i64::try_from(at.as_nanos() / 1000).expect("micros of a u64 of nanos fit");
-    smoltcp::time::Instant::from_micros(micros)
-}
-
-fn from_wire(at: smoltcp::time::Instant) -> Instant {
-    let micros = u64::try_from(at.total_micros()).unwrap_or(0);
-    Instant::ZERO + Duration::from_micros(micros)
 }

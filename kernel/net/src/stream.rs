@@ -62,8 +62,8 @@ impl<L: Link> TcpStream<L> {
         if connection.is_aborted.get() {
             return Poll::Ready(Err(NetError::Closed));
         }
-        let mut core = shared.core.borrow_mut();
-        let socket = core.table.socket(connection);
+        let sockets = &mut shared.core.borrow_mut().table.sockets;
+        let socket = sockets.get_quietly(connection.place);
         match socket.recv_slice(into) {
             Ok(0) if !into.is_empty() => {
                 socket.register_recv_waker(context.waker());
@@ -72,6 +72,8 @@ impl<L: Link> TcpStream<L> {
             Ok(count) => {
                 let total = shared.received_bytes.get();
                 shared.received_bytes.set(total + count as u64);
+                // There may be a larger window to tell of.
+                sockets.touch(connection.place);
                 Poll::Ready(Ok(count))
             }
             Err(RecvError::Finished) => {
@@ -89,8 +91,8 @@ impl<L: Link> TcpStream<L> {
         if connection.is_aborted.get() || connection.is_finished.get() {
             return Poll::Ready(Err(NetError::Closed));
         }
-        let mut core = shared.core.borrow_mut();
-        let socket = core.table.socket(connection);
+        let sockets = &mut shared.core.borrow_mut().table.sockets;
+        let socket = sockets.get_quietly(connection.place);
         if !socket.may_send() {
             return Poll::Ready(Err(failure(connection, socket.state())));
         }
@@ -103,6 +105,7 @@ impl<L: Link> TcpStream<L> {
         let count = socket
             .send_slice(from)
             .expect("the state was looked at just above");
+        sockets.touch(connection.place);
         let total = shared.sent_bytes.get();
         shared.sent_bytes.set(total + count as u64);
         Poll::Ready(Ok(count))

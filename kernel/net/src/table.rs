@@ -1,7 +1,7 @@
 //! The sockets and the life of connections around them.
 //!
 //! Invariants:
-//! - every socket but that of DHCP belongs to exactly one [`Connection`];
+//! - every socket here belongs to exactly one [`Connection`];
 //! - no socket listens between two frames: it is made for one SYN and bound by it, or gone again;
 //! - half-open, leaving and closed connections are bounded in number and in time, whatever peers do.
 
@@ -10,13 +10,13 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use smoltcp::iface::SocketSet;
 use smoltcp::socket::tcp::{self, State};
 use smoltcp::wire::IpListenEndpoint;
 use world::Instant;
 
 use crate::config::NetConfig;
 use crate::connection::{Connection, Ends, Port, Stage, decrement, increment};
+use crate::sockets::Sockets;
 
 /// A half-open connection is given this long: its SYN-ACK goes out three times.
 const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,8 +31,10 @@ const LEAVING_MAX: usize = 64;
 const TIME_WAIT_MAX: usize = 8;
 
 pub struct Table {
-    pub sockets: SocketSet<'static>,
-    pub connections: BTreeMap<Ends, Rc<Connection>>,
+    pub sockets: Sockets,
+    connections: BTreeMap<Ends, Rc<Connection>>,
+    /// The connection that was looked for last.
+    last: Option<Rc<Connection>>,
     pub ports: BTreeMap<u16, Rc<Port>>,
     half_open: Vec<Rc<Connection>>,
     leaving: Vec<Leaving>,
@@ -53,8 +55,9 @@ struct Leaving {
 impl Table {
     pub fn new(config: &NetConfig) -> Self {
         Self {
-            sockets: SocketSet::new(Vec::new()),
+            sockets: Sockets::new(),
             connections: BTreeMap::new(),
+            last: None,
             ports: BTreeMap::new(),
             half_open: Vec::new(),
             leaving: Vec::new(),
@@ -67,25 +70,23 @@ impl Table {
     }
 
     pub fn socket(&mut self, connection: &Connection) -> &mut tcp::Socket<'static> {
-        self.sockets.get_mut(connection.handle)
+        self.sockets.get_mut(connection.place)
     }
 
-    fn state(&self, connection: &Connection) -> State {
-        self.sockets.get::<tcp::Socket>(connection.handle).state()
+    pub fn state(&self, connection: &Connection) -> State {
+        self.sockets.get(connection.place).state()
+    }
+
+    /// The connection between `ends`. The one asked for last is found at once.
+    pub fn find(&mut self, ends: &Ends) -> Option<&Rc<Connection>> {
+        if self.last.as_ref().is_none_or(|last| last.ends != *ends) {
+            self.last = Some(self.connections.get(ends)?.clone());
+        }
+        self.last.as_ref()
     }
 
     pub fn half_open_count(&self) -> usize {
         self.half_open.len()
-    }
-
-    /// The sockets of TCP that exist.
-    pub fn socket_count(&self) -> usize {
-        let is_tcp =
-            |socket: &smoltcp::socket::Socket| matches!(socket, smoltcp::socket::Socket::Tcp(_));
-        self.sockets
-            .iter()
-            .filter(|(_, socket)| is_tcp(socket))
-            .count()
     }
 
     /// Makes a socket for the SYN that is about to be processed, when it opens a connection to an open port.
@@ -113,9 +114,9 @@ impl Table {
         socket
             .listen(local)
             .expect("a closed socket and a port that is not 0");
-        let handle = self.sockets.add(socket);
+        let place = self.sockets.add(socket);
         Some(Rc::new(Connection::new(
-            handle,
+            place,
             ends,
             Some(port),
             Stage::HalfOpen,
@@ -126,15 +127,12 @@ impl Table {
     pub fn settle(&mut self, connection: Rc<Connection>) {
         let port = connection.port.as_ref().expect("it came in at a port");
         if self.state(&connection) != State::SynReceived {
-            let socket = self.sockets.remove(connection.handle);
-            if let smoltcp::socket::Socket::Tcp(socket) = socket {
-                port.keep_socket(socket);
-            }
+            port.keep_socket(self.sockets.remove(connection.place));
             return;
         }
         increment(&port.connections);
         increment(&port.half_open);
-        self.connections.insert(connection.ends, connection.clone());
+        self.book(connection.clone());
         self.half_open.push(connection);
     }
 
@@ -142,8 +140,18 @@ impl Table {
     pub fn insert_outgoing(&mut self, mut socket: tcp::Socket<'static>, ends: Ends) -> Connection {
         socket.set_keep_alive(Some(self.keep_alive));
         socket.set_timeout(Some(HALF_OPEN_TIMEOUT.into()));
-        let handle = self.sockets.add(socket);
-        Connection::new(handle, ends, None, Stage::Held)
+        let place = self.sockets.add(socket);
+        Connection::new(place, ends, None, Stage::Held)
+    }
+
+    /// Makes `connection` the one between its ends.
+    pub fn book(&mut self, connection: Rc<Connection>) {
+        self.last = None;
+        self.connections.insert(connection.ends, connection);
+    }
+
+    pub fn is_booked(&self, ends: &Ends) -> bool {
+        self.connections.contains_key(ends)
     }
 
     /// Gives an established connection the full patience.
@@ -237,9 +245,13 @@ impl Table {
         let mut index = 0;
         while index < self.leaving.len() {
             let connection = self.leaving[index].connection.clone();
-            let socket = self.socket(&connection);
+            let socket = self.sockets.get_quietly(connection.place);
             // Nobody reads: an open window lets the peer come to its end.
-            let _ = socket.recv(|bytes| (bytes.len(), ()));
+            if socket.can_recv() {
+                let _ = socket.recv(|bytes| (bytes.len(), ()));
+                self.sockets.touch(connection.place);
+            }
+            let socket = self.sockets.get(connection.place);
             let (state, queued_bytes) = (socket.state(), socket.send_queue());
             let is_reset_sent = socket.remote_endpoint().is_none();
             let leaving = &mut self.leaving[index];
@@ -313,6 +325,7 @@ impl Table {
 
     /// Marks the connections of an address that is gone.
     pub fn lose_address(&mut self, address: core::net::IpAddr) {
+        self.sockets.touch_all();
         for connection in self.connections.values() {
             if connection.ends.0.ip() == address {
                 connection.is_reset.set(true);
@@ -323,8 +336,8 @@ impl Table {
     /// Removes a connection and its socket.
     fn forget(&mut self, connection: &Rc<Connection>) {
         self.time_wait.retain(|one| !Rc::ptr_eq(one, connection));
-        let socket = self.sockets.remove(connection.handle);
-        if let (Some(port), smoltcp::socket::Socket::Tcp(socket)) = (&connection.port, socket) {
+        let socket = self.sockets.remove(connection.place);
+        if let Some(port) = &connection.port {
             port.keep_socket(socket);
         }
         // Its ends may belong to a newer connection by now.
@@ -332,5 +345,6 @@ impl Table {
         if booked.is_some_and(|booked| Rc::ptr_eq(booked, connection)) {
             self.connections.remove(&connection.ends);
         }
+        self.last = None;
     }
 }

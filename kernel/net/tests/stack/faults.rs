@@ -7,7 +7,7 @@ use std::time::Duration;
 use exec::futures_util::future::join4;
 use exec::join_all;
 use net::cable::Fate;
-use net::inspect::{Role, Seen, Segment, fill_checksum, inspect, is_tcp};
+use net::inspect::{Role, Seen, Segment, fill_checksum, inspect, sent};
 use net::{ListenOptions, NetError, Stream};
 
 use smoltcp::phy::ChecksumCapabilities;
@@ -209,7 +209,7 @@ fn talk_among_forgeries(seed: u64, to: &'static str) {
     let lab = Lab::with_neighbour(fixed(1), neighbour);
     lab.serve_echo(7, ListenOptions::default());
     lab.decide(move |passing| {
-        if passing.from == 1 && is_tcp(passing.bytes) {
+        if passing.from == 1 && sent(passing.bytes).is_some() {
             *kept.borrow_mut() = passing.bytes.to_vec();
         }
         None

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use net::Stream;
-use net::inspect::{Role, Seen, Segment, checksum_holds, inspect, is_tcp};
+use net::inspect::{Role, Seen, Segment, checksum_holds, inspect, sent};
 use world::LinkInfo;
 
 use crate::lab::{Lab, Neighbour, Wire, fixed, pattern, plain_link, read_all};
@@ -37,7 +37,7 @@ fn large_packets_are_left_to_the_link() {
     let seen = largest.clone();
     lab.decide(move |passing| {
         let len = passing.bytes.len();
-        if passing.from == 0 && is_tcp(passing.bytes) {
+        if passing.from == 0 && sent(passing.bytes).is_some() {
             assert!(passing.meta.checksum_wanted);
             let cut = passing.meta.segmentation.map(|cut| cut.segment_bytes);
             assert_eq!(cut, (len > 1514).then_some(1460), "a frame of {len} bytes");
@@ -70,7 +70,7 @@ fn ipv6_packets_are_not_cut() {
 fn only_tcp_asks_for_a_checksum() {
     let lab = Lab::with(fixed(1), fixed(2), [offloading(1), offloading(2)]);
     lab.decide(|passing| {
-        assert_eq!(passing.meta.checksum_wanted, is_tcp(passing.bytes));
+        assert_eq!(passing.meta.checksum_wanted, sent(passing.bytes).is_some());
         None
     });
     lab.pair();

@@ -191,12 +191,31 @@ fn a_thousand_connections_leave_nothing_behind() {
 }
 
 #[test]
-fn bytes_are_acknowledged_at_once() {
+fn a_reply_carries_the_acknowledgement() {
+    let lab = Lab::new();
+    let (far, near) = lab.pair();
+    lab.pass(Duration::from_secs(1));
+    let sent = lab.server.counters().frames_sent;
+    let ends = (far.clone(), near.clone());
+    lab.run(async move {
+        let ((far, near), mut byte) = (ends, [0]);
+        near.write(b"x").await.unwrap();
+        far.read_exact(&mut byte).await.unwrap();
+        far.write(b"y").await.unwrap();
+        near.read_exact(&mut byte).await.unwrap();
+    });
+    assert_eq!(lab.server.counters().frames_sent, sent + 1);
+}
+
+#[test]
+fn bytes_without_a_reply_are_acknowledged_soon() {
     let lab = Lab::new();
     let (_far, near) = lab.pair();
     lab.pass(Duration::from_secs(1));
     let sent = lab.server.counters().frames_sent;
     lab.run(async move { near.write(b"x").await }).unwrap();
     lab.pass(Duration::from_millis(1));
+    assert_eq!(lab.server.counters().frames_sent, sent);
+    lab.pass(Duration::from_millis(3));
     assert_eq!(lab.server.counters().frames_sent, sent + 1);
 }

@@ -1,0 +1,253 @@
+//! The TCP sockets, each in a set of its own: what one connection does costs the same whatever the number of others.
+//!
+//! smoltcp walks all sockets of a set for each packet, in and out. The stack knows from a look at a frame whose it is, and
+//! a socket has something to send only after somebody touched it or when its time has come:
+//!
+//! ```text
+//!              touched, time has come                sent everything
+//!   (still) ───────────────────────────► restless ───────────────────► (unsettled) ──► still, with a deadline
+//! ```
+//!
+//! Invariant: a socket that is not restless has nothing to send before its deadline. Deadlines of unsettled sockets are
+//! found out [`SETTLE_INTERVAL`] after the last time that was done, which makes timers late by as much.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::socket::{self, tcp};
+use world::{Instant, Link};
+
+use crate::device::Device;
+use crate::time::{from_wire, to_wire};
+
+/// Packets of one connection sent in one call of [`Sockets::egress`].
+const ROUNDS_MAX: usize = 64;
+
+/// How late a timer may be. Finding out when a socket wants to be polled costs as much as polling it.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Names one socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(usize);
+
+/// All of them.
+pub struct Sockets {
+    all: Vec<Slot>,
+    vacant: Vec<usize>,
+    restless: Vec<usize>,
+    unsettled: Vec<usize>,
+    /// The earliest deadline of those that are settled.
+    earliest: Option<Instant>,
+    settled_at: Instant,
+}
+
+struct Slot {
+    set: SocketSet<'static>,
+    handle: Option<SocketHandle>,
+    is_restless: bool,
+    is_unsettled: bool,
+    deadline: Option<Instant>,
+}
+
+impl Sockets {
+    pub fn new() -> Self {
+        Self {
+            all: Vec::new(),
+            vacant: Vec::new(),
+            restless: Vec::new(),
+            unsettled: Vec::new(),
+            earliest: None,
+            settled_at: Instant::ZERO,
+        }
+    }
+
+    pub fn add(&mut self, socket: tcp::Socket<'static>) -> Place {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.all.push(Slot {
+                set: SocketSet::new(Vec::new()),
+                handle: None,
+                is_restless: false,
+                is_unsettled: false,
+                deadline: None,
+            });
+            self.all.len() - 1
+        });
+        let slot = &mut self.all[index];
+        slot.handle = Some(slot.set.add(socket));
+        self.touch(Place(index));
+        Place(index)
+    }
+
+    pub fn remove(&mut self, place: Place) -> tcp::Socket<'static> {
+        let slot = &mut self.all[place.0];
+        let handle = slot.handle.take().expect("a socket is removed once");
+        slot.deadline = None;
+        let socket = slot.set.remove(handle);
+        self.vacant.push(place.0);
+        match socket {
+            socket::Socket::Tcp(socket) => socket,
+            _ => unreachable!("only TCP sockets are put in"),
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.all.len() - self.vacant.len()
+    }
+
+    pub fn get(&self, place: Place) -> &tcp::Socket<'static> {
+        let slot = &self.all[place.0];
+        slot.set.get(slot.handle())
+    }
+
+    /// For a change that gives the socket something to send, or another deadline.
+    pub fn get_mut(&mut self, place: Place) -> &mut tcp::Socket<'static> {
+        self.touch(place);
+        self.get_quietly(place)
+    }
+
+    /// For a change after which there is not more to send than before: leaving a waker.
+    pub fn get_quietly(&mut self, place: Place) -> &mut tcp::Socket<'static> {
+        let slot = &mut self.all[place.0];
+        let handle = slot.handle();
+        slot.set.get_mut(handle)
+    }
+
+    /// The set that has only this socket, to process a packet with.
+    pub fn set_mut(&mut self, place: Place) -> &mut SocketSet<'static> {
+        self.touch(place);
+        &mut self.all[place.0].set
+    }
+
+    /// Notes that a socket may have something to send.
+    pub fn touch(&mut self, place: Place) {
+        let slot = &mut self.all[place.0];
+        if !slot.is_restless {
+            slot.is_restless = true;
+            self.restless.push(place.0);
+        }
+    }
+
+    /// Notes that any socket may have something to send: a neighbour may have been found, an address lost.
+    pub fn touch_all(&mut self) {
+        for index in 0..self.all.len() {
+            if self.all[index].handle.is_some() {
+                self.touch(Place(index));
+            }
+        }
+    }
+
+    /// Sends what is due, in turns. Returns whether there was anything.
+    pub fn egress<L: Link>(
+        &mut self,
+        now: Instant,
+        interface: &mut Interface,
+        device: &mut Device<L>,
+    ) -> bool {
+        self.wake(now, interface);
+        let mut worked = false;
+        for _ in 0..ROUNDS_MAX {
+            if self.restless.is_empty() {
+                break;
+            }
+            let (before, mut kept) = (self.restless.len(), 0);
+            for at in 0..before {
+                let index = self.restless[at];
+                let slot = &mut self.all[index];
+                let sent = slot.send_one(now, interface, device);
+                worked |= matches!(sent, Sent::Part | Sent::Everything);
+                if matches!(sent, Sent::Part | Sent::Refused) {
+                    self.restless[kept] = index;
+                    kept += 1;
+                    continue;
+                }
+                slot.is_restless = false;
+                if !slot.is_unsettled {
+                    slot.is_unsettled = true;
+                    self.unsettled.push(index);
+                }
+            }
+            self.restless.truncate(kept);
+            if device.is_refusing() {
+                break;
+            }
+        }
+        worked
+    }
+
+    /// When [`egress`](Self::egress) has to run next; a past time means at once.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        if !self.restless.is_empty() {
+            return Some(now);
+        }
+        let settle = (!self.unsettled.is_empty()).then(|| self.settled_at + SETTLE_INTERVAL);
+        [self.earliest, settle].into_iter().flatten().min()
+    }
+
+    /// Makes those restless whose time has come.
+    fn wake(&mut self, now: Instant, interface: &mut Interface) {
+        if !self.unsettled.is_empty() && now.since(self.settled_at) >= SETTLE_INTERVAL {
+            self.settle(now, interface);
+        }
+        if self.earliest.is_none_or(|earliest| earliest > now) {
+            return;
+        }
+        for index in 0..self.all.len() {
+            if self.all[index].deadline.is_some_and(|at| at <= now) {
+                self.touch(Place(index));
+                self.all[index].deadline = None;
+            }
+        }
+        self.find_earliest();
+    }
+
+    /// Finds out the deadlines of those that were touched since they were known.
+    fn settle(&mut self, now: Instant, interface: &mut Interface) {
+        self.settled_at = now;
+        for index in self.unsettled.drain(..) {
+            let slot = &mut self.all[index];
+            slot.is_unsettled = false;
+            let due = interface.poll_at(to_wire(now), &slot.set);
+            slot.deadline = due.map(from_wire);
+        }
+        self.find_earliest();
+    }
+
+    fn find_earliest(&mut self) {
+        self.earliest = self.all.iter().filter_map(|slot| slot.deadline).min();
+    }
+}
+
+/// What came of letting a socket send.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Nothing,
+    /// There is more.
+    Part,
+    Everything,
+    /// The link has no frame left.
+    Refused,
+}
+
+impl Slot {
+    fn handle(&self) -> SocketHandle {
+        self.handle.expect("a place names a socket that is there")
+    }
+
+    fn send_one<L: Link>(
+        &mut self,
+        now: Instant,
+        interface: &mut Interface,
+        device: &mut Device<L>,
+    ) -> Sent {
+        device.before_egress();
+        let result = interface.poll_egress(to_wire(now), device, &mut self.set);
+        match result {
+            _ if device.is_refusing() => Sent::Refused,
+            PollResult::None => Sent::Nothing,
+            PollResult::SocketStateChanged if device.has_sent_part() => Sent::Part,
+            PollResult::SocketStateChanged => Sent::Everything,
+        }
+    }
+}
