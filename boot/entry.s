@@ -102,9 +102,17 @@ entry64:
     xor ecx, ecx
     cpuid
     and eax, 0xe7                       # x87, SSE, AVX, AVX-512
+    mov r14d, eax
     xor edx, edx
     xor ecx, ecx
     xsetbv
+    mov eax, 1
+    cpuid
+    bt ecx, 28                          # AVX
+    jnc 3f
+    bt r14d, 2                          # and its state
+    jnc 3f
+    mov byte ptr [rip + image_wide], 1
 3:
     mov edi, r13d
     mov esi, r12d

@@ -1,7 +1,16 @@
 # The memory functions that compiled code calls and that no library supplies here.
 #
-# Copies go by 64 bytes through SSE registers: `rep movsb` is many times slower under an emulator. What lies at the far
-# end is loaded before the loop and stored after it, so overlapping ranges work and no byte loop is needed.
+# Copies go by 64 bytes through SSE registers: `rep movsb` is many times slower under an emulator. Long ones go through AVX
+# registers where `image_wide` says that there are any. What lies at the far end is loaded before the loop and stored after
+# it, so overlapping ranges work and no byte loop is needed.
+
+    .section .data.mem, "aw"
+
+    .globl image_wide
+    .type image_wide, @object
+image_wide:
+    .byte 0
+    .size image_wide, 1
 
     .section .text.mem, "ax"
 
@@ -37,7 +46,11 @@ image_memmove:
     sub rcx, rsi
     cmp rcx, rdx
     jb 4f                               # the target begins inside the source: backwards
-    movups xmm4, [rsi + rdx - 64]
+    cmp rdx, 256
+    jb 2f
+    cmp byte ptr [rip + image_wide], 0
+    jne image_copy_wide
+2:  movups xmm4, [rsi + rdx - 64]
     movups xmm5, [rsi + rdx - 48]
     movups xmm6, [rsi + rdx - 32]
     movups xmm7, [rsi + rdx - 16]
@@ -108,6 +121,49 @@ image_memmove:
     mov [rdi + rdx - 2], r8w
 9:  mov [rdi], cl
 8:  ret
+
+# The same with AVX, 256 bytes a round: half the instructions.
+image_copy_wide:
+    lea r8, [rsi + rdx - 256]
+    vmovups ymm8, [r8]
+    vmovups ymm9, [r8 + 32]
+    vmovups ymm10, [r8 + 64]
+    vmovups ymm11, [r8 + 96]
+    vmovups ymm12, [r8 + 128]
+    vmovups ymm13, [r8 + 160]
+    vmovups ymm14, [r8 + 192]
+    vmovups ymm15, [r8 + 224]
+    lea r8, [rdi + rdx - 256]
+1: vmovups ymm0, [rsi]
+    vmovups ymm1, [rsi + 32]
+    vmovups ymm2, [rsi + 64]
+    vmovups ymm3, [rsi + 96]
+    vmovups ymm4, [rsi + 128]
+    vmovups ymm5, [rsi + 160]
+    vmovups ymm6, [rsi + 192]
+    vmovups ymm7, [rsi + 224]
+    vmovups [rdi], ymm0
+    vmovups [rdi + 32], ymm1
+    vmovups [rdi + 64], ymm2
+    vmovups [rdi + 96], ymm3
+    vmovups [rdi + 128], ymm4
+    vmovups [rdi + 160], ymm5
+    vmovups [rdi + 192], ymm6
+    vmovups [rdi + 224], ymm7
+    add rsi, 256
+    add rdi, 256
+    cmp rdi, r8
+    jb 1b
+    vmovups [r8], ymm8
+    vmovups [r8 + 32], ymm9
+    vmovups [r8 + 64], ymm10
+    vmovups [r8 + 96], ymm11
+    vmovups [r8 + 128], ymm12
+    vmovups [r8 + 160], ymm13
+    vmovups [r8 + 192], ymm14
+    vmovups [r8 + 224], ymm15
+    vzeroupper
+    ret
     .size image_memcpy, . - image_memcpy
     .size image_memmove, . - image_memmove
 
@@ -127,6 +183,10 @@ image_memset:
     lea rcx, [rdi + rdx - 64]
     cmp rdx, 64
     jb 2f
+    cmp rdx, 256
+    jb 1f
+    cmp byte ptr [rip + image_wide], 0
+    jne 8f
 1:  cmp rdi, rcx
     ja 2f
     movups [rdi], xmm0
@@ -154,6 +214,30 @@ image_memset:
     dec edx
     jnz 6b
 7:  ret
+
+8:  vinsertf128 ymm0, ymm0, xmm0, 1
+    lea r8, [rdi + rdx - 256]           # the last 256 bytes, stored at the end
+1:  vmovups [rdi], ymm0
+    vmovups [rdi + 32], ymm0
+    vmovups [rdi + 64], ymm0
+    vmovups [rdi + 96], ymm0
+    vmovups [rdi + 128], ymm0
+    vmovups [rdi + 160], ymm0
+    vmovups [rdi + 192], ymm0
+    vmovups [rdi + 224], ymm0
+    add rdi, 256
+    cmp rdi, r8
+    jb 1b
+    vmovups [r8], ymm0
+    vmovups [r8 + 32], ymm0
+    vmovups [r8 + 64], ymm0
+    vmovups [r8 + 96], ymm0
+    vmovups [r8 + 128], ymm0
+    vmovups [r8 + 160], ymm0
+    vmovups [r8 + 192], ymm0
+    vmovups [r8 + 224], ymm0
+    vzeroupper
+    ret
     .size image_memset, . - image_memset
 
     .globl image_memcmp, image_bcmp

@@ -7,32 +7,54 @@ core::arch::global_asm!(include_str!("../names.s"));
 #[cfg(test)]
 mod tests {
     use core::ffi::c_int;
+    use core::sync::atomic::{AtomicU8, Ordering};
 
     unsafe extern "C" {
         fn image_memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8;
         fn image_memset(to: *mut u8, value: c_int, len: usize) -> *mut u8;
         fn image_memcmp(left: *const u8, right: *const u8, len: usize) -> c_int;
         fn image_strlen(text: *const u8) -> usize;
+        static image_wide: AtomicU8;
     }
 
     /// Every length up to some rounds of every loop.
-    const LENGTHS: core::ops::Range<usize> = 0..280;
+    const LENGTHS: core::ops::Range<usize> = 0..800;
+
+    /// Runs `check` without and, where the processor has it, with AVX.
+    fn in_both_widths(check: impl Fn()) {
+        let wide: &[u8] = if std::is_x86_feature_detected!("avx") {
+            &[0, 1]
+        } else {
+            &[0]
+        };
+        for &width in wide {
+            // SAFETY: the byte is there, and only ever accessed as a whole.
+            unsafe { image_wide.store(width, Ordering::Relaxed) };
+            check();
+        }
+    }
 
     fn pattern() -> Vec<u8> {
-        (0..1000_u32).map(|at| (at * 7 + at / 256) as u8).collect()
+        (0..3000_u32).map(|at| (at * 7 + at / 256) as u8).collect()
     }
 
     #[test]
     fn copies_of_all_lengths_and_overlaps() {
+        in_both_widths(copies);
+    }
+
+    fn copies() {
         for len in LENGTHS {
             for (to, from) in [
-                (0, 500),
-                (500, 3),
+                (0, 1500),
+                (1500, 3),
                 (100, 100),
                 (100, 101),
                 (101, 100),
                 (100, 163),
                 (163, 100),
+                (100, 355),
+                (356, 100),
                 (90, 350),
             ] {
                 let (mut ours, mut right) = (pattern(), pattern());
@@ -48,6 +70,10 @@ mod tests {
 
     #[test]
     fn fills_of_all_lengths() {
+        in_both_widths(fills);
+    }
+
+    fn fills() {
         for len in LENGTHS {
             let (mut ours, mut right) = (pattern(), pattern());
             right[33..33 + len].fill(0xa5);
