@@ -30,7 +30,7 @@ pub use firmware::Firmware;
 pub use machine::{Boot, Chipset, DEBUG_EXIT_PORT, Machine};
 pub use network::{Forward, Network};
 pub use qmp::{Event, Qmp};
-pub use running::{Running, pid_is_alive};
+pub use running::{Running, cpu_time, pid_is_alive};
 
 /// The program that runs machines.
 pub const PROGRAM: &str = "qemu-system-x86_64";

@@ -131,6 +131,12 @@ impl Machine {
         self.folder.join("qemu.log")
     }
 
+    /// The hardware address of the network interface at `index`.
+    #[must_use]
+    pub fn hardware_address(&self, index: usize) -> String {
+        hardware_address(&self.address_seed, index)
+    }
+
     /// Starts the machine. It does not outlive the returned handle unless that is detached.
     ///
     /// # Errors

@@ -244,9 +244,7 @@ impl Running {
     /// # Errors
     /// When it has ended.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.pid());
-        let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        cpu_time_of(&stat).with_context(|| format!("{path} looks different than expected"))
+        cpu_time(self.pid())
     }
 
     /// Lets the machine run on after this program.
@@ -281,6 +279,16 @@ pub fn pid_is_alive(pid: u32) -> bool {
             .next()
             .is_some_and(|rest| !rest.starts_with(['Z', 'X']))
     })
+}
+
+/// CPU time that the process `pid` has used, in steps of 10 ms.
+///
+/// # Errors
+/// When it has ended.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    cpu_time_of(&stat).with_context(|| format!("{path} looks different than expected"))
 }
 
 /// Fields 14 and 15 of `/proc/PID/stat`, counted behind the name in brackets, which may contain blanks.

@@ -24,18 +24,24 @@ pub struct Job {
     block_kib: u32,
     /// Operations in flight.
     depth: u32,
+    /// Whether a flush follows each operation.
+    is_flushed: bool,
     /// Whether throughput is what people look at, and not operations.
     pub is_stream: bool,
 }
 
 /// What is measured on every target.
-pub const JOBS: [Job; 6] = [
+pub const JOBS: [Job; 7] = [
     job("4 KiB random read, QD 1", "randread", 4, 1),
     job("4 KiB random read, QD 32", "randread", 4, 32),
     job("4 KiB random write, QD 1", "randwrite", 4, 1),
     job("4 KiB random write, QD 32", "randwrite", 4, 32),
     job("128 KiB sequential read, QD 8", "read", 128, 8),
     job("128 KiB sequential write, QD 8", "write", 128, 8),
+    Job {
+        is_flushed: true,
+        ..job("4 KiB random write and flush, QD 1", "randwrite", 4, 1)
+    },
 ];
 
 const fn job(name: &'static str, pattern: &'static str, block_kib: u32, depth: u32) -> Job {
@@ -44,6 +50,7 @@ const fn job(name: &'static str, pattern: &'static str, block_kib: u32, depth: u
         pattern,
         block_kib,
         depth,
+        is_flushed: false,
         is_stream: block_kib > 4,
     }
 }
@@ -70,8 +77,16 @@ pub struct Outcome {
 /// # Errors
 /// When fio is missing or an operation fails.
 pub fn timed(uri: &str, job: Job, time: Duration) -> Result<Outcome> {
+    timed_over(uri, job, time, SPAN_MIB)
+}
+
+/// The same on the first `mib` MiB.
+///
+/// # Errors
+/// As [`timed`].
+pub fn timed_over(uri: &str, job: Job, time: Duration, mib: u32) -> Result<Outcome> {
     let runtime = format!("--runtime={}", time.as_secs());
-    fio(uri, job, SPAN_MIB, &["--time_based", &runtime])
+    fio(uri, job, mib, &["--time_based", &runtime])
 }
 
 /// Does `count` operations of `job`.
@@ -131,6 +146,9 @@ fn fio(uri: &str, job: Job, mib: u32, more: &[&str]) -> Result<Outcome> {
         .arg(format!("--bs={}k", job.block_kib))
         .arg(format!("--iodepth={}", job.depth))
         .args(more);
+    if job.is_flushed {
+        command.arg("--fsync=1");
+    }
     outcome(&run("fio", &mut command)?)
 }
 

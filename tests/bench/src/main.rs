@@ -6,12 +6,14 @@
 
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod aging;
 mod client;
 mod counter;
 mod cuts;
 mod engine;
 mod fio;
+mod grid;
 mod host;
 mod idle;
 mod interrupt;
@@ -19,6 +21,7 @@ mod loads;
 mod loss;
 mod memory;
 mod namespace;
+mod peers;
 mod profile;
 mod report;
 mod shim;
@@ -81,6 +84,12 @@ struct Arguments {
     /// Measure throughput while packets are lost in both directions
     #[arg(long, conflicts_with_all = ["only", "profile", "check"])]
     loss: bool,
+    /// Measure ours beside Linux storage VMs and a server of the host (root; packages are downloaded)
+    #[arg(long, conflicts_with_all = ["only", "profile", "check", "loss"])]
+    peers: bool,
+    /// With --peers: measure only this; repeatable
+    #[arg(long, value_name = "NAME", requires = "peers")]
+    part: Vec<peers::Part>,
     /// Run only the measured sections of this scenario: what is started under callgrind
     #[arg(long, value_name = "NAME", hide = true)]
     counted: Option<String>,
@@ -140,9 +149,12 @@ fn measure(arguments: &Arguments) -> Result<()> {
     }
     let mut report = Report::new(host::describe(&bench)?);
     // What was measured before a failure is shown all the same.
-    let result = match arguments.loss {
-        true => loss::measure(&bench, &mut report),
-        false => measure_parts(&bench, &wanted, &mut report),
+    let result = if arguments.loss {
+        loss::measure(&bench, &mut report)
+    } else if arguments.peers {
+        peers::measure(&bench, &arguments.part, &mut report)
+    } else {
+        measure_parts(&bench, &wanted, &mut report)
     };
     report.host.load_after = host::load_average();
     print!("{}", report.markdown());

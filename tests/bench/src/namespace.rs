@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use guest::clients::run;
@@ -31,7 +32,9 @@ impl Namespace {
     /// # Errors
     /// When this is not root, or the host has no network namespaces or taps.
     pub fn new() -> Result<Self> {
-        let name = format!("ferrite-bench-{}", std::process::id());
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ferrite-bench-{}-{number}", std::process::id());
         ip(&["netns", "add", &name])?;
         let made = Self::open(&name).and_then(|namespace| {
             namespace.add_tap()?;
@@ -61,6 +64,25 @@ impl Namespace {
         ip(&["tuntap", "add", "dev", TAP, "mode", "tap", "vnet_hdr"])?;
         ip(&["address", "add", HOST_ADDRESS, "dev", TAP])?;
         ip(&["link", "set", TAP, "up"])
+    }
+
+    /// Tells the host's side where `address` is, so that it does not ask.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn introduce(&self, address: &str, hardware: &str) -> Result<()> {
+        let words = [
+            "neigh",
+            "replace",
+            address,
+            "lladdr",
+            hardware,
+            "dev",
+            TAP,
+            "nud",
+            "permanent",
+        ];
+        ip(&[&["-n", &self.name][..], &words].concat())
     }
 
     /// Does `work` inside. Sockets that it makes and programs that it starts belong to the namespace for good; only the

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::fio::{JOBS, Job, Outcome};
+use crate::grid::Grid;
 use crate::host::Host;
 use crate::target::Route;
 
@@ -98,6 +99,10 @@ pub struct Report {
     pub host: Host,
     /// Single numbers.
     pub figures: Vec<Figure>,
+    /// Tables.
+    pub grids: Vec<Grid>,
+    /// What else has to be known to read them.
+    pub notes: Vec<String>,
     /// fio jobs.
     pub loads: Vec<Load>,
     /// Routes that could not be measured, and why.
@@ -111,6 +116,8 @@ impl Report {
         Self {
             host,
             figures: Vec::new(),
+            grids: Vec::new(),
+            notes: Vec::new(),
             loads: Vec::new(),
             missing: Vec::new(),
         }
@@ -133,6 +140,12 @@ impl Report {
             "{processor}, {kernel}, {qemu}; commit {commit}; drives in {folder}; \
              load average {load_before} before, {load_after} after\n"
         );
+        for note in &self.notes {
+            let _ = writeln!(out, "\n{note}");
+        }
+        for grid in self.grids.iter().filter(|grid| !grid.is_empty()) {
+            out.push_str(&grid.markdown());
+        }
         if !self.figures.is_empty() {
             out.push_str(
                 "\n| figure | median (spread) | samples | how |\n| --- | ---: | ---: | --- |\n",
@@ -213,6 +226,8 @@ impl Report {
                 "load_before": host.load_before, "load_after": host.load_after,
             },
             "figures": self.figures.iter().map(figure).collect::<Vec<_>>(),
+            "notes": self.notes,
+            "grids": self.grids.iter().map(Grid::json).collect::<Vec<_>>(),
             "loads": self.loads.iter().map(Load::json).collect::<Vec<_>>(),
             "missing": self.missing.iter().map(missing).collect::<Vec<_>>(),
         })
@@ -227,7 +242,7 @@ fn row(out: &mut String, cells: &[impl AsRef<str>]) {
 }
 
 /// `median unit (least..most)`; the spread only where there is one.
-fn spread(samples: &[f64], unit: &str) -> String {
+pub fn spread(samples: &[f64], unit: &str) -> String {
     let (Some(median), Some(least), Some(most)) = (
         median(samples),
         samples.iter().copied().reduce(f64::min),
@@ -241,7 +256,10 @@ fn spread(samples: &[f64], unit: &str) -> String {
         most if most < 100.0 => 1,
         _ => 0,
     };
-    let mut text = format!("{median:.places$} {unit}");
+    let mut text = format!("{median:.places$}");
+    if !unit.is_empty() {
+        let _ = write!(text, " {unit}");
+    }
     if samples.len() > 1 {
         let _ = write!(text, " ({least:.places$}..{most:.places$})");
     }
@@ -249,7 +267,7 @@ fn spread(samples: &[f64], unit: &str) -> String {
 }
 
 /// The middle sample, or the mean of the two in the middle.
-fn median(samples: &[f64]) -> Option<f64> {
+pub fn median(samples: &[f64]) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -302,6 +320,8 @@ mod tests {
         };
         Report {
             host,
+            grids: Vec::new(),
+            notes: Vec::new(),
             figures: vec![Figure::new("least memory".into(), "MiB").remark("once")],
             loads: vec![load(Route::User, 500.0), load(Route::Host, 2000.0)],
             missing: vec![(Route::Tap, "needs root".into())],

@@ -22,7 +22,7 @@ pub const EXPORT: &str = "demo";
 /// Size of a drive file; sparse.
 const DRIVE_BYTES: u64 = 4 << 30;
 /// Size of the file that the host's server exports; that of the volume `demo`.
-const HOST_FILE_BYTES: u64 = 1 << 30;
+const HOST_FILE_MIB: u32 = 1024;
 /// Memory of an appliance that is measured, in MiB, unless memory is what is measured.
 const MEMORY_MIB: u32 = 128;
 /// How long an appliance or a server may take until it serves.
@@ -154,7 +154,7 @@ impl Bench {
     /// When it does not serve.
     pub fn target(&self, route: Route) -> Result<Target> {
         match route {
-            Route::Host => HostServer::start(self).map(Target::Host),
+            Route::Host => HostServer::start(self, HOST_FILE_MIB).map(Target::Host),
             Route::User => {
                 let station = self.station()?;
                 let appliance = station.start()?;
@@ -274,9 +274,13 @@ pub struct HostServer {
 }
 
 impl HostServer {
-    fn start(bench: &Bench) -> Result<Self> {
+    /// Starts it on a file of `mib` MiB.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn start(bench: &Bench, mib: u32) -> Result<Self> {
         let scratch = Scratch::inside(&bench.folder, "bench-host");
-        let file = sparse_file(scratch.file("host.raw"), HOST_FILE_BYTES)?;
+        let file = sparse_file(scratch.file("host.raw"), u64::from(mib) << 20)?;
         let address = probe::free_port()?;
         let messages = fs::File::create(scratch.file("qemu-nbd.log"))?;
         let child = Command::new("qemu-nbd")
@@ -308,6 +312,20 @@ impl HostServer {
             thread::sleep(Duration::from_millis(10));
         }
         Ok(server)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// CPU time that it has used so far.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        qemu::cpu_time(self.child.id())
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod clients;
 pub mod ext4;
+pub mod initramfs;
 pub mod linux;
 pub mod nbd;
 pub mod reference;

@@ -21,6 +21,7 @@ use crate::target::{Bench, Route};
 
 use names::Names;
 use rig::Rig;
+pub use rig::count;
 use table::Table;
 
 /// The part of the volume that is used, filled first.
@@ -163,7 +164,9 @@ pub fn print(bench: &Bench, plans: &[Plan]) -> Result<()> {
     rig.finish()
 }
 
-fn title(plan: &Plan) -> String {
+/// What is done, in words.
+#[must_use]
+pub fn title(plan: &Plan) -> String {
     let load = plan.load;
     let what = match load.kind {
         Kind::Read => "random read",

@@ -100,40 +100,7 @@ impl Rig {
     /// # Errors
     /// When an operation fails.
     pub fn run(&self, plan: &Plan) -> Result<Vec<Counts>> {
-        let Plan {
-            load, connections, ..
-        } = *plan;
-        eprintln!("profile: {}", super::title(plan));
-        let each = plan.operations_done() / u64::from(connections);
-        let sessions = self.connect(connections)?;
-        // All connections and the thread that samples meet before and after each window.
-        let gate = Barrier::new(sessions.len() + 1);
-        thread::scope(|scope| {
-            let workers: Vec<_> = sessions
-                .into_iter()
-                .map(|session| {
-                    let gate = &gate;
-                    scope.spawn(move || work(session, load, each, gate))
-                })
-                .collect();
-            gate.wait();
-            let mut windows = Vec::new();
-            let mut failed = None;
-            for _ in 0..WINDOWS {
-                let before = self.counter.sample();
-                gate.wait();
-                gate.wait();
-                match before.and_then(|before| Ok(self.counter.sample()?.since(&before))) {
-                    Ok(counts) => windows.push(counts),
-                    Err(error) => failed = Some(error),
-                }
-                gate.wait();
-            }
-            for worker in workers {
-                worker.join().expect("a connection's thread")?;
-            }
-            failed.map_or(Ok(windows), Err)
-        })
+        count(&self.counter, self.connect(plan.connections)?, plan)
     }
 
     /// Ends it in an orderly way.
@@ -143,6 +110,44 @@ impl Rig {
     pub fn finish(mut self) -> Result<()> {
         target::finish(&mut self.appliance)
     }
+}
+
+/// Does the operations of `plan` on connections to a guest that `counter` counts, and returns what each window executed.
+///
+/// # Errors
+/// When an operation fails.
+pub fn count(counter: &Counter, sessions: Vec<Connection>, plan: &Plan) -> Result<Vec<Counts>> {
+    eprintln!("counting: {}", super::title(plan));
+    let load = plan.load;
+    let each = plan.operations_done() / u64::from(plan.connections);
+    // All connections and the thread that samples meet before and after each window.
+    let gate = Barrier::new(sessions.len() + 1);
+    thread::scope(|scope| {
+        let workers: Vec<_> = sessions
+            .into_iter()
+            .map(|session| {
+                let gate = &gate;
+                scope.spawn(move || work(session, load, each, gate))
+            })
+            .collect();
+        gate.wait();
+        let mut windows = Vec::new();
+        let mut failed = None;
+        for _ in 0..WINDOWS {
+            let before = counter.sample();
+            gate.wait();
+            gate.wait();
+            match before.and_then(|before| Ok(counter.sample()?.since(&before))) {
+                Ok(counts) => windows.push(counts),
+                Err(error) => failed = Some(error),
+            }
+            gate.wait();
+        }
+        for worker in workers {
+            worker.join().expect("a connection's thread")?;
+        }
+        failed.map_or(Ok(windows), Err)
+    })
 }
 
 /// One connection's part. It keeps all appointments even when it fails, so that nobody waits for it.
