@@ -10,6 +10,7 @@ mod affinity;
 mod aging;
 mod client;
 mod counter;
+mod curves;
 mod cuts;
 mod engine;
 mod fio;
@@ -22,6 +23,7 @@ mod loss;
 mod memory;
 mod namespace;
 mod peers;
+mod preflight;
 mod profile;
 mod report;
 mod shim;
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
+use qemu::Accel;
 use qemu::instance::target_dir;
 
 use report::Report;
@@ -90,6 +93,18 @@ struct Arguments {
     /// With --peers: measure only this; repeatable
     #[arg(long, value_name = "NAME", requires = "peers")]
     part: Vec<peers::Part>,
+    /// Measure operations and instructions as work grows: depth, connections, size, snapshots, memory
+    #[arg(long, conflicts_with_all = ["only", "profile", "check", "loss", "peers"])]
+    curves: bool,
+    /// With --curves: only this axis; repeatable
+    #[arg(long, value_name = "NAME", requires = "curves")]
+    axis: Vec<curves::Axis>,
+    /// Measure as --peers does on a host with KVM, after looking whether it can
+    #[arg(long, conflicts_with_all = ["only", "profile", "check", "loss", "peers", "curves"])]
+    host: bool,
+    /// With --host: the PCI address of a blank NVMe controller that is bound to vfio-pci, for ours
+    #[arg(long, value_name = "ADDRESS", requires = "host")]
+    drive: Option<String>,
     /// Run only the measured sections of this scenario: what is started under callgrind
     #[arg(long, value_name = "NAME", hide = true)]
     counted: Option<String>,
@@ -135,6 +150,12 @@ fn measure(arguments: &Arguments) -> Result<()> {
         return cuts::counted(name).unwrap_or_else(|| snapshots::counted(name));
     }
     interrupt::listen()?;
+    if arguments.host {
+        let has_kvm = Accel::Auto.resolve() == Accel::Kvm;
+        let is_root = rustix::process::geteuid().is_root();
+        let drive = arguments.drive.as_deref();
+        preflight::require(&preflight::look("/".as_ref(), has_kvm, is_root, drive))?;
+    }
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     let bench = Bench::new(
         arguments.folder.as_deref(),
@@ -151,8 +172,13 @@ fn measure(arguments: &Arguments) -> Result<()> {
     // What was measured before a failure is shown all the same.
     let result = if arguments.loss {
         loss::measure(&bench, &mut report)
+    } else if arguments.curves {
+        curves::measure(&bench, &arguments.axis, &mut report)
     } else if arguments.peers {
-        peers::measure(&bench, &arguments.part, &mut report)
+        peers::measure(&bench, &arguments.part, None, &mut report)
+    } else if arguments.host {
+        let parts = [peers::Part::Fio, peers::Part::Boot];
+        peers::measure(&bench, &parts, arguments.drive.as_deref(), &mut report)
     } else {
         measure_parts(&bench, &wanted, &mut report)
     };

@@ -24,7 +24,7 @@ const DRIVE_BYTES: u64 = 4 << 30;
 /// Size of the file that the host's server exports; that of the volume `demo`.
 const HOST_FILE_MIB: u32 = 1024;
 /// Memory of an appliance that is measured, in MiB, unless memory is what is measured.
-const MEMORY_MIB: u32 = 128;
+pub const MEMORY_MIB: u32 = 128;
 /// How long an appliance or a server may take until it serves.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How long an orderly shutdown may take.
@@ -146,6 +146,18 @@ impl Bench {
                 _ => Err("needs root".into()),
             });
         made.clone().map_err(anyhow::Error::msg)
+    }
+
+    /// The tap, or where there can be none the user-mode network.
+    #[must_use]
+    pub fn best_route(&self) -> Route {
+        match self.namespace() {
+            Ok(_) => Route::Tap,
+            Err(reason) => {
+                eprintln!("no tap ({reason:#}), so that QEMU's user-mode network it is");
+                Route::User
+            }
+        }
     }
 
     /// Starts what serves at the end of `route`, on a blank file of its own.

@@ -85,11 +85,17 @@ pub enum Part {
     Room,
 }
 
-/// Compares; what was measured before a failure is in the report.
+/// Compares; what was measured before a failure is in the report. Ours gets `drive`, the PCI address of a controller, when
+/// there is one.
 ///
 /// # Errors
 /// Without root, when a package cannot be had, or when a peer does not serve.
-pub fn measure(bench: &Bench, parts: &[Part], report: &mut Report) -> Result<()> {
+pub fn measure(
+    bench: &Bench,
+    parts: &[Part],
+    drive: Option<&str>,
+    report: &mut Report,
+) -> Result<()> {
     let wanted = |part| parts.is_empty() || parts.contains(&part);
     eprintln!("putting the Linux storage VM together");
     let image = Image::prepare()?;
@@ -99,7 +105,14 @@ pub fn measure(bench: &Bench, parts: &[Part], report: &mut Report) -> Result<()>
     ));
     let mut sites = Vec::new();
     for peer in Peer::ALL {
-        sites.push(Site::new(bench, peer, &image)?);
+        let mut site = Site::new(bench, peer, &image)?;
+        if let (Peer::Ferrite, Some(address)) = (peer, drive) {
+            site.pass_through(address);
+            report.notes.push(format!(
+                "ferrite has the drive at {address}, others a file in memory"
+            ));
+        }
+        sites.push(site);
     }
     if wanted(Part::Fio) || wanted(Part::Exits) {
         let served = start_all(bench, &sites)?;

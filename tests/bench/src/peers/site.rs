@@ -106,6 +106,15 @@ impl Site {
         }
     }
 
+    /// Gives a guest the host's controller at a PCI address instead of its drive.
+    pub fn pass_through(&mut self, address: &str) {
+        if let Some(machine) = self.machine() {
+            machine.drives.clear();
+            let device = format!("vfio-pci,host={address},bus=slot1");
+            machine.extra.extend(["-device".into(), device]);
+        }
+    }
+
     /// Makes a guest count its instructions from its next start on.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 
 pub mod expected;
 mod names;
-mod rig;
+pub mod rig;
 mod table;
 
 use std::fmt::Write as _;
@@ -147,13 +147,7 @@ impl Plan {
 /// # Errors
 /// When the image is not built with symbols, the plugin cannot be built, or an operation fails.
 pub fn print(bench: &Bench, plans: &[Plan]) -> Result<()> {
-    let route = match bench.namespace() {
-        Ok(_) => Route::Tap,
-        Err(reason) => {
-            eprintln!("no tap ({reason:#}), so that QEMU's user-mode network it is");
-            Route::User
-        }
-    };
+    let route = bench.best_route();
     let rig = Rig::start(bench, route)?;
     let names = Names::read(&rig::linked_image())?;
     for plan in plans {

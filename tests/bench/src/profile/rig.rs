@@ -1,12 +1,14 @@
-//! An appliance whose instructions are counted while clients do an exact number of operations.
+//! An appliance under clients that do an exact number of operations, with its instructions counted or against the clock.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Barrier;
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use ferrite::Client;
 use guest::Station;
 use qemu::Boot;
 use qemu::instance::target_dir;
@@ -14,7 +16,7 @@ use qemu::instance::target_dir;
 use crate::client::{Connection, Load};
 use crate::counter::{Counter, Counts};
 use crate::namespace::Namespace;
-use crate::target::{self, Bench, EXPORT, Route, put_on_tap};
+use crate::target::{self, Bench, EXPORT, MEMORY_MIB, Route, put_on_tap};
 
 use super::{Plan, SPAN};
 
@@ -28,22 +30,32 @@ pub fn linked_image() -> PathBuf {
     target_dir().join("image/release/ferrite")
 }
 
-/// An appliance that counts its instructions.
+/// An appliance to be loaded.
 pub struct Rig {
     appliance: qemu::Appliance,
-    // Only keeps the files.
-    _station: Station,
-    counter: Counter,
+    station: Station,
+    /// Absent when the clock is what counts: counting takes time.
+    counter: Option<Counter>,
     namespace: Option<Rc<Namespace>>,
     address: SocketAddr,
 }
 
 impl Rig {
-    /// Starts it on a blank drive and fills what will be read.
+    /// Starts one that counts on a blank drive, and fills what will be read.
     ///
     /// # Errors
     /// When it does not start or serve.
     pub fn start(bench: &Bench, route: Route) -> Result<Self> {
+        let rig = Self::bare(bench, route, MEMORY_MIB, true)?;
+        rig.fill(SPAN)?;
+        Ok(rig)
+    }
+
+    /// Starts one with so much memory on a blank drive.
+    ///
+    /// # Errors
+    /// When it does not start or serve.
+    pub fn bare(bench: &Bench, route: Route, memory_mib: u32, is_counted: bool) -> Result<Self> {
         let linked = linked_image();
         ensure!(
             linked.exists(),
@@ -58,8 +70,13 @@ impl Rig {
             elf,
             command_line: String::new(),
         };
-        let counter = Counter::build(station.scratch.path())?;
-        counter.attach(&mut station.options.machine);
+        station.options.machine.memory_mib = memory_mib;
+        let mut counter = None;
+        if is_counted {
+            let plugin = Counter::build(station.scratch.path())?;
+            plugin.attach(&mut station.options.machine);
+            counter = Some(plugin);
+        }
         let namespace = match route {
             Route::Tap => {
                 put_on_tap(&mut station.options);
@@ -71,27 +88,48 @@ impl Rig {
             Some(namespace) => namespace.within(|| station.start())?,
             None => station.start()?,
         };
-        let rig = Self {
+        Ok(Self {
             address: appliance.nbd,
             appliance,
-            _station: station,
+            station,
             counter,
             namespace,
-        };
-        eprintln!("filling {} MiB", SPAN >> 20);
-        rig.connect(1)?[0].fill(SPAN)?;
-        Ok(rig)
+        })
     }
 
-    fn connect(&self, count: u32) -> Result<Vec<Connection>> {
-        let open = || {
+    /// Writes the first `bytes` of the usual volume.
+    ///
+    /// # Errors
+    /// When a write fails.
+    pub fn fill(&self, bytes: u64) -> Result<()> {
+        eprintln!("filling {} MiB", bytes >> 20);
+        self.connect(EXPORT, 1)?[0].fill(bytes)
+    }
+
+    /// Opens connections to a volume; each goes to the same places in the same order every time.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub fn connect(&self, volume: &str, count: u32) -> Result<Vec<Connection>> {
+        self.within(|| {
             (1..=count)
-                .map(|seed| Connection::open(self.address, EXPORT, seed.into()))
+                .map(|seed| Connection::open(self.address, volume, seed.into()))
                 .collect()
-        };
+        })
+    }
+
+    /// Asks its API for something.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn api<T>(&self, work: impl FnOnce(&Client) -> Result<T>) -> Result<T> {
+        self.within(|| work(&self.station.api()))
+    }
+
+    fn within<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         match &self.namespace {
-            Some(namespace) => namespace.within(open),
-            None => open(),
+            Some(namespace) => namespace.within(work),
+            None => work(),
         }
     }
 
@@ -100,7 +138,33 @@ impl Rig {
     /// # Errors
     /// When an operation fails.
     pub fn run(&self, plan: &Plan) -> Result<Vec<Counts>> {
-        count(&self.counter, self.connect(plan.connections)?, plan)
+        self.measure(EXPORT, plan).map(|(_, windows)| windows)
+    }
+
+    /// The same on any volume; with the operations in a second, which mean something only where nothing is counted.
+    ///
+    /// # Errors
+    /// When an operation fails.
+    pub fn measure(&self, volume: &str, plan: &Plan) -> Result<(f64, Vec<Counts>)> {
+        let sessions = self.connect(volume, plan.connections)?;
+        let began = Instant::now();
+        match &self.counter {
+            Some(counter) => Ok((0.0, count(counter, sessions, plan)?)),
+            None => {
+                eprintln!("timing: {}", super::title(plan));
+                let each = plan.operations_done() / u64::from(plan.connections);
+                thread::scope(|scope| {
+                    let workers: Vec<_> = sessions
+                        .into_iter()
+                        .map(|mut session| scope.spawn(move || session.run(plan.load, each)))
+                        .collect();
+                    let mut results = workers.into_iter().map(|worker| worker.join());
+                    results.try_for_each(|result| result.expect("a connection's thread"))
+                })?;
+                let operations = plan.operations_done() as f64;
+                Ok((operations / began.elapsed().as_secs_f64(), Vec::new()))
+            }
+        }
     }
 
     /// Ends it in an orderly way.
