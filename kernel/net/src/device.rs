@@ -1,7 +1,8 @@
 //! A [`Link`] as smoltcp's device.
 //!
-//! Frames are read and written in place. Two of them may wait here: one received frame, which the stack looks into
-//! before smoltcp does, and one empty frame, so that a reply to a received frame always has a place to go.
+//! Frames are read and written in place. Three of them may wait here: a received frame, which the stack looks into
+//! before smoltcp does, one behind it that could not be joined to it, and an empty frame, so that a reply to a received
+//! frame always has a place to go.
 
 use core::cell::RefCell;
 use core::num::NonZeroUsize;
@@ -10,12 +11,16 @@ use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium, PacketMeta};
 use smoltcp::time::Instant;
 use world::{Frame, FrameMeta, Link, LinkInfo, Segmentation};
 
+use crate::gather::Gathering;
 use crate::inspect::{self, Completeness};
 
 const ETHERNET_BYTES: usize = 14;
 
 /// The most a packet handed to the link for cutting may hold, Ethernet header included.
 const SEGMENTATION_BYTES_MAX: usize = 65535;
+
+/// Segments joined to one.
+const JOINED_MAX: usize = 63;
 
 pub struct Device<L> {
     side: RefCell<Side<L>>,
@@ -26,6 +31,8 @@ pub struct Device<L> {
 struct Side<L> {
     link: L,
     received: Option<Frame>,
+    /// Received behind `received`.
+    behind: Option<Frame>,
     vacant: Option<Frame>,
     transmit_checksum: bool,
     has_queued: bool,
@@ -54,6 +61,7 @@ impl<L: Link> Device<L> {
         let side = Side {
             link,
             received: None,
+            behind: None,
             vacant,
             transmit_checksum: info.transmit_checksum,
             has_queued: false,
@@ -80,7 +88,8 @@ impl<L: Link> Device<L> {
 
     /// Whether a received frame is known to wait.
     pub fn has_received(&self) -> bool {
-        self.side.borrow().received.is_some()
+        let side = self.side.borrow();
+        side.received.is_some() || side.behind.is_some()
     }
 
     /// Hands the waiting frame to `look`; `None` when there is none.
@@ -89,6 +98,29 @@ impl<L: Link> Device<L> {
         side.fetch();
         let frame = side.received.as_ref()?;
         Some(look(frame.bytes(), frame.meta))
+    }
+
+    /// Joins the segments that follow the waiting one to it, as far as they can be.
+    pub fn gather(&mut self) {
+        let side = self.side.get_mut();
+        let Some(frame) = &mut side.received else {
+            return;
+        };
+        let Some(mut gathering) = Gathering::begin(frame) else {
+            return;
+        };
+        for _ in 0..JOINED_MAX {
+            let Some(next) = side.behind.take().or_else(|| side.link.receive()) else {
+                break;
+            };
+            if !gathering.join(frame, &next) {
+                side.behind = Some(next);
+                break;
+            }
+            side.traffic.received += 1;
+            side.link.release(next);
+        }
+        gathering.finish(frame);
     }
 
     /// Drops the waiting frame.
@@ -132,7 +164,7 @@ impl<L: Link> Device<L> {
 impl<L: Link> Side<L> {
     fn fetch(&mut self) -> bool {
         if self.received.is_none() {
-            self.received = self.link.receive();
+            self.received = self.behind.take().or_else(|| self.link.receive());
         }
         self.received.is_some()
     }

@@ -19,6 +19,7 @@ mod config;
 mod connection;
 mod device;
 mod discovery;
+mod gather;
 pub mod inspect;
 mod lease;
 mod listener;
@@ -46,6 +47,12 @@ pub trait Stream: Clone + 'static {
 
     /// Queues at least one byte of `from`, waiting for room; returns how many. What is queued goes out by itself.
     fn write(&self, from: &[u8]) -> impl Future<Output = Result<usize, NetError>>;
+
+    /// Reads what is there into `into`, without waiting; 0 when only [`read`](Self::read) can tell why.
+    fn try_read(&self, into: &mut [u8]) -> usize;
+
+    /// Queues what there is room for, without waiting; 0 when only [`write`](Self::write) can tell why.
+    fn try_write(&self, from: &[u8]) -> usize;
 
     /// Tells the peer that no more bytes follow, after all that is queued; does not wait.
     fn finish(&self);

@@ -154,6 +154,18 @@ impl Stream for Pipe {
         }
     }
 
+    fn try_read(&self, into: &mut [u8]) -> usize {
+        let lane = &self.end.incoming;
+        let is_aborted = lane.state.get() == LaneState::Aborted;
+        if is_aborted { 0 } else { lane.take(into) }
+    }
+
+    fn try_write(&self, from: &[u8]) -> usize {
+        let lane = &self.end.outgoing;
+        let is_open = lane.state.get() == LaneState::Open;
+        if is_open { lane.put(from) } else { 0 }
+    }
+
     fn finish(&self) {
         if self.end.outgoing.state.get() == LaneState::Open {
             self.end.outgoing.set(LaneState::Finished);

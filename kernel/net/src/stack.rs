@@ -323,7 +323,11 @@ impl<L: Link> Core<L> {
                     self.reset += 1;
                 }
             }
-            _ => self.feed_ends(&ends, now),
+            Role::Open => self.feed_ends(&ends, now),
+            Role::Other => {
+                self.device.gather();
+                self.feed_ends(&ends, now);
+            }
         }
     }
 

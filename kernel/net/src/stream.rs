@@ -57,24 +57,57 @@ impl<L: Link> TcpStream<L> {
         self.held.connection.ends.0
     }
 
+    /// Takes what was received; `None` when there is nothing.
+    fn take(&self, into: &mut [u8]) -> Option<usize> {
+        let Held { shared, connection } = &*self.held;
+        if connection.is_aborted.get() {
+            return None;
+        }
+        let sockets = &mut shared.core.borrow_mut().table.sockets;
+        let socket = sockets.get_quietly(connection.place);
+        let count = socket.recv_slice(into).ok().filter(|count| *count > 0)?;
+        let total = shared.received_bytes.get();
+        shared.received_bytes.set(total + count as u64);
+        // There may be a larger window to tell of.
+        sockets.touch(connection.place);
+        Some(count)
+    }
+
+    /// Queues what there is room for; `None` when that is not worth it.
+    fn put(&self, from: &[u8]) -> Option<usize> {
+        let Held { shared, connection } = &*self.held;
+        if connection.is_aborted.get() || connection.is_finished.get() {
+            return None;
+        }
+        let sockets = &mut shared.core.borrow_mut().table.sockets;
+        let socket = sockets.get_quietly(connection.place);
+        // A writer that was woken for every acknowledged segment would write, and send, in crumbs.
+        let capacity = socket.send_capacity();
+        if capacity - socket.send_queue() < from.len().min(capacity / 4) {
+            return None;
+        }
+        let count = socket.send_slice(from).ok()?;
+        sockets.touch(connection.place);
+        let total = shared.sent_bytes.get();
+        shared.sent_bytes.set(total + count as u64);
+        Some(count)
+    }
+
     fn poll_read(&self, context: &Context<'_>, into: &mut [u8]) -> Poll<Result<usize, NetError>> {
+        if let Some(count) = self.take(into) {
+            return Poll::Ready(Ok(count));
+        }
         let Held { shared, connection } = &*self.held;
         if connection.is_aborted.get() {
             return Poll::Ready(Err(NetError::Closed));
         }
         let sockets = &mut shared.core.borrow_mut().table.sockets;
         let socket = sockets.get_quietly(connection.place);
-        match socket.recv_slice(into) {
-            Ok(0) if !into.is_empty() => {
+        match socket.recv(|_| (0, ())) {
+            Ok(()) if into.is_empty() => Poll::Ready(Ok(0)),
+            Ok(()) => {
                 socket.register_recv_waker(context.waker());
                 Poll::Pending
-            }
-            Ok(count) => {
-                let total = shared.received_bytes.get();
-                shared.received_bytes.set(total + count as u64);
-                // There may be a larger window to tell of.
-                sockets.touch(connection.place);
-                Poll::Ready(Ok(count))
             }
             Err(RecvError::Finished) => {
                 connection.is_ended.set(true);
@@ -87,6 +120,9 @@ impl<L: Link> TcpStream<L> {
     }
 
     fn poll_write(&self, context: &Context<'_>, from: &[u8]) -> Poll<Result<usize, NetError>> {
+        if let Some(count) = self.put(from) {
+            return Poll::Ready(Ok(count));
+        }
         let Held { shared, connection } = &*self.held;
         if connection.is_aborted.get() || connection.is_finished.get() {
             return Poll::Ready(Err(NetError::Closed));
@@ -96,19 +132,8 @@ impl<L: Link> TcpStream<L> {
         if !socket.may_send() {
             return Poll::Ready(Err(failure(connection, socket.state())));
         }
-        // A writer that was woken for every acknowledged segment would write, and send, in crumbs.
-        let room = socket.send_capacity() - socket.send_queue();
-        if room < from.len().min(socket.send_capacity() / 4) {
-            socket.register_send_waker(context.waker());
-            return Poll::Pending;
-        }
-        let count = socket
-            .send_slice(from)
-            .expect("the state was looked at just above");
-        sockets.touch(connection.place);
-        let total = shared.sent_bytes.get();
-        shared.sent_bytes.set(total + count as u64);
-        Poll::Ready(Ok(count))
+        socket.register_send_waker(context.waker());
+        Poll::Pending
     }
 }
 
@@ -129,6 +154,14 @@ impl<L: Link> Stream for TcpStream<L> {
 
     async fn write(&self, from: &[u8]) -> Result<usize, NetError> {
         poll_fn(|context| self.poll_write(context, from)).await
+    }
+
+    fn try_read(&self, into: &mut [u8]) -> usize {
+        self.take(into).unwrap_or(0)
+    }
+
+    fn try_write(&self, from: &[u8]) -> usize {
+        self.put(from).unwrap_or(0)
     }
 
     fn finish(&self) {

@@ -58,7 +58,11 @@ impl<S: Stream> Line<S> {
 
     /// Waits for the right to send a reply.
     pub(super) async fn turn(&self) -> Turn<'_, S> {
-        let permit = self.lock.acquire().await;
+        // Mostly nobody else is sending.
+        let permit = match self.lock.try_acquire() {
+            Some(permit) => permit,
+            None => self.lock.acquire().await,
+        };
         Turn {
             line: self,
             since: self.exec.now(),
@@ -105,7 +109,8 @@ impl<S: Stream> Line<S> {
     }
 
     async fn receive_part(&self, into: &mut [u8], since: Instant) -> Result<(), Broken> {
-        let mut done = 0;
+        // What has arrived already needs no patience.
+        let mut done = self.stream.try_read(into);
         while done < into.len() {
             match self
                 .exec
@@ -161,7 +166,12 @@ impl<S: Stream> Turn<'_, S> {
         if self.line.is_dead() {
             return;
         }
-        if let Err(broken) = self.try_send(bytes).await {
+        // Mostly there is room, and it is done.
+        let queued = self.line.stream.try_write(bytes);
+        if queued == bytes.len() {
+            return;
+        }
+        if let Err(broken) = self.try_send(&bytes[queued..]).await {
             log::debug!("nbd: {}: {broken}", self.line.stream.peer());
             self.line.hang_up();
         }
