@@ -36,24 +36,16 @@ impl<D: Disk> Shared<D> {
         (device, block + u64::from(block_of(addr)))
     }
 
-    /// Where the first replica of these blocks is, if one command of its drive can carry them.
-    pub fn first_place(&self, addr: PoolAddr, blocks: usize) -> Option<(usize, u64)> {
-        let replica = {
-            let state = self.state.borrow();
-            state.space.entry(group_of(addr))?.in_sync().next()?
-        };
-        let (device, block) = self.disk_block(replica, addr);
-        let most = self.disks[device].geometry().transfer_blocks_max as usize;
-        (blocks <= most).then_some((device, block))
-    }
-
-    /// The same, if there are no other replicas.
-    pub fn only_place(&self, addr: PoolAddr, blocks: usize) -> Option<(usize, u64)> {
-        let is_only = {
-            let state = self.state.borrow();
-            state.space.entry(group_of(addr))?.in_sync().count() == 1
-        };
-        self.first_place(addr, blocks).filter(|_| is_only)
+    /// Where the first replica of these blocks is, if one command of its drive can carry them, and whether it is the only one.
+    pub fn first_place(&self, addr: PoolAddr, blocks: usize) -> Option<(usize, u64, bool)> {
+        let state = self.state.borrow();
+        let mut replicas = state.space.entry(group_of(addr))?.in_sync();
+        let (first, is_only) = (replicas.next()?, replicas.next().is_none());
+        let device = usize::from(first.device);
+        let start = self.regions[device].chunks_start.get()
+            + (u64::from(first.chunk.get()) << state.space.group_bits());
+        let fits = blocks <= self.transfers_max[device];
+        fits.then_some((device, start + u64::from(block_of(addr)), is_only))
     }
 
     /// Reads blocks from one replica.
@@ -83,7 +75,9 @@ impl<D: Disk> Shared<D> {
             return self.write_place(*place, from).await;
         }
         let copies = places.iter().skip(1).map(|_| {
-            let mut copy = Buf::from_heap(from.blocks());
+            // Nobody may wait here: whoever has the pages may wait for this write.
+            let copy = self.meta_pages.try_take(from.blocks());
+            let mut copy = copy.unwrap_or_else(|| Buf::from_heap(from.blocks()));
             for index in 0..from.blocks() {
                 copy.block_mut(index).copy_from_slice(from.block(index));
             }

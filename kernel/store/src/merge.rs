@@ -1,14 +1,15 @@
 //! The frozen deltas in the order of the maps.
 
 use alloc::collections::BinaryHeap;
+use alloc::collections::binary_heap::PeekMut;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use world::Disk;
 
 use crate::api::StoreError;
-use crate::delta::{key, split_key};
-use crate::layout::Pointer;
+use crate::delta::{Point, key, split_key};
+use crate::layout::{FAN, Pointer};
 use crate::shared::Shared;
 use crate::update::Update;
 
@@ -32,16 +33,22 @@ impl Changes {
     /// Sorts the frozen points.
     pub async fn sorted<D: Disk>(shared: &Shared<D>) -> Self {
         let count = shared.state.borrow().frozen.points().len();
-        let mut order: Vec<u32> = (0..u32::try_from(count).unwrap_or(u32::MAX)).collect();
+        let mut order: Vec<u32> = Vec::with_capacity(count);
         let mut heads = BinaryHeap::with_capacity(count.div_ceil(RUN));
+        // Keys beside indices: a comparison that has to look a point up costs twice as much.
+        let mut run: Vec<(u64, u32)> = Vec::with_capacity(RUN);
         for start in (0..count).step_by(RUN) {
             let end = (start + RUN).min(count);
             {
                 let state = shared.state.borrow();
-                let points = state.frozen.points();
-                order[start..end].sort_unstable_by_key(|index| points[*index as usize].key);
-                heads.push(Reverse((points[order[start] as usize].key, start, end)));
+                let points = &state.frozen.points()[start..end];
+                let first = u32::try_from(start).unwrap_or(u32::MAX);
+                run.clear();
+                run.extend(points.iter().map(|point| point.key).zip(first..));
             }
+            run.sort_unstable_by_key(|(key, _)| *key);
+            heads.push(Reverse((run[0].0, start, end)));
+            order.extend(run.iter().map(|(_, index)| index));
             shared.environment.exec.yield_now().await;
         }
         Self {
@@ -57,19 +64,21 @@ impl Changes {
         self.heads.peek().map(|Reverse((key, ..))| *key)
     }
 
-    /// Consumes the next point: its index in the frozen table.
-    fn pop<D>(&mut self, shared: &Shared<D>) -> Option<usize> {
-        let Reverse((_, at, end)) = self.heads.pop()?;
-        let index = self.order[at] as usize;
-        let state = &mut *shared.state.borrow_mut();
-        let points = state.frozen.points();
-        if at + 1 < end {
+    /// Consumes the next point, if its key is below `end`.
+    fn pop_below(&mut self, end: u64, points: &[Point]) -> Option<Point> {
+        let mut head = self.heads.peek_mut()?;
+        let Reverse((key, at, run_end)) = *head;
+        if key >= end {
+            return None;
+        }
+        if at + 1 < run_end {
             let key = points[self.order[at + 1] as usize].key;
-            self.heads.push(Reverse((key, at + 1, end)));
+            *head = Reverse((key, at + 1, run_end));
+        } else {
+            PeekMut::pop(head);
         }
         self.consumed += 1;
-        state.merge_percent = self.consumed * 100 / points.len();
-        Some(index)
+        Some(points[self.order[at] as usize])
     }
 
     /// The next tree with changes.
@@ -99,10 +108,9 @@ impl Changes {
 
     /// Consumes a point that a hole replaced, or whose tree is gone.
     fn discard_point<D>(&mut self, shared: &Shared<D>) {
-        if let Some(index) = self.pop(shared) {
-            let state = &mut *shared.state.borrow_mut();
-            let addr = state.frozen.points()[index].addr;
-            state.space.superseded_frozen.push(addr);
+        let state = &mut *shared.state.borrow_mut();
+        if let Some(point) = self.pop_below(u64::MAX, state.frozen.points()) {
+            state.space.superseded_frozen.push(point.addr);
         }
     }
 
@@ -128,7 +136,7 @@ impl Changes {
                 if point == Some(at) {
                     let wins = shared.config.mutants.hole_loses();
                     if self.birth_of_next(shared) > hole.birth || wins {
-                        self.point(shared, update).await?;
+                        self.points_of_leaf(shared, update, at + 1).await?;
                         at += 1;
                         continue;
                     }
@@ -159,24 +167,36 @@ impl Changes {
         end: u64,
     ) -> Result<(), StoreError> {
         while self.peek().is_some_and(|key| key < end) {
-            self.point(shared, update).await?;
+            self.points_of_leaf(shared, update, end).await?;
         }
         Ok(())
     }
 
-    async fn point<D: Disk>(
+    /// Applies the next point, and those behind it that are in the same leaf and below `end`.
+    async fn points_of_leaf<D: Disk>(
         &mut self,
         shared: &Shared<D>,
         update: &mut Update<'_, D>,
+        end: u64,
     ) -> Result<(), StoreError> {
-        let Some(index) = self.pop(shared) else {
+        let Some(next) = self.peek() else {
             return Ok(());
         };
-        let point = shared.state.borrow().frozen.points()[index];
-        let pointer = Pointer::data(point.addr, point.birth, point.tag);
-        shared.state.borrow_mut().space.settle(point.addr);
-        update.set(split_key(point.key).1, pointer).await?;
-        if self.consumed.is_multiple_of(POINTS_PER_TURN) {
+        let birth = self.birth_of_next(shared);
+        update.reach_leaf(split_key(next).1, birth).await?;
+        let before = self.consumed / POINTS_PER_TURN;
+        {
+            let state = &mut *shared.state.borrow_mut();
+            let end = end.min((next / FAN as u64 + 1) * FAN as u64);
+            let points = state.frozen.points();
+            while let Some(point) = self.pop_below(end, points) {
+                let pointer = Pointer::data(point.addr, point.birth, point.tag);
+                state.space.settle(point.addr);
+                update.set_in_leaf(&mut state.space, split_key(point.key).1, pointer)?;
+            }
+            state.merge_percent = self.consumed * 100 / points.len();
+        }
+        if self.consumed / POINTS_PER_TURN > before {
             shared.environment.exec.yield_now().await;
         }
         Ok(())

@@ -97,7 +97,7 @@ impl<D: Disk> Shared<D> {
             }
             _ => None,
         };
-        let Some((device, block)) = direct else {
+        let Some((device, block, _)) = direct else {
             return Box::pin(self.read_pieces(place, lineage, lba, into, pointers)).await;
         };
         let (into, result) = self.disks[device].read(block, into).await;

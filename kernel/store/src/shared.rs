@@ -9,6 +9,7 @@ use core::cell::{Cell, RefCell};
 
 use exec::{Notify, Semaphore};
 use hashbrown::HashMap;
+use world::Pool;
 
 use crate::api::{Config, Environment, Fullness, PoolState, StoreError};
 use crate::cache::NodeCache;
@@ -39,6 +40,8 @@ pub const FIRST_VOLUME: u64 = 16;
 pub struct Shared<D> {
     pub disks: Vec<D>,
     pub regions: Vec<Regions>,
+    /// The most blocks of one command of each drive.
+    pub transfers_max: Vec<usize>,
     pub environment: Environment,
     pub config: Config,
     /// Points of each half of the deltas.
@@ -60,6 +63,8 @@ pub struct Shared<D> {
     pub flushing: Semaphore,
     /// Held while a checkpoint is published: blocks that are in use stay what they are for whoever holds it.
     pub publishing: Semaphore,
+    /// For what checkpoints write.
+    pub meta_pages: Pool,
     /// For reads: the pointers of their blocks.
     pub pointers: Shelf<Pointers>,
     /// For writes: where their blocks go.

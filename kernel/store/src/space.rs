@@ -135,6 +135,11 @@ impl Space {
         }
     }
 
+    /// log2 of the blocks of a group.
+    pub fn group_bits(&self) -> u32 {
+        self.shift
+    }
+
     /// Blocks of a group, its bitmaps included.
     pub fn group_blocks(&self) -> u32 {
         1 << self.shift

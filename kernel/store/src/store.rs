@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use hashbrown::HashMap;
-use world::{BLOCK_SIZE, Buf, Disk};
+use world::{BLOCK_SIZE, Buf, Disk, Pool};
 
 use crate::api::{
     Changes, Config, Contents, Environment, FormatOptions, PoolInfo, ScrubPosition, ScrubStep,
@@ -30,6 +30,7 @@ use crate::recover;
 use crate::shared::{CATALOG, Handle, Mode, NodeNeed, Shared, State, Tree};
 use crate::shelf::Shelf;
 use crate::space::Space;
+use crate::update::META_PAGES;
 
 /// The block store; clones refer to the same one.
 pub struct Store<D> {
@@ -561,7 +562,9 @@ fn assemble<D: Disk>(
         mutants: config.mutants,
         superblock,
     };
+    let transfers = disks.iter().map(|disk| disk.geometry().transfer_blocks_max);
     Shared {
+        transfers_max: transfers.map(|blocks| blocks as usize).collect(),
         unflushed: disks.iter().map(|_| Cell::new(false)).collect(),
         pool_uuid: state.superblock.pool_uuid,
         disks,
@@ -577,6 +580,7 @@ fn assemble<D: Disk>(
         checkpoint_done: exec::Notify::default(),
         flushing: exec::Semaphore::new(1),
         publishing: exec::Semaphore::new(1),
+        meta_pages: Pool::new(META_PAGES),
         pointers: Shelf::default(),
         plans: Shelf::default(),
         damaged_reads: Cell::new(0),

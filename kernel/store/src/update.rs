@@ -10,15 +10,22 @@ use exec::join_all;
 use world::{BLOCK_SIZE, Buf, Disk, Page};
 
 use crate::api::StoreError;
-use crate::layout::{Class, FAN, Kind, Pointer, PoolAddr, get_pointer, node_tag, set_pointer};
+use crate::layout::{
+    Class, FAN, Kind, POINTER_SIZE, Pointer, PoolAddr, get_pointer, get_pointer_in, node_tag,
+    set_pointer,
+};
 use crate::lineage::Bound;
 use crate::map::{Missing, index_in, reach, span};
 use crate::reclaim::Item;
 use crate::shared::Shared;
-use crate::space::{Runs, Shortage};
+use crate::space::{Runs, Shortage, Space};
 
 /// Nodes that are written together.
 const BATCH: usize = 32;
+
+/// Pages for what checkpoints write: a batch, a copy of it for each replica, and a frame of the journal on each of some drives.
+/// Nobody waits for one while holding what another one waits for, except that a batch never takes more than its part.
+pub const META_PAGES: usize = 4 * BATCH;
 
 /// Other tasks get a turn after this many nodes.
 const NODES_PER_TURN: usize = 8;
@@ -51,6 +58,8 @@ pub struct Update<'a, D> {
     pub height: u8,
     /// From the root down.
     path: Vec<Open>,
+    /// Pages of nodes that were closed, for the next ones.
+    spare: Vec<Box<Page>>,
     /// Data blocks that came and went.
     pub added: u64,
     pub removed: u64,
@@ -85,7 +94,7 @@ impl<D: Disk> Shared<D> {
         addr: PoolAddr,
         bytes: &[u8; BLOCK_SIZE],
     ) -> Result<(), StoreError> {
-        let mut buf = Buf::from_heap(1);
+        let mut buf = self.meta_pages.take(1).await;
         buf.block_mut(0).copy_from_slice(bytes);
         batch.waiting.push((addr, buf));
         batch.since_turn += 1;
@@ -129,6 +138,7 @@ impl<'a, D: Disk> Update<'a, D> {
             root,
             height,
             path: Vec::new(),
+            spare: Vec::new(),
             added: 0,
             removed: 0,
         }
@@ -136,16 +146,34 @@ impl<'a, D: Disk> Update<'a, D> {
 
     /// Puts a block of data at `lba`; the block there before is freed if it is the map's own.
     pub async fn set(&mut self, lba: u64, pointer: Pointer) -> Result<(), StoreError> {
-        self.grow(lba, pointer.birth()).await?;
+        self.reach_leaf(lba, pointer.birth()).await?;
+        let state = &mut *self.shared.state.borrow_mut();
+        self.set_in_leaf(&mut state.space, lba, pointer)
+    }
+
+    /// Opens the leaf of `lba`, which will have `birth`.
+    pub async fn reach_leaf(&mut self, lba: u64, birth: u64) -> Result<(), StoreError> {
+        self.grow(lba, birth).await?;
         self.leave(0, lba).await?;
         while self.path.last().is_none_or(|open| open.level > 0) {
             let child = self.child(lba);
             self.open(child, lba).await?;
         }
+        Ok(())
+    }
+
+    /// As [`set`](Self::set), in the leaf that was [reached](Self::reach_leaf).
+    pub fn set_in_leaf(
+        &mut self,
+        space: &mut Space,
+        lba: u64,
+        pointer: Pointer,
+    ) -> Result<(), StoreError> {
         let index = index_in(0, lba);
         let Some(leaf) = self.path.last_mut() else {
             return Err(StoreError::DamagedPool);
         };
+        debug_assert!(leaf.level == 0 && leaf.first == lba - index as u64);
         let old = get_pointer(&leaf.page.bytes, index);
         // A hole may look younger than it is: a node that is all holes becomes one hole of the newest birth.
         if old.kind() == Kind::Data && old.birth() >= pointer.birth() {
@@ -157,10 +185,10 @@ impl<'a, D: Disk> Update<'a, D> {
         }
         set_pointer(&mut leaf.page.bytes, index, &pointer);
         leaf.changed = true;
-        if old.kind() == Kind::Data {
-            self.release(&old, lba + 1);
-        } else {
+        if old.kind() != Kind::Data {
             self.added += 1;
+        } else if old.birth() > self.bound.at(lba + 1) {
+            space.free(old.addr());
         }
         Ok(())
     }
@@ -298,7 +326,7 @@ impl<'a, D: Disk> Update<'a, D> {
     /// Opens the node that `pointer` leads to, or makes one where there is none.
     async fn open(&mut self, pointer: Pointer, lba: u64) -> Result<(), StoreError> {
         let level = self.path.last().map_or(self.height, |open| open.level) - 1;
-        let mut page = Page::new_box();
+        let mut page = self.spare.pop().unwrap_or_else(Page::new_box);
         match pointer.kind() {
             Kind::Node => {
                 self.shared
@@ -309,7 +337,7 @@ impl<'a, D: Disk> Update<'a, D> {
             Kind::Hole => {
                 (0..FAN).for_each(|index| set_pointer(&mut page.bytes, index, &pointer));
             }
-            Kind::Never => {}
+            Kind::Never => page.bytes.fill(0),
             Kind::Data | Kind::Remote | Kind::Unknown => return Err(StoreError::DamagedPool),
         }
         let first = lba / span(level + 1) * span(level + 1);
@@ -329,6 +357,7 @@ impl<'a, D: Disk> Update<'a, D> {
             return Ok(());
         };
         if !open.changed {
+            self.spare.push(open.page);
             return Ok(());
         }
         if open.old.kind() == Kind::Node {
@@ -382,6 +411,7 @@ impl<'a, D: Disk> Update<'a, D> {
             }
             None => self.root = pointer,
         }
+        self.spare.push(open.page);
         Ok(())
     }
 }
@@ -397,16 +427,17 @@ struct Summary {
 }
 
 fn summary(node: &[u8; BLOCK_SIZE]) -> Summary {
-    let none = Summary {
-        birth: 0,
-        blocks: 0,
-        empty: true,
-    };
-    (0..FAN)
-        .map(|index| get_pointer(node, index))
-        .fold(none, |sum, pointer| Summary {
-            birth: sum.birth.max(pointer.birth()),
-            blocks: sum.blocks + u8::from(pointer.kind() == Kind::Data),
-            empty: sum.empty && pointer.is_hole(),
-        })
+    let (mut birth, mut blocks, mut holes) = (0, 0, 0);
+    let (pointers, _) = node.as_chunks::<POINTER_SIZE>();
+    for pointer in pointers {
+        let pointer = get_pointer_in(pointer);
+        birth = birth.max(pointer.birth());
+        blocks += u8::from(pointer.kind() == Kind::Data);
+        holes += u8::from(pointer.is_hole());
+    }
+    Summary {
+        birth,
+        blocks,
+        empty: usize::from(holes) == FAN,
+    }
 }

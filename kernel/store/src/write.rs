@@ -43,7 +43,7 @@ impl<D: Disk> Shared<D> {
             from.blocks(),
             "a buffer of another size than its span"
         );
-        self.admit(volume, span.offset, span.len.into())?;
+        let mut tree = self.admit(volume, span.offset, span.len.into())?;
         if span.len == 0 {
             return Ok(());
         }
@@ -53,9 +53,9 @@ impl<D: Disk> Shared<D> {
         // Whatever is rare is in a box here and below, so that it is no part of each write.
         if turn.is_blocked(self.config.mutants) {
             Box::pin(turn.reached(self.config.mutants)).await;
+            // It may have been deleted while this waited, or have got another head.
+            tree = self.admit(volume, span.offset, span.len.into())?;
         }
-        // It may have been deleted while this waited, or have got another head.
-        let tree = self.admit(volume, span.offset, span.len.into())?;
         let result = if span.is_aligned() {
             self.write_blocks(tree, first, from).await
         } else {
@@ -203,7 +203,7 @@ impl<D: Disk> Shared<D> {
 
     async fn write_runs(&self, runs: &[Run], from: Buf) -> Result<(), StoreError> {
         if let [run] = runs
-            && let Some((device, block)) = self.only_place(run.addr, from.blocks())
+            && let Some((device, block, true)) = self.first_place(run.addr, from.blocks())
         {
             let (_, result) = self.disks[device].write(block, from).await;
             self.mark_unflushed(device);

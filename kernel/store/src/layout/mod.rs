@@ -15,7 +15,7 @@ pub use catalog::{CatalogEntry, CatalogKind, HEIGHT_MAX, IDS_MAX, MOUNTS_MAX, NA
 pub use frame::{FRAME_BLOCKS_MAX, FRAME_HEADER, FrameHeader};
 pub use group::{Class, GroupEntry, Replica};
 pub use header::{Header, HeaderState, LABEL_BLOCKS, Regions};
-pub use pointer::{FAN, Kind, Pointer, get_pointer, set_pointer};
+pub use pointer::{FAN, Kind, POINTER_SIZE, Pointer, get_pointer, get_pointer_in, set_pointer};
 pub use record::{CONTROL_MAX, Record};
 pub use superblock::{JournalTail, Member, SLOTS, SUPERBLOCK_FLAG_DEFERRED, Superblock};
 

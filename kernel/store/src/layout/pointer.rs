@@ -148,9 +148,13 @@ impl Pointer {
 /// When there are not that many.
 #[must_use]
 pub fn get_pointer(node: &[u8; BLOCK_SIZE], index: usize) -> Pointer {
-    let at = index * POINTER_SIZE;
-    // The range is 32 bytes long, so this cannot fail.
-    Pointer::read_from_bytes(&node[at..at + POINTER_SIZE]).unwrap_or(Pointer::NEVER)
+    get_pointer_in(&node.as_chunks().0[index])
+}
+
+/// The pointer in these bytes of a node.
+#[must_use]
+pub fn get_pointer_in(bytes: &[u8; POINTER_SIZE]) -> Pointer {
+    zerocopy::transmute!(*bytes)
 }
 
 /// Replaces pointer `index` of a node.
