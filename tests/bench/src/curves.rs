@@ -202,11 +202,8 @@ impl<'a> Curve<'a> {
             };
             let (rate, windows) = rig.measure(volume, &plan)?;
             if self.is_counted {
-                let done = OPERATIONS / u64::from(connections) * u64::from(connections);
-                for window in windows {
-                    let each = window.instructions as f64 / done as f64;
-                    self.grid.push(name, column, each.round());
-                }
+                let each = plan.mean(&windows, |counts| counts.instructions);
+                self.grid.push(name, column, each);
             } else {
                 self.grid.push(name, column, rate);
             }

@@ -254,7 +254,10 @@ fn traced(served: &[Served<'_>]) -> Result<Grid> {
 
 fn instructions(bench: &Bench, sites: &mut [Site]) -> Result<Grid> {
     let mut instructions = grid("guest instructions for each operation", "instructions")
-        .remark("without the repetitions of string instructions, which have rows of their own");
+        .remark(
+            "mean of three counts, so that what a store does later is in it; without the repetitions of string \
+             instructions, which have rows of their own",
+        );
     for site in sites {
         let Some(counter) = site.counter()? else {
             continue;
@@ -269,12 +272,12 @@ fn instructions(bench: &Bench, sites: &mut [Site]) -> Result<Grid> {
             interrupt::check()?;
             let plan = plan(kind, depth, operations);
             eprintln!("instructions: {}, {name}", title(&plan));
-            for counts in count(&counter, one.connect(1)?, &plan)? {
-                let each = |value: u64| (value as f64 / operations as f64).round();
-                instructions.push(&title(&plan), name, each(counts.instructions));
-                let repeats = format!("{}: string repetitions", title(&plan));
-                instructions.push(&repeats, name, each(counts.repeats));
-            }
+            let windows = count(&counter, one.connect(1)?, &plan)?;
+            let each = plan.mean(&windows, |counts| counts.instructions);
+            instructions.push(&title(&plan), name, each);
+            let repeats = format!("{}: string repetitions", title(&plan));
+            let each = plan.mean(&windows, |counts| counts.repeats);
+            instructions.push(&repeats, name, each);
         }
         one.finish()?;
     }

@@ -76,9 +76,8 @@ fn count(bench: &Bench) -> Result<Numbers> {
             rows: 0,
         };
         let windows = rig.run(&plan)?;
-        let all: u64 = windows.iter().map(|counts| counts.instructions).sum();
-        let each = all / (plan.operations_done() * windows.len() as u64);
-        found.insert(title(&plan), each);
+        let each = plan.mean(&windows, |counts| counts.instructions);
+        found.insert(title(&plan), each as u64);
     }
     rig.finish()?;
     Ok(found)

@@ -140,6 +140,15 @@ impl Plan {
         let connections = u64::from(self.connections);
         self.operations / connections * connections
     }
+
+    /// Of all windows together, for each operation, rounded. Work that is put off, such as a checkpoint, is in one window and
+    /// not in another, which makes the median of them a wrong answer.
+    #[must_use]
+    pub fn mean(&self, windows: &[Counts], value: fn(&Counts) -> u64) -> f64 {
+        let operations = self.operations_done() * windows.len() as u64;
+        let all: u64 = windows.iter().map(value).sum();
+        (all as f64 / operations.max(1) as f64).round()
+    }
 }
 
 /// Counts and prints.
