@@ -60,6 +60,8 @@ impl Route {
 pub struct Bench {
     /// The image under measurement: a copy, so that a build meanwhile does not change what is measured.
     pub elf: PathBuf,
+    /// The same with symbols and line tables, which is also a copy; absent when only the finished image is there.
+    pub linked: Option<PathBuf>,
     /// Where finished images lie.
     pub dist: PathBuf,
     /// Where drive files lie.
@@ -96,8 +98,14 @@ impl Bench {
         let scratch = Scratch::inside(&folder, "bench-image");
         let elf = scratch.file("ferrite.elf");
         fs::copy(&built, &elf).with_context(|| format!("cannot copy {}", built.display()))?;
+        let built = target_dir().join("image/release/ferrite");
+        let linked = built.exists().then(|| scratch.file("linked.elf"));
+        if let Some(linked) = &linked {
+            fs::copy(&built, linked).with_context(|| format!("cannot copy {}", built.display()))?;
+        }
         Ok(Self {
             elf,
+            linked,
             dist,
             folder,
             runs,

@@ -158,7 +158,7 @@ impl Plan {
 pub fn print(bench: &Bench, plans: &[Plan]) -> Result<()> {
     let route = bench.best_route();
     let rig = Rig::start(bench, route)?;
-    let names = Names::read(&rig::linked_image())?;
+    let names = Names::read(rig::linked(bench)?)?;
     for plan in plans {
         interrupt::check()?;
         let windows = rig.run(plan)?;

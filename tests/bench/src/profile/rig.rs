@@ -1,17 +1,16 @@
 //! An appliance under clients that do an exact number of operations, with its instructions counted or against the clock.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use ferrite::Client;
 use guest::Station;
 use qemu::Boot;
-use qemu::instance::target_dir;
 
 use crate::client::{Connection, Load};
 use crate::counter::{Counter, Counts};
@@ -26,8 +25,12 @@ const WINDOWS: usize = 3;
 const WARM_UP_PART: u64 = 4;
 
 /// The image with symbols and line tables.
-pub fn linked_image() -> PathBuf {
-    target_dir().join("image/release/ferrite")
+///
+/// # Errors
+/// When it is not built.
+pub fn linked(bench: &Bench) -> Result<&Path> {
+    let linked = bench.linked.as_deref();
+    linked.context("there is no image with symbols; `cargo xtask image` builds it")
 }
 
 /// An appliance to be loaded.
@@ -56,16 +59,8 @@ impl Rig {
     /// # Errors
     /// When it does not start or serve.
     pub fn bare(bench: &Bench, route: Route, memory_mib: u32, is_counted: bool) -> Result<Self> {
-        let linked = linked_image();
-        ensure!(
-            linked.exists(),
-            "there is no {}; `cargo xtask image` builds it",
-            linked.display()
-        );
         let mut station = bench.station()?;
-        // A copy, so that a build meanwhile does not change what runs.
-        let elf = station.scratch.file("linked.elf");
-        std::fs::copy(&linked, &elf)?;
+        let elf = linked(bench)?.to_path_buf();
         station.options.machine.boot = Boot::Kernel {
             elf,
             command_line: String::new(),
