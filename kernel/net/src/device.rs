@@ -235,6 +235,41 @@ impl<L: Link> phy::Device for Device<L> {
     }
 }
 
+/// A device that has never a frame left to send with.
+pub struct Refusal;
+
+impl phy::Device for Refusal {
+    type RxToken<'a> = Nothing;
+    type TxToken<'a> = Nothing;
+
+    fn receive(&mut self, _now: Instant) -> Option<(Nothing, Nothing)> {
+        None
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Nothing> {
+        None
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        DeviceCapabilities::default()
+    }
+}
+
+/// What a [`Refusal`] gives.
+pub enum Nothing {}
+
+impl phy::RxToken for Nothing {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, _read: F) -> R {
+        match self {}
+    }
+}
+
+impl phy::TxToken for Nothing {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, _len: usize, _fill: F) -> R {
+        match self {}
+    }
+}
+
 /// A received frame on its way through smoltcp.
 pub struct Received<'a, L> {
     side: &'a RefCell<Side<L>>,

@@ -20,7 +20,7 @@ const ETHERNET: usize = 14;
 const IP_HEADERS: usize = HEADERS - ETHERNET;
 
 /// Longer data costs more to move to the segment before than its own way through the stack.
-const JOINED_BYTES_MAX: usize = 1024;
+const JOINED_BYTES_MAX: usize = 8192;
 
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;

@@ -7,7 +7,7 @@
 //! - [`inspect`] is the look at a received frame that decides whether it opens a connection.
 //!
 //! What smoltcp does not do: act on selective acknowledgements it receives, put fragments together, cut IPv6 packets by
-//! offload. Congestion is controlled by the peer's window alone: the network in front of storage is a local one.
+//! offload. What is lost at the end of a burst is sent again after some tens of milliseconds (`recovery`). Congestion is controlled by the peer's window alone: the network in front of storage is a local one.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@ pub mod inspect;
 mod lease;
 mod listener;
 pub mod pipe;
+mod recovery;
 mod sockets;
 mod stack;
 mod stream;

@@ -15,10 +15,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::socket::tcp::State;
 use smoltcp::socket::{self, tcp};
 use world::{Instant, Link};
 
-use crate::device::Device;
+use crate::device::{Device, Refusal};
+use crate::recovery::Recovery;
 use crate::time::{from_wire, to_wire};
 
 /// Packets of one connection sent in one call of [`Sockets::egress`].
@@ -26,6 +28,9 @@ const ROUNDS_MAX: usize = 64;
 
 /// How late a timer may be. Finding out when a socket wants to be polled costs as much as polling it.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(1);
+
+/// More than the longest time for which smoltcp 0.14 sets the timer of a retransmission.
+const TIMER_MAX: Duration = Duration::from_secs(61);
 
 /// Names one socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,7 @@ struct Slot {
     is_restless: bool,
     is_unsettled: bool,
     deadline: Option<Instant>,
+    recovery: Recovery,
 }
 
 impl Sockets {
@@ -70,6 +76,7 @@ impl Sockets {
                 is_restless: false,
                 is_unsettled: false,
                 deadline: None,
+                recovery: Recovery::default(),
             });
             self.all.len() - 1
         });
@@ -82,7 +89,7 @@ impl Sockets {
     pub fn remove(&mut self, place: Place) -> tcp::Socket<'static> {
         let slot = &mut self.all[place.0];
         let handle = slot.handle.take().expect("a socket is removed once");
-        slot.deadline = None;
+        (slot.deadline, slot.recovery) = (None, Recovery::default());
         let socket = slot.set.remove(handle);
         self.vacant.push(place.0);
         match socket {
@@ -118,6 +125,12 @@ impl Sockets {
     pub fn set_mut(&mut self, place: Place) -> &mut SocketSet<'static> {
         self.touch(place);
         &mut self.all[place.0].set
+    }
+
+    /// Notes `count` bytes that were queued in a socket.
+    pub fn wrote(&mut self, place: Place, count: usize) {
+        self.all[place.0].recovery.wrote(count);
+        self.touch(place);
     }
 
     /// Notes that a socket may have something to send.
@@ -163,6 +176,7 @@ impl Sockets {
                     continue;
                 }
                 slot.is_restless = false;
+                slot.observe(now);
                 if !slot.is_unsettled {
                     slot.is_unsettled = true;
                     self.unsettled.push(index);
@@ -197,6 +211,7 @@ impl Sockets {
             if self.all[index].deadline.is_some_and(|at| at <= now) {
                 self.touch(Place(index));
                 self.all[index].deadline = None;
+                self.all[index].lose_patience(now, interface);
             }
         }
         self.find_earliest();
@@ -209,7 +224,8 @@ impl Sockets {
             let slot = &mut self.all[index];
             slot.is_unsettled = false;
             let due = interface.poll_at(to_wire(now), &slot.set);
-            slot.deadline = due.map(from_wire);
+            let all = [due.map(from_wire), slot.recovery.deadline()];
+            slot.deadline = all.into_iter().flatten().min();
         }
         self.find_earliest();
     }
@@ -233,6 +249,48 @@ enum Sent {
 impl Slot {
     fn handle(&self) -> SocketHandle {
         self.handle.expect("a place names a socket that is there")
+    }
+
+    /// Looks how far the peer has acknowledged.
+    fn observe(&mut self, now: Instant) {
+        if let Some(handle) = self.handle {
+            let queued = self.set.get::<tcp::Socket>(handle).send_queue();
+            self.recovery.observe(now, queued);
+        }
+    }
+
+    /// Makes the socket send everything again if it is time for that.
+    ///
+    /// The only way to make its timer expire is to tell it a later time. It then goes back to the first byte that is not
+    /// acknowledged and wants to send, which is refused; so nothing but that, and its timer, changes. It sends when it is
+    /// asked next, at the right time. Patience and probes are switched off meanwhile: for them too much time has passed.
+    fn lose_patience(&mut self, now: Instant, interface: &mut Interface) {
+        self.observe(now);
+        let Some(handle) = self.handle else { return };
+        if self.recovery.deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        self.recovery.begin_again(now);
+        let socket = self.set.get_mut::<tcp::Socket>(handle);
+        // Others have nothing to send again, but timers that mean something else.
+        if !matches!(
+            socket.state(),
+            State::Established
+                | State::CloseWait
+                | State::FinWait1
+                | State::Closing
+                | State::LastAck
+        ) {
+            return;
+        }
+        let (timeout, keep_alive) = (socket.timeout(), socket.keep_alive());
+        socket.set_timeout(None);
+        socket.set_keep_alive(None);
+        let later = to_wire(now + TIMER_MAX);
+        interface.poll_egress(later, &mut Refusal, &mut self.set);
+        let socket = self.set.get_mut::<tcp::Socket>(handle);
+        socket.set_timeout(timeout);
+        socket.set_keep_alive(keep_alive);
     }
 
     fn send_one<L: Link>(

@@ -87,7 +87,7 @@ impl<L: Link> TcpStream<L> {
             return None;
         }
         let count = socket.send_slice(from).ok()?;
-        sockets.touch(connection.place);
+        sockets.wrote(connection.place, count);
         let total = shared.sent_bytes.get();
         shared.sent_bytes.set(total + count as u64);
         Some(count)

@@ -7,10 +7,14 @@ use smoltcp::wire::{Ipv4Packet, TcpPacket};
 
 use super::*;
 
-/// A segment of `data` at `sequence` in memory of 2000 bytes.
+/// A segment of `data` at `sequence`, in memory of 2000 bytes if that is enough.
 fn segment(sequence: u32, data: &[u8]) -> Frame {
     let total = IP_HEADERS + data.len();
-    let mut frame = Frame::new(vec![0; 2000].into_boxed_slice(), 2, ETHERNET + total);
+    let mut frame = Frame::new(
+        vec![0; (total + 16).max(2000)].into_boxed_slice(),
+        2,
+        ETHERNET + total,
+    );
     let bytes = frame.bytes_mut();
     bytes[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00]);
     bytes[14] = 0x45;

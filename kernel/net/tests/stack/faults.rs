@@ -16,7 +16,81 @@ use smoltcp::wire::{
 };
 use world::LinkInfo;
 
-use crate::lab::{Dice, LATENCY, Lab, Neighbour, fixed, pattern, plain_link, read_all};
+use crate::lab::{Dice, LATENCY, Lab, Neighbour, Wire, fixed, pattern, plain_link, read_all};
+
+/// Both ends of a connection that has carried some bytes there and back.
+fn warm_pair(lab: &Lab) -> (Wire, Wire) {
+    let (far, near) = lab.pair();
+    let ends = (far.clone(), near.clone());
+    lab.run(async move {
+        let ((far, near), mut bytes) = (ends, [0; 100]);
+        for _ in 0..5 {
+            near.write_all(&[1; 100]).await.unwrap();
+            far.read_exact(&mut bytes).await.unwrap();
+            far.write_all(&[2; 100]).await.unwrap();
+            near.read_exact(&mut bytes).await.unwrap();
+        }
+    });
+    (far, near)
+}
+
+#[test]
+fn a_lost_end_is_sent_again_soon() {
+    let lab = Lab::new();
+    let (far, near) = warm_pair(&lab);
+    let is_lost = Cell::new(false);
+    lab.decide(move |passing| {
+        let is_first = passing.from == 0 && passing.bytes.len() > 100 && !is_lost.replace(true);
+        is_first.then_some(Fate::Drop)
+    });
+    let (start, ends) = (lab.exec.now(), (far.clone(), near.clone()));
+    lab.run(async move {
+        let (far, near) = ends;
+        far.write_all(&[3; 100]).await.unwrap();
+        near.read_exact(&mut [0; 100]).await.unwrap();
+    });
+    let took = lab.exec.now() - start;
+    assert!(
+        took > Duration::from_millis(50),
+        "nothing was lost: {took:?}"
+    );
+    assert!(took < Duration::from_millis(100), "{took:?}");
+}
+
+#[test]
+fn an_outage_ends_soon_after_the_link_is_back() {
+    let lab = Lab::new();
+    let (far, near) = warm_pair(&lab);
+    lab.cut();
+    let reply = far.clone();
+    lab.run(async move { reply.write_all(&[3; 100_000]).await.unwrap() });
+    lab.pass(Duration::from_secs(50));
+    lab.decide(|_| None);
+    let start = lab.exec.now();
+    let reader = near.clone();
+    lab.run(async move { reader.read_exact(&mut [0; 100_000]).await.unwrap() });
+    let took = lab.exec.now() - start;
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[test]
+fn a_peer_that_waits_before_it_acknowledges_is_not_sent_everything_twice() {
+    let lab = Lab::new();
+    let (far, near) = warm_pair(&lab);
+    // As peers do that wait for something the acknowledgement can ride on.
+    lab.decide(|passing| (passing.from == 1).then_some(Fate::Delay(Duration::from_millis(40))));
+    let sent = lab.server.counters().frames_sent;
+    let ends = (far.clone(), near.clone());
+    lab.run(async move {
+        let (far, near) = ends;
+        for _ in 0..10 {
+            far.write_all(&[3; 100]).await.unwrap();
+            near.read_exact(&mut [0; 100]).await.unwrap();
+        }
+    });
+    lab.pass(Duration::from_secs(1));
+    assert!(lab.server.counters().frames_sent - sent <= 11);
+}
 
 #[test]
 fn bytes_survive_loss_repetition_and_delay() {
