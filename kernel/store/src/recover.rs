@@ -145,7 +145,22 @@ impl<D: Disk> Shared<D> {
             }
             at = frame.after;
         }
+        self.overwrite_rejected(reader, at).await?;
         Ok(at)
+    }
+
+    /// What the journal does not go on with must not come back after this mount.
+    async fn overwrite_rejected(
+        &self,
+        reader: &mut Reader<'_, D>,
+        end: JournalTail,
+    ) -> Result<(), StoreError> {
+        let rejected = reader.rejected(end).await;
+        reader.verdict()?;
+        if rejected.is_empty() {
+            return Ok(());
+        }
+        self.write_places(&rejected, Buf::from_heap(1)).await
     }
 
     async fn mark_in_use(&self, claim: &Claim) -> Result<(), StoreError> {

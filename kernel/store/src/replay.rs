@@ -4,9 +4,9 @@
 //! journal, unless a later frame says that it was durable: then acknowledged data is lost, and the pool is not opened.
 //! Frames that no later frame vouches for count only if the data they describe is there.
 //!
-//! Drives can hold different frames of one number: one that a mount wrote, and one of an earlier mount that did not get
-//! everywhere, or was not accepted. Only the newest counts; otherwise the older one could come back after a mount that went
-//! on without it.
+//! Drives can hold different frames of one number, of different mounts. Only the newest counts, and what the journal does not
+//! go on with is overwritten before anybody is served: a frame whose data is missing in part may find it there another time,
+//! when a later write of the same block with much of the same contents is torn.
 
 use alloc::vec::Vec;
 
@@ -103,28 +103,42 @@ impl<'a, D: Disk> Reader<'a, D> {
         Some(buf.block(usize::try_from(at - first).unwrap_or(0)))
     }
 
+    /// Where the frame at `tail` can begin.
+    fn places(&self, tail: JournalTail) -> impl Iterator<Item = u64> + use<D> {
+        let position = tail.position.get();
+        let left = self.ring_blocks - position % self.ring_blocks;
+        // A frame starts over at the ring's beginning when it does not fit before the end.
+        let start_over = (left < FRAME_BLOCKS_MAX as u64).then_some(position + left);
+        core::iter::once(position).chain(start_over)
+    }
+
     /// The newest frame at `tail` that any drive has whole.
     pub async fn next(&mut self, tail: JournalTail) -> Option<Frame> {
-        let position = tail.position.get();
-        let within = position % self.ring_blocks;
-        let start_over = position + (self.ring_blocks - within);
         let mut found: Option<Frame> = None;
         for device in 0..self.disks.len() {
-            for position in [position, start_over] {
-                // A frame starts over at the ring's beginning when it does not fit before the end.
-                if position != tail.position.get()
-                    && self.ring_blocks - within >= FRAME_BLOCKS_MAX as u64
-                {
-                    continue;
-                }
+            for position in self.places(tail) {
                 let wanted = |header: &FrameHeader| {
                     let older = |other: &Frame| other.header.mount_gen < header.mount_gen;
-                    header.seq == tail.seq
-                        && header.prev_tag == tail.prev_tag
-                        && found.as_ref().is_none_or(older)
+                    header.follows(&tail) && found.as_ref().is_none_or(older)
                 };
                 if let Some(frame) = self.frame_at(device, position, wanted).await {
                     found = Some(frame);
+                }
+            }
+        }
+        found
+    }
+
+    /// Drives and blocks where frames begin that would go on behind `end`, whole or not.
+    pub async fn rejected(&mut self, end: JournalTail) -> Vec<(usize, u64)> {
+        let mut found = Vec::new();
+        for device in 0..self.disks.len() {
+            for position in self.places(end) {
+                let (pool, within) = (self.pool, position % self.ring_blocks);
+                let block = self.block(device, within).await;
+                let header = block.and_then(|block| FrameHeader::decode(block, pool));
+                if header.is_some_and(|header| header.follows(&end)) {
+                    found.push((device, self.disks[device].1.journal.get() + within));
                 }
             }
         }

@@ -32,9 +32,7 @@ impl<D: Disk> Checker<'_, D> {
             let mut found = None;
             for place in &places {
                 let frame = self.frame_at(drive, *place).await;
-                found = found.or(frame.filter(|frame| {
-                    frame.header.seq == tail.seq && frame.header.prev_tag == tail.prev_tag
-                }));
+                found = found.or(frame.filter(|frame| frame.header.follows(&tail)));
             }
             here.push(found);
         }

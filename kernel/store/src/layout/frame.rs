@@ -49,6 +49,12 @@ pub struct FrameHeader {
 const _: () = assert!(size_of::<FrameHeader>() == FRAME_HEADER);
 
 impl FrameHeader {
+    /// Whether this is the next frame behind `tail`, going by number and chain.
+    #[must_use]
+    pub fn follows(&self, tail: &super::JournalTail) -> bool {
+        self.seq == tail.seq && self.prev_tag == tail.prev_tag
+    }
+
     /// A header without numbers, for `pool`.
     #[must_use]
     pub fn new(pool: [u8; 16], fork_id: u64) -> Self {

@@ -4,11 +4,17 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use alloc::{format, vec};
 
-use world::Buf;
+use world::{BLOCK_SIZE, Buf};
 
 use super::lab::{BLOCKS, Event, Lab, Ram, check_disks, lines, work};
 use crate::api::{Span, VolumeId};
 use crate::store::Store;
+
+/// The first block of a volume.
+const FIRST: Span = Span {
+    offset: 0,
+    len: 4096,
+};
 
 #[test]
 fn a_new_pool_is_sound() {
@@ -88,6 +94,51 @@ fn a_pool_is_sound_after_every_write() {
         checked += 1;
     }
     assert!(checked > 200, "{checked}");
+}
+
+/// Parts of a lost write can get to their place later, with a torn write that has them in common.
+#[test]
+fn a_frame_that_was_not_accepted_stays_so() {
+    let lab = Lab::new(1);
+    lab.format();
+    let disk = &lab.disks[0];
+    let put = |byte: u8| {
+        move |store: Store<Ram>| async move {
+            let volume = store.volumes()[0].id;
+            let mut buf = Buf::from_heap(1);
+            buf.block_mut(0).fill(byte);
+            store.write(volume, FIRST, buf).await.unwrap();
+            store.flush().await.unwrap();
+        }
+    };
+    let get = |store: Store<Ram>| async move {
+        let volume = store.volumes()[0].id;
+        let (buf, result) = store.read(volume, FIRST, Buf::from_heap(1)).await;
+        result.unwrap();
+        buf.block(0)[0]
+    };
+    let store = lab.open();
+    let using = store.clone();
+    lab.run(async move { using.create_volume("v", 1 << 20).await })
+        .unwrap();
+    lab.run(put(1)(store.clone()));
+    lab.run(put(2)(store.clone()));
+    lab.cut(store);
+    let is_second = |block: &[u8; BLOCK_SIZE]| *block == [2; BLOCK_SIZE];
+    let image = disk.image.borrow().clone();
+    let seconds = image.iter().filter(|(_, block)| is_second(block));
+    let places: Vec<u64> = seconds.map(|(at, _)| *at).collect();
+    let [place] = places[..] else {
+        panic!("{places:?}")
+    };
+    disk.flip(place, 9);
+    for _ in 0..2 {
+        let store = lab.open();
+        assert_eq!(lab.run(get(store.clone())), 1);
+        lab.cut(store);
+        disk.put(place, &[2; BLOCK_SIZE]);
+    }
+    lab.expect_sound();
 }
 
 /// The power goes: of what no FLUSH covers, any part may be there, whole or torn. What the drive holds then is sound, and
