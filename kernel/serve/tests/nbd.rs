@@ -13,6 +13,8 @@ mod hostile;
 mod requests;
 #[path = "nbd/snapshots.rs"]
 mod snapshots;
+#[path = "nbd/status.rs"]
+mod status;
 #[path = "nbd/storm.rs"]
 mod storm;
 
@@ -21,6 +23,7 @@ use net::pipe::{PipeDialer, pipe_port};
 use ram::{Bench, RamDisk};
 use serve::nbd::{Limits, Server};
 use volume::Volumes;
+use wire::nbd::Headers;
 use world::Pool;
 
 /// 64 MiB, the size of the volume `demo`.
@@ -101,11 +104,9 @@ impl Random {
     }
 }
 
-async fn attached(port: &PipeDialer, structured: bool) -> Client {
+async fn attached(port: &PipeDialer, headers: Headers) -> Client {
     let mut client = Client::connect(port).await;
-    if structured {
-        client.structured().await;
-    }
+    client.negotiate(headers).await;
     client.go("demo").await;
     client
 }

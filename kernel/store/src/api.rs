@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use exec::Exec;
-use world::{BLOCK_SIZE, DiskError, Entropy, Pool};
+use world::{BLOCK_SIZE, Buf, DiskError, Entropy, Pool};
 
 use crate::mutant::Mutants;
 
@@ -201,6 +201,26 @@ pub struct Changes {
     pub next: Option<u64>,
 }
 
+/// What a part of a volume or snapshot is, compared with an older snapshot or with nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// As it was; compared with nothing, zeros and no block.
+    Same,
+    /// Data that the other has not, or has otherwise.
+    Data,
+    /// Zeros and no block, where the other has data.
+    Zero,
+}
+
+/// A run of blocks of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes.
+    pub len: u64,
+    /// What they are.
+    pub content: Content,
+}
+
 /// How far a scrub has come; the default is the beginning. Both numbers mean nothing outside the store, but may be kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ScrubPosition {
@@ -308,6 +328,42 @@ impl Span {
     pub fn is_aligned(self) -> bool {
         self.offset.is_multiple_of(BLOCK_SIZE as u64)
             && (self.len as usize).is_multiple_of(BLOCK_SIZE)
+    }
+}
+
+/// Which blocks of a buffer that was read are holes: those that read as zeros and use no space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holes(u32);
+
+const _: () = assert!(Buf::PAGES_MAX <= u32::BITS as usize);
+
+impl Holes {
+    /// `count` blocks, at least one, from `first` on.
+    pub(crate) fn new(first: usize, count: usize) -> Self {
+        Self(u32::MAX >> (u32::BITS as usize - count) << first)
+    }
+
+    /// These and others.
+    pub(crate) fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether block `first` of the buffer is one, and how many blocks in all, of `blocks`, are as it is from there on.
+    #[must_use]
+    pub fn run(self, first: usize, blocks: usize) -> (bool, usize) {
+        let rest = self.0 >> first;
+        let is_hole = rest & 1 != 0;
+        let same = if is_hole { !rest } else { rest };
+        (
+            is_hole,
+            (same.trailing_zeros() as usize).min(blocks - first),
+        )
     }
 }
 

@@ -85,7 +85,7 @@ impl<D: Disk + 'static> Shared<D> {
     }
 
     /// Waits until a map's nodes say all that its deltas said (of a head: when `is_wanted`).
-    async fn settle(&self, place: Place, is_wanted: bool) -> Result<(), StoreError> {
+    pub async fn settle(&self, place: Place, is_wanted: bool) -> Result<(), StoreError> {
         loop {
             {
                 let state = self.state.borrow();
@@ -251,10 +251,10 @@ impl Changes {
 }
 
 /// Whether somebody who has `old` must be told of `new`: two holes are the same.
-fn is_difference(old: &Pointer, new: &Pointer) -> bool {
+pub fn is_difference(old: &Pointer, new: &Pointer) -> bool {
     old != new && !(old.is_hole() && new.is_hole())
 }
 
-fn root_of(tree: &Tree) -> Root {
+pub fn root_of(tree: &Tree) -> Root {
     (tree.root(), tree.height())
 }

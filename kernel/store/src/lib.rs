@@ -20,6 +20,7 @@
 
 extern crate alloc;
 
+mod allocation;
 mod apart;
 mod api;
 mod bitmap;
@@ -65,9 +66,9 @@ mod volumes;
 mod write;
 
 pub use api::{
-    Change, Changes, Config, Contents, Damage, Environment, FormatOptions, Fullness, PoolInfo,
-    PoolState, ScrubPosition, ScrubStep, SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage,
-    VolumeId, VolumeInfo,
+    Change, Changes, Config, Content, Contents, Damage, Environment, Extent, FormatOptions,
+    Fullness, Holes, PoolInfo, PoolState, ScrubPosition, ScrubStep, SnapshotId, SnapshotInfo,
+    Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
 };
 pub use check::{CheckOptions, Finding, Owner, Summary, check};
 pub use mutant::{Mutant, Mutants};

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use exec::join_all;
 use world::{BLOCK_SIZE, Buf, Disk};
 
-use crate::api::{Span, StoreError};
+use crate::api::{Holes, Span, StoreError};
 use crate::layout::{Kind, Pointer, data_tag};
 use crate::lineage::Place;
 use crate::map::Pointers;
@@ -31,7 +31,7 @@ impl<D: Disk> Shared<D> {
         place: Place,
         span: Span,
         into: Buf,
-    ) -> (Buf, Result<(), StoreError>) {
+    ) -> (Buf, Result<Holes, StoreError>) {
         debug_assert_eq!(
             span.blocks(),
             into.blocks(),
@@ -69,7 +69,7 @@ impl<D: Disk> Shared<D> {
         lineage: [u8; 16],
         lba: u64,
         into: Buf,
-    ) -> (Buf, Result<(), StoreError>) {
+    ) -> (Buf, Result<Holes, StoreError>) {
         let mut pointers = self.pointers.take();
         match self.look_up(place, lba, into.blocks(), &mut pointers).await {
             Ok(()) => self.read_found(place, lineage, lba, into, pointers).await,
@@ -85,13 +85,14 @@ impl<D: Disk> Shared<D> {
         lba: u64,
         mut into: Buf,
         pointers: Box<Pointers>,
-    ) -> (Buf, Result<(), StoreError>) {
+    ) -> (Buf, Result<Holes, StoreError>) {
         let direct = match pointers.first() {
             Some(first) if together(&pointers) == pointers.len() => {
                 if first.is_hole() {
                     into.zero();
+                    let holes = Holes::new(0, pointers.len());
                     self.pointers.put(pointers);
-                    return (into, Ok(()));
+                    return (into, Ok(holes));
                 }
                 self.first_place(first.addr(), pointers.len())
             }
@@ -110,7 +111,7 @@ impl<D: Disk> Shared<D> {
             return Box::pin(self.read_pieces(place, lineage, lba, into, pointers)).await;
         }
         self.pointers.put(pointers);
-        (into, Ok(()))
+        (into, Ok(Holes::default()))
     }
 
     /// Whether each block is what its pointer promises.
@@ -128,14 +129,18 @@ impl<D: Disk> Shared<D> {
         lba: u64,
         into: Buf,
         pointers: Box<Pointers>,
-    ) -> (Buf, Result<(), StoreError>) {
+    ) -> (Buf, Result<Holes, StoreError>) {
         let mut rest = into;
+        let mut holes = Holes::default();
         let mut pieces = Vec::new();
         let mut first = 0;
         while first < pointers.len() {
             let count = together(&pointers[first..]);
             let after = rest.split_off(count);
             let buf = core::mem::replace(&mut rest, after);
+            if pointers[first].is_hole() {
+                holes = holes.and(Holes::new(first, count));
+            }
             pieces.push(Piece {
                 first,
                 pointers: &pointers[first..first + count],
@@ -158,7 +163,7 @@ impl<D: Disk> Shared<D> {
             rest.append(piece.buf);
         }
         self.pointers.put(pointers);
-        (rest, result)
+        (rest, result.map(|()| holes))
     }
 
     async fn read_piece(&self, place: Place, lineage: [u8; 16], lba: u64, piece: &mut Piece<'_>) {

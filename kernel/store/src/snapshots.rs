@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use exec::join_all;
 use world::{BLOCK_SIZE, Buf, Disk};
 
-use crate::api::{SnapshotId, SnapshotInfo, Source, Span, StoreError, VolumeId, VolumeInfo};
+use crate::api::{Holes, SnapshotId, SnapshotInfo, Source, Span, StoreError, VolumeId, VolumeInfo};
 use crate::layout::{CONTROL_MAX, CatalogEntry, CatalogKind};
 use crate::lineage::{LAYERS_MAX, Place};
 use crate::overlap::Turn;
@@ -224,7 +224,7 @@ impl<D: Disk + 'static> Shared<D> {
         source: Source,
         span: Span,
         into: Buf,
-    ) -> (Buf, Result<(), StoreError>) {
+    ) -> (Buf, Result<Holes, StoreError>) {
         match self.place_of(source) {
             Ok(place) => self.read_span(place, span, into).await,
             Err(error) => (into, Err(error)),

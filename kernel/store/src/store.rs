@@ -12,8 +12,8 @@ use hashbrown::HashMap;
 use world::{BLOCK_SIZE, Buf, Disk, Pool};
 
 use crate::api::{
-    Changes, Config, Contents, Environment, FormatOptions, PoolInfo, ScrubPosition, ScrubStep,
-    SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
+    Changes, Config, Contents, Environment, FormatOptions, Holes, PoolInfo, ScrubPosition,
+    ScrubStep, SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
 };
 use crate::cache::NodeCache;
 use crate::delta::DeltaTable;
@@ -34,7 +34,7 @@ use crate::update::META_PAGES;
 
 /// The block store; clones refer to the same one.
 pub struct Store<D> {
-    shared: Handle<D>,
+    pub(crate) shared: Handle<D>,
 }
 
 impl<D> Clone for Store<D> {
@@ -396,7 +396,7 @@ impl<D: Disk + 'static> Store<D> {
         self.shared.grow_volume(id, size_bytes).await
     }
 
-    /// Reads `span` into the pages of `into` (see [`Span`]); bytes outside the span are arbitrary.
+    /// Reads `span` into the pages of `into` (see [`Span`]), and tells which blocks are holes; bytes outside the span are arbitrary.
     ///
     /// # Errors
     /// A wrong range, a failing drive, or damaged blocks: never wrong data.
@@ -405,7 +405,7 @@ impl<D: Disk + 'static> Store<D> {
         source: impl Into<Source>,
         span: Span,
         into: Buf,
-    ) -> (Buf, Result<(), StoreError>) {
+    ) -> (Buf, Result<Holes, StoreError>) {
         self.shared.read_source(source.into(), span, into).await
     }
 

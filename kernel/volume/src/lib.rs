@@ -33,7 +33,7 @@ pub use error::VolumeError;
 pub use name::{check_name, check_size, split_name};
 pub use settings::{ALLOW_MAX, Network, Settings};
 pub use store::{
-    Change, Changes, Fullness, PoolInfo, PoolState, SnapshotId, SnapshotInfo, Source, Span,
-    StoreError, Usage, VolumeId, VolumeInfo,
+    Change, Changes, Content, Extent, Fullness, Holes, PoolInfo, PoolState, SnapshotId,
+    SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
 };
 pub use volume::{Access, Volume};

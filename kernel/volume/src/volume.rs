@@ -1,8 +1,9 @@
 //! One client's attachment to one volume.
 
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 
-use store::{Source, Span, VolumeId};
+use store::{Extent, Holes, SnapshotId, SnapshotInfo, Source, Span, StoreError, VolumeId};
 use world::{Buf, Disk};
 
 use crate::attachment::Attachment;
@@ -76,11 +77,12 @@ impl<D: Disk + 'static> Volume<D> {
         }
     }
 
-    /// Reads `span` into the pages of `into` (see [`Span`]); bytes outside the span are arbitrary.
+    /// Reads `span` into the pages of `into` (see [`Span`]), and tells which blocks were holes; bytes outside the span are
+    /// arbitrary.
     ///
     /// # Errors
     /// As [`check`](Self::check), and what the store says; the buffer comes back in any case.
-    pub async fn read(&self, span: Span, into: Buf) -> (Buf, Result<(), VolumeError>) {
+    pub async fn read(&self, span: Span, into: Buf) -> (Buf, Result<Holes, VolumeError>) {
         if let Err(error) = self.check(Access::ReadOnly, span.offset, span.len.into()) {
             return (into, Err(error));
         }
@@ -112,6 +114,60 @@ impl<D: Disk + 'static> Volume<D> {
         let _operation = self.volumes.attachments().operate(&self.attachment);
         let result = self.volumes.store().discard(id, offset, len).await;
         result.map_err(|error| self.explain(error.into()))
+    }
+
+    /// What the `len` bytes at `offset` are, compared with the snapshot `from`, or with nothing if that is absent: at most
+    /// `max` extents from `offset` on, which may end before the range does. Knows of everything that completed before.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), [`NoSnapshot`](VolumeError::NoSnapshot) when `from` is gone, and what the store says.
+    pub async fn extents(
+        &self,
+        from: Option<SnapshotId>,
+        offset: u64,
+        len: u64,
+        max: usize,
+    ) -> Result<Vec<Extent>, VolumeError> {
+        self.check(Access::ReadOnly, offset, len)?;
+        let _operation = self.volumes.attachments().operate(&self.attachment);
+        let store = self.volumes.store();
+        let result = store
+            .extents(from, self.attachment.source, offset, len, max)
+            .await;
+        result.map_err(|error| match error {
+            StoreError::NoSnapshot if from.is_some() && self.attachment.require_open().is_ok() => {
+                VolumeError::NoSnapshot
+            }
+            error => self.explain(error.into()),
+        })
+    }
+
+    /// The snapshots that [`extents`](Self::extents) can compare with, oldest first: at most `max` that are younger than
+    /// `after`.
+    #[must_use]
+    pub fn comparable(&self, after: Option<SnapshotId>, max: usize) -> Vec<SnapshotInfo> {
+        match self.of_volume() {
+            Some(volume) => self.volumes.store().snapshots_after(volume, after, max),
+            None => Vec::new(),
+        }
+    }
+
+    /// The snapshot `name` that [`extents`](Self::extents) can compare with.
+    ///
+    /// # Errors
+    /// [`NoSnapshot`](VolumeError::NoSnapshot).
+    pub fn comparable_snapshot(&self, name: &str) -> Result<SnapshotId, VolumeError> {
+        let volume = self.of_volume().ok_or(VolumeError::NoSnapshot)?;
+        let found = self.volumes.store().find_snapshot(volume, name);
+        found.map(|info| info.id).ok_or(VolumeError::NoSnapshot)
+    }
+
+    /// The volume that it is, or is a snapshot of; absent once that is gone.
+    fn of_volume(&self) -> Option<VolumeId> {
+        match self.attachment.source {
+            Source::Volume(id) => Some(id),
+            Source::Snapshot(id) => self.volumes.store().snapshot(id).map(|info| info.volume),
+        }
     }
 
     /// Makes every operation durable that completed before this call, on this attachment or another. A snapshot is

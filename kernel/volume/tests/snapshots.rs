@@ -38,7 +38,7 @@ async fn fill(volume: &Volume<RamDisk>, byte: u8) -> Result<(), VolumeError> {
 
 async fn first(volume: &Volume<RamDisk>) -> Result<u8, VolumeError> {
     let (buf, result) = volume.read(FIRST, Buf::from_heap(1)).await;
-    result.map(|()| buf.block(0)[0])
+    result.map(|_| buf.block(0)[0])
 }
 
 #[test]

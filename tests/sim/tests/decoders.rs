@@ -55,7 +55,12 @@ fn nbd_structures() {
     let option = b"IHAVEOPT\0\0\0\x07\0\0\0\x06".as_slice();
     let request =
         b"\x25\x60\x95\x13\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x10\0\0\0\x10\0".as_slice();
-    pelt(200_000, &[info, option, request], decoders::nbd);
+    let extended =
+        b"\x21\xe4\x1c\x71\0\x28\0\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x10\0\0\0\0\x01\0\0\x10\0";
+    let filter = b"\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x01".as_slice();
+    let contexts = b"\0\0\0\x04demo\0\0\0\x02\0\0\0\x0fbase:allocation\0\0\0\x03x:y".as_slice();
+    let samples = [info, option, request, extended, filter, contexts];
+    pelt(200_000, &samples, decoders::nbd);
 }
 
 #[test]
@@ -65,7 +70,16 @@ fn nbd_sessions() {
     let zeroes =
         b"\x80\x25\x60\x95\x13\0\0\0\x06\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\x02\0".as_slice();
     let option = b"\0\0\0\0\x03IHAVEOPT\0\0\0\x03\0\0\0\0IHAVEOPT\0\0\0\x01\0\0\0\0".as_slice();
-    pelt(300, &[request, zeroes, option], decoders::nbd_session);
+    let status =
+        b"\xc0\x21\xe4\x1c\x71\0\x28\0\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\0\x0c\
+          \0\0\0\0\0\0\x10\0\0\0\0\0"
+            .as_slice();
+    let contexts = b"\0\0\0\0\x03IHAVEOPT\0\0\0\x08\0\0\0\0\
+          IHAVEOPT\0\0\0\x09\0\0\0\x13\0\0\0\0\0\0\0\x01\0\0\0\x07ferrite:\
+          IHAVEOPT\0\0\0\x0a\0\0\0\x11\0\0\0\0\0\0\0\x01\0\0\0\x05base:"
+        .as_slice();
+    let samples = [request, zeroes, option, status, contexts];
+    pelt(400, &samples, decoders::nbd_session);
 }
 
 #[test]

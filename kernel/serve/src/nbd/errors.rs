@@ -18,6 +18,8 @@ pub(super) fn errno(error: VolumeError, command: u16) -> Errno {
         VolumeError::Store(StoreError::ReadOnly) if command == NBD_CMD_FLUSH => NBD_EIO,
         VolumeError::ReadOnly | VolumeError::Store(StoreError::ReadOnly) => NBD_EPERM,
         VolumeError::Store(StoreError::NoSpace) => NBD_ENOSPC,
+        // A context's snapshot is gone; the export is still there.
+        VolumeError::NoSnapshot if command == NBD_CMD_BLOCK_STATUS => NBD_EINVAL,
         VolumeError::Deleted
         | VolumeError::RolledBack
         | VolumeError::NoVolume

@@ -9,6 +9,7 @@ use volume::{Access, Volume, VolumeError, Volumes};
 use wire::nbd::*;
 use world::Disk;
 
+use super::contexts::{self, Context};
 use super::errors::Broken;
 use super::{BLOCK_MINIMUM, BLOCK_PREFERRED, PAYLOAD_MAX};
 
@@ -22,7 +23,8 @@ const LIST_MAX: usize = 1000;
 /// What a successful handshake ends in.
 pub(super) struct Negotiated<D> {
     pub volume: Volume<D>,
-    pub structured: bool,
+    pub headers: Headers,
+    pub contexts: Vec<Context>,
 }
 
 /// Goes through the handshake; `None` when the client ended it properly.
@@ -37,15 +39,17 @@ pub(super) async fn negotiate<D: Disk + 'static, S: Stream>(
         stream,
         volumes,
         flags: ClientFlags::decode(bytes)?,
-        structured: false,
+        headers: Headers::Simple,
+        contexts: None,
     };
     loop {
         match haggling.option().await? {
             Step::Next => {}
-            Step::Done(volume) => {
+            Step::Done(volume, contexts) => {
                 return Ok(Some(Negotiated {
                     volume,
-                    structured: haggling.structured,
+                    headers: haggling.headers,
+                    contexts,
                 }));
             }
             Step::Aborted => return Ok(None),
@@ -55,7 +59,7 @@ pub(super) async fn negotiate<D: Disk + 'static, S: Stream>(
 
 enum Step<D> {
     Next,
-    Done(Volume<D>),
+    Done(Volume<D>, Vec<Context>),
     Aborted,
 }
 
@@ -64,7 +68,9 @@ struct Haggling<'a, D, S> {
     /// None while there is no pool: then there are no exports.
     volumes: Option<&'a Volumes<D>>,
     flags: ClientFlags,
-    structured: bool,
+    headers: Headers,
+    /// Contexts that were selected last, and the name of the export that they are for.
+    contexts: Option<(String, Vec<Context>)>,
 }
 
 impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
@@ -94,12 +100,24 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
             }
             NBD_OPT_LIST if data.is_empty() => self.list().await?,
             NBD_OPT_STRUCTURED_REPLY if data.is_empty() => {
-                self.structured = true;
+                if self.headers == Headers::Extended {
+                    let why = b"extended headers were negotiated";
+                    self.reply(option, NBD_REP_ERR_EXT_HEADER_REQD, why).await?;
+                } else {
+                    self.headers = Headers::Structured;
+                    self.reply(option, NBD_REP_ACK, &[]).await?;
+                }
+            }
+            NBD_OPT_EXTENDED_HEADERS if data.is_empty() => {
+                self.headers = Headers::Extended;
                 self.reply(option, NBD_REP_ACK, &[]).await?;
             }
-            NBD_OPT_LIST | NBD_OPT_STRUCTURED_REPLY => {
+            NBD_OPT_LIST | NBD_OPT_STRUCTURED_REPLY | NBD_OPT_EXTENDED_HEADERS => {
                 let why = b"this option has no data";
                 self.reply(option, NBD_REP_ERR_INVALID, why).await?;
+            }
+            NBD_OPT_LIST_META_CONTEXT | NBD_OPT_SET_META_CONTEXT => {
+                self.meta_context(option, &data).await?;
             }
             NBD_OPT_INFO | NBD_OPT_GO => return self.info(option, &data).await,
             _ => {
@@ -110,19 +128,25 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
         Ok(Step::Next)
     }
 
-    async fn export_name(&self, len: u32) -> Result<Step<D>, Broken> {
+    async fn export_name(&mut self, len: u32) -> Result<Step<D>, Broken> {
         if len as usize > NBD_MAX_STRING {
             return Err(Broken::TooLarge);
+        }
+        if self.headers == Headers::Extended {
+            // These only go with GO.
+            return Err(NbdError::Malformed.into());
         }
         let data = self.data(len).await?;
         let name = core::str::from_utf8(&data).map_err(|_| Broken::NoExport)?;
         let volume = self.attach(name).map_err(|_| Broken::NoExport)?;
-        let mut reply = info_export(volume.size_bytes(), self.export_flags(&volume))[2..].to_vec();
+        let mut reply =
+            info_export(volume.size_bytes(), self.export_flags(&volume, name))[2..].to_vec();
         if !self.flags.no_zeroes {
             reply.resize(reply.len() + 124, 0);
         }
         self.stream.write_all(&reply).await?;
-        Ok(Step::Done(volume))
+        let contexts = self.take_contexts(name);
+        Ok(Step::Done(volume, contexts))
     }
 
     async fn list(&self) -> Result<(), Broken> {
@@ -137,45 +161,100 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
         self.reply(NBD_OPT_LIST, NBD_REP_ACK, &[]).await
     }
 
-    async fn info(&self, option: u32, data: &[u8]) -> Result<Step<D>, Broken> {
+    async fn info(&mut self, option: u32, data: &[u8]) -> Result<Step<D>, Broken> {
         let request = match InfoRequest::decode(data) {
             Ok(request) => request,
             Err(error) => {
-                let reply = match error {
-                    NbdError::NameTooLong => NBD_REP_ERR_TOO_BIG,
-                    _ => NBD_REP_ERR_INVALID,
-                };
-                self.refuse(option, reply, error).await?;
+                self.refuse_data(option, error).await?;
                 return Ok(Step::Next);
             }
         };
         let volume = match self.attach(request.name) {
             Ok(volume) => volume,
             Err(error) => {
-                let reply = match error {
-                    VolumeError::Deleted | VolumeError::RolledBack => NBD_REP_ERR_SHUTDOWN,
-                    VolumeError::NotAllowed => NBD_REP_ERR_POLICY,
-                    _ => NBD_REP_ERR_UNKNOWN,
-                };
-                self.refuse(option, reply, error).await?;
+                self.refuse_export(option, error).await?;
                 return Ok(Step::Next);
             }
         };
-        let export = info_export(volume.size_bytes(), self.export_flags(&volume));
+        let flags = self.export_flags(&volume, request.name);
+        let export = info_export(volume.size_bytes(), flags);
         self.reply(option, NBD_REP_INFO, &export).await?;
         if request.wants(NBD_INFO_NAME) {
-            let mut name = NBD_INFO_NAME.to_be_bytes().to_vec();
-            name.extend_from_slice(volume.name().as_bytes());
-            self.reply(option, NBD_REP_INFO, &name).await?;
+            self.info_text(option, NBD_INFO_NAME, volume.name()).await?;
+        }
+        if request.wants(NBD_INFO_DESCRIPTION) {
+            let kind = match volume.name().contains('@') {
+                true => "snapshot",
+                false => "volume",
+            };
+            let text = alloc::format!("Ferrite {kind} {}", volume.name());
+            self.info_text(option, NBD_INFO_DESCRIPTION, &text).await?;
         }
         let sizes = info_block_size(BLOCK_MINIMUM, BLOCK_PREFERRED, PAYLOAD_MAX);
         self.reply(option, NBD_REP_INFO, &sizes).await?;
         self.reply(option, NBD_REP_ACK, &[]).await?;
         Ok(if option == NBD_OPT_GO {
-            Step::Done(volume)
+            Step::Done(volume, self.take_contexts(request.name))
         } else {
             Step::Next
         })
+    }
+
+    async fn info_text(&self, option: u32, info: u16, text: &str) -> Result<(), Broken> {
+        let mut data = info.to_be_bytes().to_vec();
+        data.extend_from_slice(text.as_bytes());
+        self.reply(option, NBD_REP_INFO, &data).await
+    }
+
+    /// LIST_META_CONTEXT and SET_META_CONTEXT.
+    async fn meta_context(&mut self, option: u32, data: &[u8]) -> Result<(), Broken> {
+        let sets = option == NBD_OPT_SET_META_CONTEXT;
+        if sets {
+            // Whatever becomes of it, it replaces what was selected before.
+            self.contexts = None;
+        }
+        if !self.headers.in_chunks() {
+            let why = b"structured replies come first";
+            return self.reply(option, NBD_REP_ERR_INVALID, why).await;
+        }
+        let request = match MetaRequest::decode(data) {
+            Ok(request) => request,
+            Err(error) => return self.refuse_data(option, error).await,
+        };
+        let volume = match self.attach(request.name) {
+            Ok(volume) => volume,
+            Err(error) => return self.refuse_export(option, error).await,
+        };
+        if sets {
+            let Some(selected) = contexts::selected(&volume, request) else {
+                let why = b"too many contexts";
+                return self.reply(option, NBD_REP_ERR_TOO_BIG, why).await;
+            };
+            for (id, (_, name)) in (0..).zip(&selected) {
+                self.context(option, id, name).await?;
+            }
+            let contexts = selected.into_iter().map(|(context, _)| context).collect();
+            self.contexts = Some((request.name.into(), contexts));
+        } else {
+            for name in contexts::listed(&volume, request) {
+                self.context(option, 0, &name).await?;
+            }
+        }
+        self.reply(option, NBD_REP_ACK, &[]).await
+    }
+
+    async fn context(&self, option: u32, id: u32, name: &str) -> Result<(), Broken> {
+        let mut data = id.to_be_bytes().to_vec();
+        data.extend_from_slice(name.as_bytes());
+        self.reply(option, NBD_REP_META_CONTEXT, &data).await
+    }
+
+    /// The contexts that were selected for the export called `name`, by that very name.
+    fn take_contexts(&mut self, name: &str) -> Vec<Context> {
+        match self.contexts.take() {
+            Some((for_name, contexts)) if for_name == name => contexts,
+            _ => Vec::new(),
+        }
     }
 
     fn attach(&self, name: &str) -> Result<Volume<D>, VolumeError> {
@@ -183,7 +262,7 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
         volumes.attach_from(self.stream.peer().ip(), name, Access::ReadWrite)
     }
 
-    fn export_flags(&self, volume: &Volume<D>) -> u16 {
+    fn export_flags(&self, volume: &Volume<D>, name: &str) -> u16 {
         let always = NBD_FLAG_HAS_FLAGS
             | NBD_FLAG_SEND_FLUSH
             | NBD_FLAG_CAN_MULTI_CONN
@@ -196,8 +275,21 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
                 | NBD_FLAG_SEND_WRITE_ZEROES
                 | NBD_FLAG_SEND_FAST_ZERO
         };
-        let chunks = if self.structured { NBD_FLAG_SEND_DF } else { 0 };
-        always | access | chunks
+        let chunks = match self.headers.in_chunks() {
+            true => NBD_FLAG_SEND_DF,
+            false => 0,
+        };
+        let contexts = match &self.contexts {
+            Some((for_name, contexts))
+                if self.headers == Headers::Extended
+                    && for_name == name
+                    && !contexts.is_empty() =>
+            {
+                NBD_FLAG_BLOCK_STATUS_PAYLOAD
+            }
+            _ => 0,
+        };
+        always | access | chunks | contexts
     }
 
     async fn reply(&self, option: u32, reply: u32, data: &[u8]) -> Result<(), Broken> {
@@ -207,6 +299,25 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
         bytes.extend_from_slice(&head.encode());
         bytes.extend_from_slice(data);
         Ok(self.stream.write_all(&bytes).await?)
+    }
+
+    /// Refuses an option whose data makes no sense.
+    async fn refuse_data(&self, option: u32, error: NbdError) -> Result<(), Broken> {
+        let reply = match error {
+            NbdError::NameTooLong => NBD_REP_ERR_TOO_BIG,
+            _ => NBD_REP_ERR_INVALID,
+        };
+        self.refuse(option, reply, error).await
+    }
+
+    /// Refuses an export.
+    async fn refuse_export(&self, option: u32, error: VolumeError) -> Result<(), Broken> {
+        let reply = match error {
+            VolumeError::Deleted | VolumeError::RolledBack => NBD_REP_ERR_SHUTDOWN,
+            VolumeError::NotAllowed => NBD_REP_ERR_POLICY,
+            _ => NBD_REP_ERR_UNKNOWN,
+        };
+        self.refuse(option, reply, error).await
     }
 
     async fn refuse(

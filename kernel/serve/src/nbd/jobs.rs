@@ -4,13 +4,15 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use net::Stream;
-use volume::{Span, VolumeError};
+use volume::{Holes, Span, VolumeError};
 use wire::nbd::*;
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use super::Session;
 use super::errors::errno;
+use super::line::Turn;
 use super::pieces::Pieces;
+use super::status::Chosen;
 use super::workers::Seat;
 use crate::quota::Share;
 
@@ -36,12 +38,14 @@ pub(super) enum Job {
     },
     /// Carry out a request that was admitted, and reply.
     Whole(Request),
+    /// Tell what these contexts say of a range that was admitted.
+    Status(Request, Chosen),
 }
 
 /// A request in pieces.
 #[derive(Clone, Copy)]
 struct Progress {
-    cookie: u64,
+    to: ReplyTo,
     fua: bool,
     pieces_left: usize,
     error: Option<Errno>,
@@ -60,9 +64,9 @@ pub(super) struct Requests {
 
 impl Requests {
     /// Notes a request of `pieces` pieces.
-    pub(super) fn begin(&mut self, request: Request, pieces: usize) -> Ticket {
+    pub(super) fn begin(&mut self, request: Request, to: ReplyTo, pieces: usize) -> Ticket {
         let progress = Progress {
-            cookie: request.cookie,
+            to,
             fua: request.flags & NBD_CMD_FLAG_FUA != 0,
             pieces_left: pieces,
             error: None,
@@ -100,6 +104,7 @@ pub(super) async fn work<D: Disk + 'static, S: Stream>(session: Rc<Session<D, S>
                 share,
             } => session.write_piece(of, span, buf, share).await,
             Job::Whole(request) => session.whole(request).await,
+            Job::Status(request, contexts) => session.block_status(request, contexts).await,
         }
         session.workers.rest(seat.clone());
     }
@@ -119,17 +124,16 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
         let mut turn = self.line.turn().await;
         // Only in its turn does a chunk know whether it is the last.
         let progress = self.requests.borrow_mut().end_piece(of, None);
-        let (cookie, done) = (progress.cookie, progress.pieces_left == 0);
+        let (to, done) = (progress.to, progress.pieces_left == 0);
         match result {
-            Ok(()) => {
-                let head = chunk_offset_data(cookie, done, span.offset, span.len);
-                turn.send(&head).await;
+            Ok(holes) if holes.is_empty() => {
+                turn.send(&to.data(done, span.offset, span.len)).await;
                 turn.send_span(span, &buf).await;
             }
+            Ok(holes) => send_with_holes(&mut turn, to, done, (span, buf), holes).await,
             Err(error) => {
                 let error = self.explain(error, NBD_CMD_READ);
-                turn.send(&chunk_error_offset(cookie, done, error, span.offset))
-                    .await;
+                turn.send(&to.error_at(done, error, span.offset)).await;
             }
         }
     }
@@ -146,7 +150,7 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
         if error.is_none() && progress.fua {
             error = self.flush(NBD_CMD_WRITE).await.err();
         }
-        self.reply(progress.cookie, error).await;
+        self.reply(progress.to, error).await;
     }
 
     async fn whole(&self, request: Request) {
@@ -167,7 +171,7 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
             }
             (result, _) => result,
         };
-        self.reply(request.cookie, result.err()).await;
+        self.reply(self.reply_to(request), result.err()).await;
     }
 
     async fn flush(&self, command: u16) -> Result<(), Errno> {
@@ -176,20 +180,20 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
     }
 
     async fn discard(&self, request: Request) -> Result<(), Errno> {
-        let result = self
-            .volume
-            .discard(request.offset, request.len.into())
-            .await;
+        let result = self.volume.discard(request.offset, request.len).await;
         result.map_err(|error| self.explain(error, request.command))
     }
 
     /// Zeros that use space, so that later writes need none.
     async fn write_zeros(&self, request: Request) -> Result<(), Errno> {
-        for span in Pieces::new(request.offset, request.len.into()) {
+        for span in Pieces::new(request.offset, request.len) {
             let (_share, mut buf) = self.buffer(span.blocks()).await;
             buf.zero();
             let result = self.volume.write(span, buf).await;
             result.map_err(|error| self.explain(error, request.command))?;
+            if self.line.is_dead() {
+                break;
+            }
             self.exec.yield_now().await;
         }
         Ok(())
@@ -197,10 +201,13 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
 
     /// Reads the range, so that the store's maps of it are in memory and damage is known.
     async fn cache(&self, request: Request) -> Result<(), Errno> {
-        for span in Pieces::new(request.offset, request.len.into()) {
+        for span in Pieces::new(request.offset, request.len) {
             let (_share, buf) = self.buffer(span.blocks()).await;
             let (_, result) = self.volume.read(span, buf).await;
             result.map_err(|error| self.explain(error, request.command))?;
+            if self.line.is_dead() {
+                break;
+            }
             self.exec.yield_now().await;
         }
         Ok(())
@@ -212,7 +219,7 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
     /// first. As many as there is memory for at once are kept; the others were read only to see that they can be, and
     /// are read again when it is their turn, into the first buffer: nothing here waits for memory while holding some.
     async fn read_contiguous(&self, request: Request) {
-        let pieces = Pieces::new(request.offset, request.len.into());
+        let pieces = Pieces::new(request.offset, request.len);
         let largest = pieces.map(Span::blocks).max().unwrap_or(0);
         let (_share, mut buf) = self.buffer(largest).await;
         let others = pieces.count().saturating_sub(1);
@@ -224,32 +231,29 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
                 && let Some((share, extra)) = self.buffer_at_once(span.blocks())
             {
                 let read = self.volume.read(span, extra).await;
-                result = result.and(read.1);
+                result = result.and(read.1.map(|_| ()));
                 collected.push((span, read.0, share));
             } else {
                 let read = self.read_into(span, buf).await;
-                result = result.and(read.1);
+                result = result.and(read.1.map(|_| ()));
                 buf = read.0;
             }
             if result.is_err() {
                 break;
             }
         }
+        let to = self.reply_to(request);
+        let error = result.err().map(|error| self.explain(error, NBD_CMD_READ));
+        let len = u32::try_from(request.len).expect("a READ has at most the largest payload");
         let mut turn = self.line.turn().await;
-        if let Err(error) = result {
-            let error = self.explain(error, request.command);
-            if self.structured {
-                turn.send(&chunk_error(request.cookie, error)).await;
-            } else {
-                turn.send(&simple_reply(request.cookie, Some(error))).await;
-            }
+        let head = match error {
+            Some(error) if self.headers.in_chunks() => to.error(error),
+            None if self.headers.in_chunks() => to.data(true, request.offset, len),
+            error => to.simple(error),
+        };
+        turn.send(&head).await;
+        if error.is_some() {
             return;
-        }
-        if self.structured {
-            let head = chunk_offset_data(request.cookie, true, request.offset, request.len);
-            turn.send(&head).await;
-        } else {
-            turn.send(&simple_reply(request.cookie, None)).await;
         }
         for span in pieces {
             if span.offset == request.offset {
@@ -273,7 +277,7 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
     }
 
     /// Reads `span` into the first pages of `buf`.
-    async fn read_into(&self, span: Span, mut buf: Buf) -> (Buf, Result<(), VolumeError>) {
+    async fn read_into(&self, span: Span, mut buf: Buf) -> (Buf, Result<Holes, VolumeError>) {
         let rest = buf.split_off(span.blocks());
         let (mut buf, result) = self.volume.read(span, buf).await;
         buf.append(rest);
@@ -291,13 +295,18 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
         Some((share, self.pool.try_take(blocks)?))
     }
 
-    /// Sends a simple reply.
-    pub(super) async fn reply(&self, cookie: u64, error: Option<Errno>) {
-        self.line
-            .turn()
-            .await
-            .send(&simple_reply(cookie, error))
-            .await;
+    /// Sends the reply to a request that was not for data.
+    async fn reply(&self, to: ReplyTo, error: Option<Errno>) {
+        self.line.turn().await.send(&to.result(error)).await;
+    }
+
+    /// What replies to `request` are made from.
+    pub(super) fn reply_to(&self, request: Request) -> ReplyTo {
+        ReplyTo {
+            headers: self.headers,
+            cookie: request.cookie,
+            offset: request.offset,
+        }
     }
 
     /// The protocol's number for `error`; what is not the client's fault is logged.
@@ -307,6 +316,37 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
             log::warn!("nbd: {}: {error}", self.volume.name());
         }
         number
+    }
+}
+
+/// Sends a piece of a READ as chunks of data and of holes.
+async fn send_with_holes<S: Stream>(
+    turn: &mut Turn<'_, S>,
+    to: ReplyTo,
+    done: bool,
+    (span, mut buf): (Span, Buf),
+    holes: Holes,
+) {
+    let block = BLOCK_SIZE as u64;
+    let (end, blocks) = (span.offset + u64::from(span.len), span.blocks());
+    let (mut at, mut first) = (span.offset, 0);
+    while first < blocks {
+        let (is_hole, count) = holes.run(first, blocks);
+        first += count;
+        let until = ((span.offset / block + first as u64) * block).min(end);
+        let part = Span {
+            offset: at,
+            len: u32::try_from(until - at).expect("a part of a piece"),
+        };
+        let done = done && until == end;
+        let rest = buf.split_off(count);
+        if is_hole {
+            turn.send(&to.hole(done, at, part.len)).await;
+        } else {
+            turn.send(&to.data(done, at, part.len)).await;
+            turn.send_span(part, &buf).await;
+        }
+        (at, buf) = (until, rest);
     }
 }
 

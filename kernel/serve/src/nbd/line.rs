@@ -96,16 +96,21 @@ impl<S: Stream> Line<S> {
     }
 
     /// Reads and forgets `len` bytes.
-    pub(super) async fn skip(&self, len: u32) -> Result<(), Broken> {
+    pub(super) async fn skip(&self, len: u64) -> Result<(), Broken> {
         let mut scratch = [0; 512];
-        let mut left = len as usize;
+        let mut left = len;
         while left > 0 {
-            let count = left.min(scratch.len());
-            let since = self.exec.now();
-            self.receive_part(&mut scratch[..count], since).await?;
+            let count = left.min(scratch.len() as u64);
+            self.receive_bytes(&mut scratch[..count as usize]).await?;
             left -= count;
         }
         Ok(())
+    }
+
+    /// Fills `into`, which is not much.
+    pub(super) async fn receive_bytes(&self, into: &mut [u8]) -> Result<(), Broken> {
+        let since = self.exec.now();
+        self.receive_part(into, since).await
     }
 
     async fn receive_part(&self, into: &mut [u8], since: Instant) -> Result<(), Broken> {

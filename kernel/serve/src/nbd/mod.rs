@@ -21,16 +21,19 @@
 //!
 //! On the walk of a write: before this room `net`, after it `volume`.
 
+mod contexts;
 mod errors;
 mod handshake;
 mod jobs;
 mod line;
 mod pieces;
 mod receive;
+mod status;
 mod workers;
 
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::pin::pin;
 use core::time::Duration;
@@ -40,9 +43,11 @@ use futures_util::future::{Either, select};
 use log::{debug, info};
 use net::{Listener, Stream};
 use volume::{Volume, Volumes};
+use wire::nbd::Headers;
 use world::{Buf, Disk, Pool};
 
 use crate::quota::Quota;
+use contexts::Context;
 use errors::Broken;
 use handshake::Negotiated;
 use jobs::Requests;
@@ -150,8 +155,12 @@ impl<D: Disk + 'static> Server<D> {
 struct Session<D, S> {
     exec: Exec,
     volume: Volume<D>,
-    /// READs are answered with structured replies.
-    structured: bool,
+    /// What requests and replies look like.
+    headers: Headers,
+    /// What BLOCK_STATUS tells of; the place is the id.
+    contexts: Vec<Context>,
+    /// Held by the one BLOCK_STATUS that is being answered, so that a connection needs memory for one list only.
+    status: Semaphore,
     pool: Pool,
     line: Line<S>,
     /// Pages of the pool that payloads of WRITEs may hold.
@@ -211,7 +220,9 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
         Self {
             exec: exec.clone(),
             volume: negotiated.volume,
-            structured: negotiated.structured,
+            headers: negotiated.headers,
+            contexts: negotiated.contexts,
+            status: Semaphore::new(1),
             pool: pool.clone(),
             line: Line::new(exec.clone(), stream, pool.clone()),
             incoming: Quota::new(pages),

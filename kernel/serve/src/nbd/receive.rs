@@ -10,6 +10,7 @@ use world::Disk;
 use super::errors::Broken;
 use super::jobs::{Job, work};
 use super::pieces::Pieces;
+use super::status::FILTER_MAX;
 use super::workers::Claim;
 use super::{PAYLOAD_MAX, Session};
 
@@ -20,23 +21,41 @@ use super::{PAYLOAD_MAX, Session};
 pub(super) async fn requests<D: Disk + 'static, S: Stream>(
     session: &Rc<Session<D, S>>,
 ) -> Result<(), Broken> {
-    let mut bytes = [0; Request::LEN];
-    while session.line.receive_head(&mut bytes).await? {
-        let request = Request::decode(bytes)?;
+    let mut bytes = [0; Request::EXTENDED_LEN];
+    let len = session.headers.request_len();
+    while session.line.receive_head(&mut bytes[..len]).await? {
+        let request = decode(session.headers, &bytes)?;
         if request.command == NBD_CMD_DISC {
             break;
         }
+        let payload = request.payload_len(session.headers);
+        if payload > u64::from(PAYLOAD_MAX) {
+            return Err(Broken::TooLarge);
+        }
         match session.admit(request) {
+            Ok(()) if request.command == NBD_CMD_BLOCK_STATUS => {
+                start_status(session, request, payload).await?;
+            }
             Ok(()) if request.len == 0 && request.command != NBD_CMD_FLUSH => {
-                session.refuse_or_finish(request, None).await?;
+                session.answer(request, None).await;
             }
             Ok(()) if request.command == NBD_CMD_WRITE => receive_write(session, request).await?,
             Ok(()) if in_chunks(session, request) => start_read(session, request).await,
             Ok(()) => claim(session).await.assign(Job::Whole(request)),
-            Err(error) => session.refuse_or_finish(request, Some(error)).await?,
+            Err(error) => {
+                session.line.skip(payload).await?;
+                session.answer(request, Some(error)).await;
+            }
         }
     }
     Ok(())
+}
+
+fn decode(headers: Headers, bytes: &[u8; Request::EXTENDED_LEN]) -> Result<Request, NbdError> {
+    match (headers, bytes.first_chunk()) {
+        (Headers::Simple | Headers::Structured, Some(bytes)) => Request::decode(*bytes),
+        _ => Request::decode_extended(*bytes),
+    }
 }
 
 async fn claim<D: Disk + 'static, S: Stream>(session: &Rc<Session<D, S>>) -> Claim<'_> {
@@ -45,13 +64,17 @@ async fn claim<D: Disk + 'static, S: Stream>(session: &Rc<Session<D, S>>) -> Cla
 }
 
 fn in_chunks<D, S>(session: &Session<D, S>, request: Request) -> bool {
-    let whole = request.flags & NBD_CMD_FLAG_DF != 0 || !session.structured;
+    let whole = request.flags & NBD_CMD_FLAG_DF != 0 || !session.headers.in_chunks();
     request.command == NBD_CMD_READ && !whole
 }
 
 async fn start_read<D: Disk + 'static, S: Stream>(session: &Rc<Session<D, S>>, request: Request) {
-    let pieces = Pieces::new(request.offset, request.len.into());
-    let of = session.requests.borrow_mut().begin(request, pieces.count());
+    let pieces = Pieces::new(request.offset, request.len);
+    let to = session.reply_to(request);
+    let of = session
+        .requests
+        .borrow_mut()
+        .begin(request, to, pieces.count());
     for span in pieces {
         claim(session).await.assign(Job::Read { of, span });
     }
@@ -61,8 +84,12 @@ async fn receive_write<D: Disk + 'static, S: Stream>(
     session: &Rc<Session<D, S>>,
     request: Request,
 ) -> Result<(), Broken> {
-    let pieces = Pieces::new(request.offset, request.len.into());
-    let of = session.requests.borrow_mut().begin(request, pieces.count());
+    let pieces = Pieces::new(request.offset, request.len);
+    let to = session.reply_to(request);
+    let of = session
+        .requests
+        .borrow_mut()
+        .begin(request, to, pieces.count());
     for span in pieces {
         // The worker before the buffer: idle workers may depend on buffers, never the other way round.
         let worker = claim(session).await;
@@ -79,54 +106,100 @@ async fn receive_write<D: Disk + 'static, S: Stream>(
     Ok(())
 }
 
+/// Finds out what a BLOCK_STATUS is about, which its payload may say.
+async fn start_status<D: Disk + 'static, S: Stream>(
+    session: &Rc<Session<D, S>>,
+    mut request: Request,
+    payload: u64,
+) -> Result<(), Broken> {
+    let mut filter = [0; FILTER_MAX];
+    let mut contexts = Ok(session.all_contexts());
+    if request.flags & NBD_CMD_FLAG_PAYLOAD_LEN != 0 {
+        let bytes = filter.get_mut(..usize::try_from(payload).unwrap_or(usize::MAX));
+        let chosen = match bytes {
+            Some(bytes) => {
+                session.line.receive_bytes(bytes).await?;
+                session.choose(bytes)
+            }
+            None => {
+                session.line.skip(payload).await?;
+                Err(NBD_EINVAL)
+            }
+        };
+        contexts = chosen.map(|(len, contexts)| {
+            request.len = len;
+            contexts
+        });
+    }
+    match contexts.and_then(|contexts| session.admit_status(request).map(|()| contexts)) {
+        Ok(contexts) => claim(session).await.assign(Job::Status(request, contexts)),
+        Err(error) => session.answer(request, Some(error)).await,
+    }
+    Ok(())
+}
+
 impl<D: Disk + 'static, S: Stream> Session<D, S> {
     /// Checks all of a request that can be checked before it starts.
     fn admit(&self, request: Request) -> Result<(), Errno> {
-        // FUA may be set on every command, and means nothing where nothing is written.
-        let known_flags = NBD_CMD_FLAG_FUA
-            | match request.command {
-                NBD_CMD_READ if self.structured => NBD_CMD_FLAG_DF,
-                NBD_CMD_WRITE_ZEROES => NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
-                _ => 0,
-            };
-        let access = match request.command {
-            NBD_CMD_READ | NBD_CMD_CACHE => Access::ReadOnly,
-            NBD_CMD_WRITE | NBD_CMD_TRIM | NBD_CMD_WRITE_ZEROES => Access::ReadWrite,
-            // Offset and length of a FLUSH are reserved.
-            NBD_CMD_FLUSH if request.flags & !known_flags == 0 => return Ok(()),
-            _ => return Err(NBD_EINVAL),
-        };
-        let carries = matches!(request.command, NBD_CMD_READ | NBD_CMD_WRITE);
-        if request.flags & !known_flags != 0 || (carries && request.len > PAYLOAD_MAX) {
+        if request.flags & !self.known_flags(request.command) != 0 {
             return Err(NBD_EINVAL);
         }
+        let access = match request.command {
+            NBD_CMD_READ | NBD_CMD_CACHE => Access::ReadOnly,
+            NBD_CMD_WRITE if self.lacks_payload(request) => return Err(NBD_EINVAL),
+            NBD_CMD_WRITE | NBD_CMD_TRIM | NBD_CMD_WRITE_ZEROES => Access::ReadWrite,
+            // Offset and length of a FLUSH are reserved.
+            NBD_CMD_FLUSH => return Ok(()),
+            // Its range may be in the payload.
+            NBD_CMD_BLOCK_STATUS if !self.contexts.is_empty() => return Ok(()),
+            _ => return Err(NBD_EINVAL),
+        };
+        if request.command == NBD_CMD_READ && request.len > u64::from(PAYLOAD_MAX) {
+            return Err(match self.headers.in_chunks() {
+                true => NBD_EOVERFLOW,
+                false => NBD_EINVAL,
+            });
+        }
+        let checked = self.volume.check(access, request.offset, request.len);
+        checked.map_err(|error| self.explain(error, request.command))?;
         let slow_zeros = NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO;
         if request.flags & slow_zeros == slow_zeros {
+            // Zeros that use space are written like any data; only holes are fast.
             return Err(NBD_ENOTSUP);
         }
-        let checked = self
-            .volume
-            .check(access, request.offset, request.len.into());
-        checked.map_err(|error| self.explain(error, request.command))
+        Ok(())
     }
 
-    /// Answers a request at once, after the payload that it may have.
-    async fn refuse_or_finish(&self, request: Request, error: Option<Errno>) -> Result<(), Broken> {
-        if request.command == NBD_CMD_WRITE {
-            if request.len > PAYLOAD_MAX {
-                return Err(Broken::TooLarge);
+    /// Flags that a command may have.
+    fn known_flags(&self, command: u16) -> u16 {
+        let with_payload = match self.headers {
+            Headers::Extended => NBD_CMD_FLAG_PAYLOAD_LEN,
+            Headers::Simple | Headers::Structured => 0,
+        };
+        // FUA may be set on every command, and means nothing where nothing is written.
+        NBD_CMD_FLAG_FUA
+            | match command {
+                NBD_CMD_READ if self.headers.in_chunks() => NBD_CMD_FLAG_DF,
+                NBD_CMD_WRITE => with_payload,
+                NBD_CMD_WRITE_ZEROES => NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
+                NBD_CMD_BLOCK_STATUS => NBD_CMD_FLAG_REQ_ONE | with_payload,
+                _ => 0,
             }
-            self.line.skip(request.len).await?;
-        }
-        if request.command == NBD_CMD_READ && self.structured {
-            let mut turn = self.line.turn().await;
-            match error {
-                Some(error) => turn.send(&chunk_error(request.cookie, error)).await,
-                None => turn.send(&chunk_none(request.cookie)).await,
-            }
-        } else {
-            self.reply(request.cookie, error).await;
-        }
-        Ok(())
+    }
+
+    fn lacks_payload(&self, request: Request) -> bool {
+        self.headers == Headers::Extended && request.flags & NBD_CMD_FLAG_PAYLOAD_LEN == 0
+    }
+
+    /// Answers a request at once.
+    async fn answer(&self, request: Request, error: Option<Errno>) {
+        let to = self.reply_to(request);
+        let is_for_data = matches!(request.command, NBD_CMD_READ | NBD_CMD_BLOCK_STATUS);
+        let reply = match error {
+            Some(error) if is_for_data && self.headers.in_chunks() => to.error(error),
+            None if is_for_data && self.headers.in_chunks() => to.none(),
+            error => to.result(error),
+        };
+        self.line.turn().await.send(&reply).await;
     }
 }

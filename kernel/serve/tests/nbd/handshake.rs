@@ -122,16 +122,17 @@ fn wrong_options_are_refused_and_haggling_goes_on() {
             (
                 NBD_OPT_SET_META_CONTEXT,
                 b"\0\0\0\0\0\0\0\0",
-                NBD_REP_ERR_UNSUP,
+                NBD_REP_ERR_INVALID,
             ),
             (
                 NBD_OPT_LIST_META_CONTEXT,
                 b"\0\0\0\0\0\0\0\0",
-                NBD_REP_ERR_UNSUP,
+                NBD_REP_ERR_INVALID,
             ),
             (0xffff_ffff, b"what", NBD_REP_ERR_UNSUP),
             (NBD_OPT_LIST, b"x", NBD_REP_ERR_INVALID),
             (NBD_OPT_STRUCTURED_REPLY, b"x", NBD_REP_ERR_INVALID),
+            (NBD_OPT_EXTENDED_HEADERS, b"x", NBD_REP_ERR_INVALID),
             (NBD_OPT_GO, b"", NBD_REP_ERR_INVALID),
             (NBD_OPT_GO, b"\0\0\0\x09demo\0\0", NBD_REP_ERR_INVALID),
             (

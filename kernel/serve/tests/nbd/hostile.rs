@@ -19,7 +19,7 @@ fn a_wrong_magic_ends_the_connection() {
             .unwrap();
         assert!(client.is_closed().await);
 
-        let client = attached(&port, true).await;
+        let client = attached(&port, Headers::Structured).await;
         client
             .stream
             .write_all(&[0x25; Request::LEN])
@@ -36,7 +36,7 @@ fn a_wrong_magic_ends_the_connection() {
 #[test]
 fn payloads_beyond_the_limit_end_the_connection() {
     Rig::new().story(async |port| {
-        let mut client = attached(&port, true).await;
+        let mut client = attached(&port, Headers::Structured).await;
         client.send(NBD_CMD_WRITE, 0, 0, (32 << 20) + 512).await;
         assert!(client.is_closed().await);
 
@@ -69,7 +69,7 @@ fn connections_beyond_the_limit_are_reset_and_room_comes_back() {
     Rig::new().story(async |port| {
         let mut all = Vec::new();
         for _ in 0..64 {
-            all.push(attached(&port, true).await);
+            all.push(attached(&port, Headers::Structured).await);
         }
         assert!(port.connect().unwrap().read(&mut [0]).await.is_err());
         all.pop().unwrap().bye().await;
@@ -88,12 +88,15 @@ fn a_client_that_stops_reading_is_cut_off_when_memory_is_short() {
     let rig = Rig::new();
     let exec = rig.bench.exec.clone();
     rig.story(async move |port| {
-        let mut stuck = attached(&port, true).await;
+        let mut other = attached(&port, Headers::Structured).await;
+        let data = noise(4 << 20, 9);
+        for half in [0, 4 << 20] {
+            assert_eq!(other.write(half, &data).await, Answer::Done);
+        }
+        let mut stuck = attached(&port, Headers::Structured).await;
         for index in 0..8 {
             stuck.send(NBD_CMD_READ, 0, index << 20, 1 << 20).await;
         }
-        let mut other = attached(&port, true).await;
-        let data = noise(4 << 20, 9);
         assert_eq!(other.write(0, &data).await, Answer::Done);
         assert_eq!(other.read(0, 4 << 20).await, Answer::Data(data.clone()));
         assert_eq!(
@@ -102,7 +105,7 @@ fn a_client_that_stops_reading_is_cut_off_when_memory_is_short() {
             "nobody had to wait for the stuck one"
         );
 
-        let mut half = attached(&port, true).await;
+        let mut half = attached(&port, Headers::Structured).await;
         half.send(NBD_CMD_WRITE, 0, 0, 1 << 20).await;
         half.stream.write_all(&data[..1000]).await.unwrap();
         exec.sleep(Duration::from_millis(1)).await;
@@ -124,11 +127,13 @@ fn a_paused_client_is_waited_for() {
     let rig = Rig::with_pool(256);
     let exec = rig.bench.exec.clone();
     rig.story(async move |port| {
-        let mut client = attached(&port, true).await;
+        let mut client = attached(&port, Headers::Structured).await;
+        let data = noise(1 << 20, 3);
+        assert_eq!(client.write(0, &data).await, Answer::Done);
         let cookie = client.send(NBD_CMD_READ, 0, 0, 1 << 20).await;
         exec.sleep(Duration::from_secs(60)).await;
         let (_, answer) = client.reply(Some((cookie, 0, 1 << 20))).await;
-        assert_eq!(answer, Answer::Data(vec![0; 1 << 20]));
+        assert_eq!(answer, Answer::Data(data));
         client.bye().await;
     });
 }
@@ -139,7 +144,7 @@ fn a_client_that_sends_drop_by_drop_is_cut_off() {
     let rig = Rig::new();
     let exec = rig.bench.exec.clone();
     rig.story(async move |port| {
-        let mut client = attached(&port, true).await;
+        let mut client = attached(&port, Headers::Structured).await;
         client.send(NBD_CMD_WRITE, 0, 0, 1 << 20).await;
         let start = exec.now();
         for _ in 0..1000 {
@@ -180,7 +185,7 @@ fn noise_hurts_nobody_else() {
             }
         }
         exec.sleep(Duration::from_secs(200)).await;
-        let mut client = attached(&port, true).await;
+        let mut client = attached(&port, Headers::Structured).await;
         assert_eq!(client.write(0, &[3; 512]).await, Answer::Done);
         assert_eq!(client.read(0, 512).await, Answer::Data(vec![3; 512]));
         client.bye().await;

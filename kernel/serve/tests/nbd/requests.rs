@@ -6,15 +6,15 @@ use net::Stream;
 use volume::VolumeError;
 use wire::nbd::*;
 
-use crate::client::Answer;
+use crate::client::{ALL, Answer};
 use crate::{Random, Rig, SIZE, attached, noise};
 
 /// What a plain array would hold must be what the volume holds, through both kinds of reply.
 #[test]
 fn random_requests_agree_with_an_array() {
-    for (structured, pages) in [(true, 64), (false, 64), (true, 1024), (false, 1024)] {
+    for (headers, pages) in ALL.into_iter().flat_map(|all| [(all, 64), (all, 1024)]) {
         Rig::with_pool(pages).story(async move |port| {
-            let mut client = attached(&port, structured).await;
+            let mut client = attached(&port, headers).await;
             let mut model = vec![0_u8; SIZE as usize];
             let mut random = Random(7 + pages as u64);
             for round in 0..300 {
@@ -27,7 +27,6 @@ fn random_requests_agree_with_an_array() {
                 } else {
                     0
                 };
-                let len = len as u32;
                 match random.below(6) {
                     0 | 1 => {
                         let data = noise(len as usize, random.next());
@@ -48,7 +47,7 @@ fn random_requests_agree_with_an_array() {
                         model[range].fill(0);
                     }
                     _ => {
-                        let df = structured && random.below(2) == 0;
+                        let df = headers.in_chunks() && random.below(2) == 0;
                         let flags = if df { NBD_CMD_FLAG_DF } else { 0 };
                         let Answer::Data(data) = client.read_flags(flags, offset, len).await else {
                             panic!("round {round}: no data");
@@ -68,9 +67,14 @@ fn random_requests_agree_with_an_array() {
 
 #[test]
 fn the_largest_requests_fit_through_the_smallest_pool() {
-    for (structured, flags) in [(true, 0), (true, NBD_CMD_FLAG_DF), (false, 0)] {
+    for (headers, flags) in [
+        (Headers::Structured, 0),
+        (Headers::Structured, NBD_CMD_FLAG_DF),
+        (Headers::Extended, 0),
+        (Headers::Simple, 0),
+    ] {
         Rig::new().story(async move |port| {
-            let mut client = attached(&port, structured).await;
+            let mut client = attached(&port, headers).await;
             let data = noise(32 << 20, 3);
             assert_eq!(client.write(512, &data).await, Answer::Done);
             let Answer::Data(back) = client.read_flags(flags, 512, 32 << 20).await else {
@@ -84,9 +88,9 @@ fn the_largest_requests_fit_through_the_smallest_pool() {
 
 #[test]
 fn wrong_requests_get_their_error_and_the_session_goes_on() {
-    for structured in [true, false] {
+    for headers in ALL {
         Rig::new().story(async move |port| {
-            let mut client = attached(&port, structured).await;
+            let mut client = attached(&port, headers).await;
             let block = [7; 512];
             assert_eq!(client.write(SIZE, &block).await, Answer::Error(NBD_ENOSPC));
             assert_eq!(
@@ -102,9 +106,13 @@ fn wrong_requests_get_their_error_and_the_session_goes_on() {
                 Answer::Error(NBD_EINVAL)
             );
             assert_eq!(client.read(5, 512).await, Answer::Error(NBD_EINVAL));
+            let too_much = match headers.in_chunks() {
+                true => NBD_EOVERFLOW,
+                false => NBD_EINVAL,
+            };
             assert_eq!(
                 client.read(0, (32 << 20) + 512).await,
-                Answer::Error(NBD_EINVAL)
+                Answer::Error(too_much)
             );
             for (command, flags, offset, len, error) in [
                 (NBD_CMD_TRIM, 0, SIZE, 512, NBD_EINVAL),
@@ -113,7 +121,8 @@ fn wrong_requests_get_their_error_and_the_session_goes_on() {
                 (NBD_CMD_WRITE_ZEROES, 0, SIZE, 512, NBD_ENOSPC),
                 (NBD_CMD_WRITE_ZEROES, 0x12, 0, 512, NBD_ENOTSUP),
                 (NBD_CMD_FLUSH, 0x8000, 0, 0, NBD_EINVAL),
-                (7, 0, 0, 512, NBD_EINVAL),
+                (NBD_CMD_BLOCK_STATUS, 0, 0, 512, NBD_EINVAL),
+                (8, 0, 0, 512, NBD_EINVAL),
                 (0xffff, 0, 0, 0, NBD_EINVAL),
             ] {
                 let answer = client.command(command, flags, offset, len).await;
@@ -133,7 +142,7 @@ fn wrong_requests_get_their_error_and_the_session_goes_on() {
 #[test]
 fn df_without_structured_replies_is_refused() {
     Rig::new().story(async |port| {
-        let mut client = attached(&port, false).await;
+        let mut client = attached(&port, Headers::Simple).await;
         let answer = client.read_flags(NBD_CMD_FLAG_DF, 0, 512).await;
         assert_eq!(answer, Answer::Error(NBD_EINVAL));
         client.bye().await;
@@ -142,9 +151,9 @@ fn df_without_structured_replies_is_refused() {
 
 #[test]
 fn requests_without_length_do_nothing() {
-    for structured in [true, false] {
+    for headers in ALL {
         Rig::new().story(async move |port| {
-            let mut client = attached(&port, structured).await;
+            let mut client = attached(&port, headers).await;
             assert_eq!(client.read(0, 0).await, Answer::Data(vec![]));
             assert_eq!(client.write(0, &[]).await, Answer::Done);
             assert_eq!(client.command(NBD_CMD_TRIM, 0, 0, 0).await, Answer::Done);
@@ -157,9 +166,9 @@ fn requests_without_length_do_nothing() {
 #[test]
 fn trim_and_zeroes_may_be_longer_than_any_payload() {
     Rig::new().story(async |port| {
-        let mut client = attached(&port, true).await;
+        let mut client = attached(&port, Headers::Structured).await;
         assert_eq!(client.write(0, &[7; 4096]).await, Answer::Done);
-        let len = SIZE as u32;
+        let len = SIZE;
         assert_eq!(
             client.command(NBD_CMD_WRITE_ZEROES, 0, 0, len).await,
             Answer::Done
@@ -174,7 +183,7 @@ fn trim_and_zeroes_may_be_longer_than_any_payload() {
 #[test]
 fn replies_overtake() {
     Rig::new().story(async |port| {
-        let mut client = attached(&port, true).await;
+        let mut client = attached(&port, Headers::Structured).await;
         let flags = NBD_CMD_FLAG_NO_HOLE;
         let long = client.send(NBD_CMD_WRITE_ZEROES, flags, 0, 32 << 20).await;
         let short = client.send(NBD_CMD_FLUSH, 0, 0, 0).await;
@@ -187,7 +196,7 @@ fn replies_overtake() {
 #[test]
 fn all_requests_before_a_disconnect_are_answered() {
     Rig::new().story(async |port| {
-        let mut client = attached(&port, false).await;
+        let mut client = attached(&port, Headers::Simple).await;
         let mut open = Vec::new();
         for index in 0..200 {
             open.push(client.send(NBD_CMD_TRIM, 0, index * 4096, 4096).await);
@@ -205,8 +214,8 @@ fn all_requests_before_a_disconnect_are_answered() {
 #[test]
 fn what_one_connection_wrote_another_reads() {
     Rig::new().story(async |port| {
-        let mut one = attached(&port, true).await;
-        let mut other = attached(&port, false).await;
+        let mut one = attached(&port, Headers::Structured).await;
+        let mut other = attached(&port, Headers::Simple).await;
         assert_eq!(one.write(8192, &[9; 512]).await, Answer::Done);
         assert_eq!(other.read(8192, 512).await, Answer::Data(vec![9; 512]));
         assert_eq!(other.command(NBD_CMD_FLUSH, 0, 0, 0).await, Answer::Done);
@@ -220,7 +229,7 @@ fn a_volume_deleted_under_its_client_fails_cleanly() {
     let rig = Rig::new();
     let volumes = rig.volumes.clone();
     rig.story(async move |port| {
-        let mut client = attached(&port, true).await;
+        let mut client = attached(&port, Headers::Structured).await;
         assert_eq!(client.write(0, &[1; 512]).await, Answer::Done);
         assert_eq!(
             volumes.delete("demo", false).await,
@@ -238,21 +247,22 @@ fn a_volume_deleted_under_its_client_fails_cleanly() {
 /// Chunks can tell that a part failed; a simple reply that has begun can only be cut short.
 #[test]
 fn a_read_that_fails_half_way_does_not_pretend() {
-    for structured in [true, false] {
+    for headers in ALL {
         let rig = Rig::new();
         let (volumes, exec) = (rig.volumes.clone(), rig.bench.exec.clone());
         rig.story(async move |port| {
-            let mut client = attached(&port, structured).await;
+            let mut client = attached(&port, headers).await;
             let len = 8 << 20;
+            assert_eq!(client.write(0, &noise(8 << 20, 5)).await, Answer::Done);
             let cookie = client.send(NBD_CMD_READ, 0, 0, len).await;
             exec.sleep(Duration::from_millis(1)).await;
             volumes.delete("demo", true).await.unwrap();
-            if structured {
+            if headers.in_chunks() {
                 let (_, answer) = client.reply(Some((cookie, 0, len))).await;
                 assert_eq!(answer, Answer::Error(NBD_ESHUTDOWN));
                 client.bye().await;
             } else {
-                assert_eq!(client.bytes::<16>().await, simple_reply(cookie, None));
+                assert_eq!(client.bytes::<16>().await[8..], cookie.to_be_bytes());
                 let mut data = vec![0; len as usize];
                 assert!(client.stream.read_exact(&mut data).await.is_err());
             }
@@ -267,7 +277,7 @@ fn closing_drops_the_replies_only() {
     let volumes = rig.volumes.clone();
     let exec = rig.bench.exec.clone();
     rig.story(async move |port| {
-        let mut client = attached(&port, true).await;
+        let mut client = attached(&port, Headers::Structured).await;
         for index in 0..32 {
             client.send(NBD_CMD_WRITE, 0, index * 4096, 4096).await;
             client.stream.write_all(&[5; 4096]).await.unwrap();
@@ -278,7 +288,7 @@ fn closing_drops_the_replies_only() {
         client.stream.abort();
         exec.sleep(Duration::from_secs(1)).await;
         assert_eq!(volumes.clients(volumes.get("demo").unwrap().id), 0);
-        let mut other = attached(&port, true).await;
+        let mut other = attached(&port, Headers::Structured).await;
         assert_eq!(
             other.read(31 * 4096, 4096).await,
             Answer::Data(vec![5; 4096])

@@ -13,7 +13,7 @@ fn a_snapshot_is_a_read_only_export() {
     let rig = Rig::new();
     let volumes = rig.volumes.clone();
     rig.story(async move |port| {
-        let mut writer = attached(&port, true).await;
+        let mut writer = attached(&port, Headers::Structured).await;
         writer.write(0, &[1; 8192]).await;
         volumes.create_snapshot("demo", "monday").await.unwrap();
         writer.write(4096, &[2; 4096]).await;
@@ -98,8 +98,8 @@ fn a_forced_rollback_ends_connections_and_a_new_one_sees_the_old_contents() {
     let rig = Rig::new();
     let (volumes, exec) = (rig.volumes.clone(), rig.bench.exec.clone());
     rig.story(async move |port| {
-        let mut client = attached(&port, true).await;
-        let idle = attached(&port, false).await;
+        let mut client = attached(&port, Headers::Structured).await;
+        let idle = attached(&port, Headers::Simple).await;
         client.write(0, &[1; 4096]).await;
         volumes.create_snapshot("demo", "before").await.unwrap();
         let mut reader = Client::connect(&port).await;
@@ -113,7 +113,7 @@ fn a_forced_rollback_ends_connections_and_a_new_one_sees_the_old_contents() {
                 .unwrap();
         }
         volumes.rollback("demo", "before", true).await.unwrap();
-        let mut after = attached(&port, true).await;
+        let mut after = attached(&port, Headers::Structured).await;
         let mut expected = vec![0; 64 << 10];
         expected[..4096].fill(1);
         assert_eq!(

@@ -19,10 +19,10 @@ const PIECE: u64 = 128 << 10;
 #[test]
 fn many_clients_with_deep_queues_share_the_smallest_pool() {
     // 16 reads of one piece keep all workers of a connection busy, and then a write comes.
-    for (structured, depth, most) in [
-        (true, 16, PIECE),
-        (true, 21, PIECE * 3 / 2),
-        (false, 32, PIECE),
+    for (headers, depth, most) in [
+        (Headers::Structured, 16, PIECE),
+        (Headers::Structured, 21, PIECE * 3 / 2),
+        (Headers::Simple, 32, PIECE),
     ] {
         // Fewer workers than requests, so that both memory and workers run out.
         let rig = Rig::with_limits(
@@ -34,8 +34,7 @@ fn many_clients_with_deep_queues_share_the_smallest_pool() {
         );
         let exec = rig.bench.exec.clone();
         rig.story(async move |port| {
-            let clients =
-                (0..8).map(|number| client(port.clone(), structured, number, depth, most));
+            let clients = (0..8).map(|number| client(port.clone(), headers, number, depth, most));
             exec::join_all(clients).await;
             assert_eq!(exec.now().as_nanos(), 0, "somebody waited for a timeout");
         });
@@ -44,8 +43,8 @@ fn many_clients_with_deep_queues_share_the_smallest_pool() {
 
 /// In each round, reads what the last round wrote to one half of each slot and writes to the other, all at once:
 /// `depth` requests of at most `half` bytes of each kind.
-async fn client(port: PipeDialer, structured: bool, number: u64, depth: u64, half: u64) {
-    let mut client = attached(&port, structured).await;
+async fn client(port: PipeDialer, headers: Headers, number: u64, depth: u64, half: u64) {
+    let mut client = attached(&port, headers).await;
     let mut random = Random(number + 1);
     let mut written: Vec<(u64, Vec<u8>)> = Vec::new();
     for round in 0..4 {
@@ -67,12 +66,12 @@ async fn client(port: PipeDialer, structured: bool, number: u64, depth: u64, hal
                 open.borrow_mut()
                     .insert(cookie, (offset, vec![0; len as usize], 0));
                 expected.insert(cookie, data);
-                client.send(NBD_CMD_READ, 0, offset, len).await;
+                client.send(NBD_CMD_READ, 0, offset, len.into()).await;
             }
             for (offset, data) in &slots {
                 let fua = NBD_CMD_FLAG_FUA * (random.next() % 2) as u16;
                 client
-                    .send(NBD_CMD_WRITE, fua, *offset, data.len() as u32)
+                    .send(NBD_CMD_WRITE, fua, *offset, data.len() as u64)
                     .await;
                 client.stream.write_all(data).await.unwrap();
             }

@@ -32,6 +32,8 @@ pub const NBD_OPT_STRUCTURED_REPLY: u32 = 8;
 pub const NBD_OPT_LIST_META_CONTEXT: u32 = 9;
 /// Selects metadata contexts.
 pub const NBD_OPT_SET_META_CONTEXT: u32 = 10;
+/// Switches to extended headers (the extension of that name).
+pub const NBD_OPT_EXTENDED_HEADERS: u32 = 11;
 
 /// Done.
 pub const NBD_REP_ACK: u32 = 1;
@@ -39,6 +41,8 @@ pub const NBD_REP_ACK: u32 = 1;
 pub const NBD_REP_SERVER: u32 = 2;
 /// One piece of information about an export.
 pub const NBD_REP_INFO: u32 = 3;
+/// One metadata context: its id and name.
+pub const NBD_REP_META_CONTEXT: u32 = 4;
 /// The option is unknown here.
 pub const NBD_REP_ERR_UNSUP: u32 = (1 << 31) + 1;
 /// The option is forbidden here.
@@ -51,11 +55,15 @@ pub const NBD_REP_ERR_UNKNOWN: u32 = (1 << 31) + 6;
 pub const NBD_REP_ERR_SHUTDOWN: u32 = (1 << 31) + 7;
 /// The option or its data is too large.
 pub const NBD_REP_ERR_TOO_BIG: u32 = (1 << 31) + 9;
+/// Extended headers were negotiated, and the option does not go with them.
+pub const NBD_REP_ERR_EXT_HEADER_REQD: u32 = (1 << 31) + 10;
 
 /// Size and transmission flags.
 pub const NBD_INFO_EXPORT: u16 = 0;
 /// Canonical name.
 pub const NBD_INFO_NAME: u16 = 1;
+/// A text for people.
+pub const NBD_INFO_DESCRIPTION: u16 = 2;
 /// Block sizes.
 pub const NBD_INFO_BLOCK_SIZE: u16 = 3;
 
@@ -79,6 +87,8 @@ pub const NBD_FLAG_CAN_MULTI_CONN: u16 = 1 << 8;
 pub const NBD_FLAG_SEND_CACHE: u16 = 1 << 10;
 /// WRITE_ZEROES takes [`NBD_CMD_FLAG_FAST_ZERO`](super::NBD_CMD_FLAG_FAST_ZERO).
 pub const NBD_FLAG_SEND_FAST_ZERO: u16 = 1 << 11;
+/// BLOCK_STATUS may have a payload that chooses contexts; only with extended headers.
+pub const NBD_FLAG_BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 
 /// The server's first bytes.
 #[must_use]
@@ -200,24 +210,16 @@ impl<'a> InfoRequest<'a> {
     /// # Errors
     /// Lengths that do not add up, a name that is not UTF-8, or one that is too long.
     pub fn decode(mut bytes: &'a [u8]) -> Result<Self, NbdError> {
-        let len = take(&mut bytes)
-            .map(u32::from_be_bytes)
-            .and_then(|len| usize::try_from(len).ok())
-            .ok_or(NbdError::Malformed)?;
-        let (name, mut rest) = bytes.split_at_checked(len).ok_or(NbdError::Malformed)?;
-        if len > NBD_MAX_STRING {
-            return Err(NbdError::NameTooLong);
-        }
-        let name = core::str::from_utf8(name).map_err(|_| NbdError::Malformed)?;
-        let count = take(&mut rest)
+        let name = split_string(&mut bytes)?;
+        let count = take(&mut bytes)
             .map(u16::from_be_bytes)
             .ok_or(NbdError::Malformed)?;
-        if rest.len() != usize::from(count) * 2 {
+        if bytes.len() != usize::from(count) * 2 {
             return Err(NbdError::Malformed);
         }
         Ok(Self {
             name,
-            requests: rest,
+            requests: bytes,
         })
     }
 
@@ -228,6 +230,20 @@ impl<'a> InfoRequest<'a> {
             .chunks_exact(2)
             .any(|pair| pair == info.to_be_bytes())
     }
+}
+
+/// Takes a string and the 32-bit length before it off `bytes`.
+pub(super) fn split_string<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, NbdError> {
+    let len = take(bytes)
+        .map(u32::from_be_bytes)
+        .and_then(|len| usize::try_from(len).ok())
+        .ok_or(NbdError::Malformed)?;
+    let (string, rest) = bytes.split_at_checked(len).ok_or(NbdError::Malformed)?;
+    if len > NBD_MAX_STRING {
+        return Err(NbdError::NameTooLong);
+    }
+    *bytes = rest;
+    core::str::from_utf8(string).map_err(|_| NbdError::Malformed)
 }
 
 /// Payload of [`NBD_INFO_EXPORT`]; its last ten bytes answer EXPORT_NAME.

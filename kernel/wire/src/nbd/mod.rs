@@ -1,5 +1,5 @@
 //! The NBD protocol (proto.md of the NetworkBlockDevice project): fixed newstyle handshake, options, requests, simple
-//! and structured replies. Constants carry the names of that document; all numbers are big-endian.
+//! and structured replies, metadata contexts, and its extension for extended headers. Constants carry the names of that document; all numbers are big-endian.
 //!
 //! ```text
 //! server  "NBDMAGIC" "IHAVEOPT" flags:16                                  greeting
@@ -10,14 +10,21 @@
 //! client  0x25609513:32 flags:16 type:16 cookie:64 offset:64 length:32    request, then the payload of a WRITE
 //! server  0x67446698:32 error:32 cookie:64                                simple reply, then the data of a READ
 //! server  0x668e33ef:32 flags:16 type:16 cookie:64 length:32              structured reply chunk, then its payload
+//!         … or, with extended headers, only:
+//! client  0x21e41c71:32 flags:16 type:16 cookie:64 offset:64 length:64    request, then the payload if a flag says so
+//! server  0x6e8a278c:32 flags:16 type:16 cookie:64 offset:64 length:64    reply chunk, then its payload
 //! ```
 
 mod handshake;
+mod meta;
+mod reply;
 #[cfg(test)]
 mod tests;
 mod transmission;
 
 pub use handshake::*;
+pub use meta::*;
+pub use reply::*;
 pub use transmission::*;
 
 use core::fmt;

@@ -1,13 +1,11 @@
-//! Requests and replies.
+//! Requests, compact and extended.
 
 use super::{NbdError, take};
 
-/// Magic of a request.
+/// Magic of a compact request.
 pub const NBD_REQUEST_MAGIC: u32 = 0x2560_9513;
-/// Magic of a simple reply.
-pub const NBD_SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
-/// Magic of a structured reply chunk.
-pub const NBD_STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+/// Magic of an extended request.
+pub const NBD_EXTENDED_REQUEST_MAGIC: u32 = 0x21e4_1c71;
 
 /// Reads.
 pub const NBD_CMD_READ: u16 = 0;
@@ -23,6 +21,8 @@ pub const NBD_CMD_TRIM: u16 = 4;
 pub const NBD_CMD_CACHE: u16 = 5;
 /// Writes zeros without a payload.
 pub const NBD_CMD_WRITE_ZEROES: u16 = 6;
+/// Tells of a range what the negotiated metadata contexts say.
+pub const NBD_CMD_BLOCK_STATUS: u16 = 7;
 
 /// Durable before the reply.
 pub const NBD_CMD_FLAG_FUA: u16 = 1 << 0;
@@ -30,19 +30,12 @@ pub const NBD_CMD_FLAG_FUA: u16 = 1 << 0;
 pub const NBD_CMD_FLAG_NO_HOLE: u16 = 1 << 1;
 /// One content chunk only.
 pub const NBD_CMD_FLAG_DF: u16 = 1 << 2;
+/// One extent for each context.
+pub const NBD_CMD_FLAG_REQ_ONE: u16 = 1 << 3;
 /// Zeros only if that is faster than writing them.
 pub const NBD_CMD_FLAG_FAST_ZERO: u16 = 1 << 4;
-
-/// Chunk flag: the last one of its reply.
-pub const NBD_REPLY_FLAG_DONE: u16 = 1 << 0;
-/// Chunk without payload.
-pub const NBD_REPLY_TYPE_NONE: u16 = 0;
-/// Chunk with offset and data.
-pub const NBD_REPLY_TYPE_OFFSET_DATA: u16 = 1;
-/// Chunk with an error.
-pub const NBD_REPLY_TYPE_ERROR: u16 = (1 << 15) + 1;
-/// Chunk with an error and where it happened.
-pub const NBD_REPLY_TYPE_ERROR_OFFSET: u16 = (1 << 15) + 2;
+/// The length is that of a payload that follows; only in extended requests.
+pub const NBD_CMD_FLAG_PAYLOAD_LEN: u16 = 1 << 5;
 
 /// An error number of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +49,41 @@ pub const NBD_EIO: Errno = Errno(5);
 pub const NBD_EINVAL: Errno = Errno(22);
 /// No space left, or a write beyond the end.
 pub const NBD_ENOSPC: Errno = Errno(28);
+/// The length is larger than can be served at once.
+pub const NBD_EOVERFLOW: Errno = Errno(75);
 /// Not possible in the way asked for.
 pub const NBD_ENOTSUP: Errno = Errno(95);
 /// The export is going away.
 pub const NBD_ESHUTDOWN: Errno = Errno(108);
+
+/// What requests and replies look like, as negotiated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Headers {
+    /// Compact requests, simple replies.
+    #[default]
+    Simple,
+    /// Compact requests, structured replies where data is.
+    Structured,
+    /// Extended requests and replies.
+    Extended,
+}
+
+impl Headers {
+    /// Bytes of a request without its payload.
+    #[must_use]
+    pub fn request_len(self) -> usize {
+        match self {
+            Self::Extended => Request::EXTENDED_LEN,
+            Self::Simple | Self::Structured => Request::LEN,
+        }
+    }
+
+    /// Whether a reply with data consists of chunks.
+    #[must_use]
+    pub fn in_chunks(self) -> bool {
+        self != Self::Simple
+    }
+}
 
 /// A request, without its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,143 +96,125 @@ pub struct Request {
     pub cookie: u64,
     /// First byte.
     pub offset: u64,
-    /// Bytes; those of a WRITE follow.
-    pub len: u32,
+    /// Bytes that it is about, or of its payload (see [`payload_len`](Self::payload_len)).
+    pub len: u64,
 }
 
 impl Request {
-    /// Bytes on the wire.
+    /// Bytes of a compact one on the wire.
     pub const LEN: usize = 28;
+    /// Bytes of an extended one on the wire.
+    pub const EXTENDED_LEN: usize = 32;
 
-    /// Reads a request.
+    /// Reads a compact request.
     ///
     /// # Errors
     /// A wrong magic number.
     pub fn decode(bytes: [u8; Self::LEN]) -> Result<Self, NbdError> {
         let mut rest = &bytes[..];
+        Self::fields(&mut rest, NBD_REQUEST_MAGIC, |rest| {
+            take(rest).map(u32::from_be_bytes).map(u64::from)
+        })
+    }
+
+    /// Reads an extended request.
+    ///
+    /// # Errors
+    /// A wrong magic number.
+    pub fn decode_extended(bytes: [u8; Self::EXTENDED_LEN]) -> Result<Self, NbdError> {
+        let mut rest = &bytes[..];
+        Self::fields(&mut rest, NBD_EXTENDED_REQUEST_MAGIC, |rest| {
+            take(rest).map(u64::from_be_bytes)
+        })
+    }
+
+    fn fields(
+        rest: &mut &[u8],
+        expected: u32,
+        len: impl Fn(&mut &[u8]) -> Option<u64>,
+    ) -> Result<Self, NbdError> {
         let mut fields = || {
-            let magic = take(&mut rest).map(u32::from_be_bytes)?;
+            let magic = take(rest).map(u32::from_be_bytes)?;
             let request = Self {
-                flags: take(&mut rest).map(u16::from_be_bytes)?,
-                command: take(&mut rest).map(u16::from_be_bytes)?,
-                cookie: take(&mut rest).map(u64::from_be_bytes)?,
-                offset: take(&mut rest).map(u64::from_be_bytes)?,
-                len: take(&mut rest).map(u32::from_be_bytes)?,
+                flags: take(rest).map(u16::from_be_bytes)?,
+                command: take(rest).map(u16::from_be_bytes)?,
+                cookie: take(rest).map(u64::from_be_bytes)?,
+                offset: take(rest).map(u64::from_be_bytes)?,
+                len: len(rest)?,
             };
-            (magic == NBD_REQUEST_MAGIC).then_some(request)
+            (magic == expected).then_some(request)
         };
         fields().ok_or(NbdError::BadMagic)
     }
 
-    /// The bytes of the request.
+    /// Bytes that follow the request.
+    #[must_use]
+    pub fn payload_len(self, headers: Headers) -> u64 {
+        let has_payload = match headers {
+            Headers::Extended => self.flags & NBD_CMD_FLAG_PAYLOAD_LEN != 0,
+            Headers::Simple | Headers::Structured => self.command == NBD_CMD_WRITE,
+        };
+        if has_payload { self.len } else { 0 }
+    }
+
+    /// The bytes of the request as a compact one.
+    ///
+    /// # Panics
+    /// When its length needs more than 32 bits.
     #[must_use]
     pub fn encode(self) -> [u8; Self::LEN] {
         let mut out = [0; Self::LEN];
-        out[..4].copy_from_slice(&NBD_REQUEST_MAGIC.to_be_bytes());
+        let len = u32::try_from(self.len).expect("a compact request has a length of 32 bits");
+        self.put(&mut out, NBD_REQUEST_MAGIC, &len.to_be_bytes());
+        out
+    }
+
+    /// The bytes of the request as an extended one.
+    #[must_use]
+    pub fn encode_extended(self) -> [u8; Self::EXTENDED_LEN] {
+        let mut out = [0; Self::EXTENDED_LEN];
+        self.put(
+            &mut out,
+            NBD_EXTENDED_REQUEST_MAGIC,
+            &self.len.to_be_bytes(),
+        );
+        out
+    }
+
+    fn put(self, out: &mut [u8], magic: u32, len: &[u8]) {
+        out[..4].copy_from_slice(&magic.to_be_bytes());
         out[4..6].copy_from_slice(&self.flags.to_be_bytes());
         out[6..8].copy_from_slice(&self.command.to_be_bytes());
         out[8..16].copy_from_slice(&self.cookie.to_be_bytes());
         out[16..24].copy_from_slice(&self.offset.to_be_bytes());
-        out[24..].copy_from_slice(&self.len.to_be_bytes());
-        out
+        out[24..].copy_from_slice(len);
     }
 }
 
-/// A simple reply; the data of a successful READ follows it. `None` is success.
-#[must_use]
-pub fn simple_reply(cookie: u64, error: Option<Errno>) -> [u8; 16] {
-    let mut out = [0; 16];
-    out[..4].copy_from_slice(&NBD_SIMPLE_REPLY_MAGIC.to_be_bytes());
-    out[4..8].copy_from_slice(&error.map_or(0, |error| error.0).to_be_bytes());
-    out[8..].copy_from_slice(&cookie.to_be_bytes());
-    out
-}
-
-/// What stands before the payload of a structured reply chunk.
+/// The payload that a [`NBD_CMD_BLOCK_STATUS`] may have: which contexts it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkHead {
-    /// `NBD_REPLY_FLAG_DONE` or nothing.
-    pub done: bool,
-    /// `NBD_REPLY_TYPE_*`.
-    pub kind: u16,
-    /// The request it answers.
-    pub cookie: u64,
-    /// Bytes of payload that follow.
-    pub len: u32,
+pub struct StatusFilter<'a> {
+    /// Bytes that the request is about.
+    pub len: u64,
+    ids: &'a [u8],
 }
 
-impl ChunkHead {
-    /// Bytes on the wire.
-    pub const LEN: usize = 20;
-
-    /// The bytes of the head.
-    #[must_use]
-    pub fn encode(self) -> [u8; Self::LEN] {
-        let mut out = [0; Self::LEN];
-        let flags = if self.done { NBD_REPLY_FLAG_DONE } else { 0 };
-        out[..4].copy_from_slice(&NBD_STRUCTURED_REPLY_MAGIC.to_be_bytes());
-        out[4..6].copy_from_slice(&flags.to_be_bytes());
-        out[6..8].copy_from_slice(&self.kind.to_be_bytes());
-        out[8..16].copy_from_slice(&self.cookie.to_be_bytes());
-        out[16..].copy_from_slice(&self.len.to_be_bytes());
-        out
+impl<'a> StatusFilter<'a> {
+    /// Reads the payload.
+    ///
+    /// # Errors
+    /// One that is not a length and some ids.
+    pub fn decode(mut bytes: &'a [u8]) -> Result<Self, NbdError> {
+        let len = take(&mut bytes).map(u64::from_be_bytes);
+        match len {
+            Some(len) if bytes.len().is_multiple_of(4) => Ok(Self { len, ids: bytes }),
+            _ => Err(NbdError::Malformed),
+        }
     }
-}
 
-/// An [`NBD_REPLY_TYPE_OFFSET_DATA`] chunk up to its `len` bytes of data.
-#[must_use]
-pub fn chunk_offset_data(cookie: u64, done: bool, offset: u64, len: u32) -> [u8; 28] {
-    let mut out = [0; 28];
-    let head = ChunkHead {
-        done,
-        kind: NBD_REPLY_TYPE_OFFSET_DATA,
-        cookie,
-        len: len + 8,
-    };
-    out[..20].copy_from_slice(&head.encode());
-    out[20..].copy_from_slice(&offset.to_be_bytes());
-    out
-}
-
-/// A whole [`NBD_REPLY_TYPE_NONE`] chunk, the last of its reply.
-#[must_use]
-pub fn chunk_none(cookie: u64) -> [u8; 20] {
-    let head = ChunkHead {
-        done: true,
-        kind: NBD_REPLY_TYPE_NONE,
-        cookie,
-        len: 0,
-    };
-    head.encode()
-}
-
-/// A whole [`NBD_REPLY_TYPE_ERROR`] chunk without a message, the last of its reply.
-#[must_use]
-pub fn chunk_error(cookie: u64, error: Errno) -> [u8; 26] {
-    let mut out = [0; 26];
-    let head = ChunkHead {
-        done: true,
-        kind: NBD_REPLY_TYPE_ERROR,
-        cookie,
-        len: 6,
-    };
-    out[..20].copy_from_slice(&head.encode());
-    out[20..24].copy_from_slice(&error.0.to_be_bytes());
-    out
-}
-
-/// A whole [`NBD_REPLY_TYPE_ERROR_OFFSET`] chunk without a message.
-#[must_use]
-pub fn chunk_error_offset(cookie: u64, done: bool, error: Errno, offset: u64) -> [u8; 34] {
-    let mut out = [0; 34];
-    let head = ChunkHead {
-        done,
-        kind: NBD_REPLY_TYPE_ERROR_OFFSET,
-        cookie,
-        len: 14,
-    };
-    out[..20].copy_from_slice(&head.encode());
-    out[20..24].copy_from_slice(&error.0.to_be_bytes());
-    out[26..].copy_from_slice(&offset.to_be_bytes());
-    out
+    /// Ids of the contexts, as they were given out.
+    pub fn ids(self) -> impl Iterator<Item = u32> {
+        let ids = self.ids.chunks_exact(4);
+        ids.map(|id| u32::from_be_bytes([id[0], id[1], id[2], id[3]]))
+    }
 }

@@ -255,7 +255,8 @@ impl<D: Disk + 'static> Client<D> {
     /// The store's.
     pub async fn read(&self, id: VolumeId, at: u64, blocks: usize) -> Result<(), StoreError> {
         let buf = self.pages.take(blocks).await;
-        self.store.read(id, span(at, blocks), buf).await.1
+        self.store.read(id, span(at, blocks), buf).await.1?;
+        Ok(())
     }
 
     /// Writes all of the first `blocks` blocks once, in order, 128 KiB at a time.

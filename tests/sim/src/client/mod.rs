@@ -338,7 +338,7 @@ impl Session {
             None => {
                 let buf = Buf::from_heap(span.blocks());
                 let (buf, result) = self.store.read(aim.id, span, buf).await;
-                Answer::Got(result.map(|()| buf))
+                Answer::Got(result.map(|_| buf))
             }
             Some(clients) => clients.read(aim.number, &aim.name, span).await,
         };

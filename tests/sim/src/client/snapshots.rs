@@ -107,7 +107,7 @@ impl Session {
             None => {
                 let buf = Buf::from_heap(span.blocks());
                 let (buf, result) = self.store.read(aim.id, span, buf).await;
-                Answer::Got(result.map(|()| buf))
+                Answer::Got(result.map(|_| buf))
             }
             Some(clients) => clients.read(aim.number, &aim.name, span).await,
         };
@@ -371,7 +371,7 @@ pub async fn resolve(store: &Store<SimDisk>, model: &RefCell<Model>, number: u64
         let (buf, result) = store.read(id, span(offset, len), Buf::from_heap(1)).await;
         let mut model = model.borrow_mut();
         match result {
-            Ok(()) => model.saw_snapshot_block(number, block, u8::MAX, &bytes_of(&buf))?,
+            Ok(_) => model.saw_snapshot_block(number, block, u8::MAX, &bytes_of(&buf))?,
             Err(error) => model.refused_snapshot(number, error)?,
         }
     }

@@ -10,7 +10,7 @@ use config::Config as Settings;
 use net::inspect;
 use net::{Cidr, ListenOptions, NetConfig, Stack};
 use store::{Environment, FormatOptions, Store};
-use wire::nbd::{ClientFlags, InfoRequest, OptionHead, Request};
+use wire::nbd::{ClientFlags, InfoRequest, MetaRequest, OptionHead, Request, StatusFilter};
 use world::{Buf, Disk, Entropy, Frame, Instant, Link, LinkInfo, Pool};
 
 use crate::clock::{Trace, VirtualClock};
@@ -32,6 +32,18 @@ pub fn nbd(bytes: &[u8]) {
     }
     if let Some(head) = bytes.first_chunk() {
         black_box(Request::decode(*head).is_ok());
+    }
+    if let Some(head) = bytes.first_chunk()
+        && let Ok(request) = Request::decode_extended(*head)
+    {
+        assert_eq!(request.encode_extended(), *head);
+    }
+    if let Ok(filter) = StatusFilter::decode(bytes) {
+        assert_eq!(8 + 4 * filter.ids().count(), bytes.len());
+    }
+    if let Ok(request) = MetaRequest::decode(bytes) {
+        let texts: usize = request.queries().map(|query| 4 + query.len()).sum();
+        assert_eq!(8 + request.name.len() + texts, bytes.len());
     }
     if let Ok(request) = InfoRequest::decode(bytes) {
         black_box(request.wants(0));

@@ -59,7 +59,8 @@ fn talk(rig: Rig, dialer: net::pipe::PipeDialer, bytes: Vec<u8>) {
     rig.machine.switch_off();
 }
 
-/// An NBD connection on which a client sends `bytes`; with a first byte of 128 or more a proper handshake goes before.
+/// An NBD connection on which a client sends `bytes`; with a first byte of 128 or more a proper handshake goes before, with one of 192 or more
+/// one for extended headers and a metadata context.
 pub fn nbd_session(bytes: &[u8]) {
     let rig = rig();
     let (listener, dialer) = pipe_port(PIPE_BYTES);
@@ -71,6 +72,11 @@ pub fn nbd_session(bytes: &[u8]) {
     let mut sent = Vec::new();
     if bytes.first().is_some_and(|byte| *byte >= 128) {
         sent.extend(3_u32.to_be_bytes());
+        if bytes.first().is_some_and(|byte| *byte >= 192) {
+            sent.extend(b"IHAVEOPT\0\0\0\x0b\0\0\0\0");
+            sent.extend(b"IHAVEOPT\0\0\0\x0a\0\0\0\x1b\0\0\0\0\0\0\0\x01");
+            sent.extend(b"\0\0\0\x0fbase:allocation");
+        }
         sent.extend(b"IHAVEOPT\0\0\0\x07\0\0\0\x06\0\0\0\0\0\0");
     }
     sent.extend(bytes.get(1..).unwrap_or_default());

@@ -200,7 +200,7 @@ fn request(command: u16, flags: u16, offset: u64, len: u32) -> Request {
         command,
         cookie: 0,
         offset,
-        len,
+        len: len.into(),
     }
 }
 
@@ -288,7 +288,7 @@ impl Connection {
         let cookie = self.next_cookie.replace(self.next_cookie.get() + 1);
         request.cookie = cookie;
         let wanted = if request.command == NBD_CMD_READ {
-            request.len as usize
+            usize::try_from(request.len).unwrap_or(0)
         } else {
             0
         };
@@ -369,7 +369,8 @@ impl Connection {
 
     /// A chunk of a structured reply.
     async fn chunk(&self) -> Result<(), Gone> {
-        let mut head = [0; ChunkHead::LEN - 4];
+        // Flags, type, cookie and length, behind the magic number.
+        let mut head = [0; 16];
         self.stream.read_exact(&mut head).await?;
         let [flag_high, flag_low, kind_high, kind_low, ..] = head;
         let done = u16::from_be_bytes([flag_high, flag_low]) & NBD_REPLY_FLAG_DONE != 0;
@@ -383,6 +384,10 @@ impl Connection {
                 let at = number64(&payload) - waiting.offset;
                 let at = usize::try_from(at).unwrap_or(usize::MAX);
                 waiting.data[at..at + payload.len() - 8].copy_from_slice(&payload[8..]);
+            } else if kind == NBD_REPLY_TYPE_OFFSET_HOLE {
+                let at = number64(&payload) - waiting.offset;
+                let at = usize::try_from(at).unwrap_or(usize::MAX);
+                waiting.data[at..at + number32(&payload[8..]) as usize].fill(0);
             } else if kind != NBD_REPLY_TYPE_NONE {
                 waiting.error = result_of(number32(&payload)).err();
             }

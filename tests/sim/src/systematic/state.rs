@@ -115,7 +115,7 @@ async fn look(store: &Store<TapeDisk>, source: Source, bytes: u64) -> Result<Con
         };
         let (buf, result) = store.read(source, span, Buf::from_heap(1)).await;
         let sectors = match result {
-            Ok(()) => decode(buf.block(0)),
+            Ok(_) => decode(buf.block(0)),
             Err(StoreError::Damaged { .. } | StoreError::Disk(_) | StoreError::DamagedPool) => {
                 [UNREADABLE; BLOCK_SIZE / SECTOR]
             }

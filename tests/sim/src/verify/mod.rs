@@ -135,7 +135,7 @@ async fn recover_run(
     if offset < end {
         let span = span(offset, end - offset);
         let (buf, read) = store.read(id, span, Buf::from_heap(span.blocks())).await;
-        (bytes, result) = (bytes_of(&buf), read);
+        (bytes, result) = (bytes_of(&buf), read.map(|_| ()));
     }
     if let Err(error) = result {
         if count == 1 {

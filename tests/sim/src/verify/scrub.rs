@@ -169,7 +169,7 @@ async fn unreadable(
             let len = BLOCK.min(size - block * BLOCK);
             let span = span(block * BLOCK, len);
             match store.read(source, span, Buf::from_heap(1)).await.1 {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(StoreError::Damaged { block: said }) if said == block => {
                     lost.insert((source, block));
                 }

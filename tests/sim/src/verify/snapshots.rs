@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use store::{Change, Changes, Source, Store, StoreError};
+use store::{Change, Changes, Content, Extent, Source, Store, StoreError};
 use world::{BLOCK_SIZE, Buf};
 
 use super::{Checked, runs};
@@ -85,14 +85,73 @@ pub async fn difference(
             None => break,
         }
     }
-    let model = model.borrow();
-    if model.trust() == Trust::DrivesLie {
+    compare("difference", &ranges, model, from, to.0, size_bytes)?;
+    if matches!(older, Some(Source::Volume(_))) {
         return Ok(Ok(()));
     }
-    let pairs = model.pairs(from.map(|(member, _)| member), to.0);
-    check_ranges(&ranges, &pairs, from.is_some(), size_bytes)
-        .map_err(|what| format!("difference of {from:?} and {to:?}: {what}"))?;
-    Ok(Ok(()))
+    match extents(store, older, to.1, max).await? {
+        Ok(ranges) => compare("extents", &ranges, model, from, to.0, size_bytes).map(Ok),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+fn compare(
+    what: &str,
+    ranges: &[Change],
+    model: &RefCell<Model>,
+    from: Option<(Member, Source)>,
+    to: Member,
+    size_bytes: u64,
+) -> Checked {
+    let model = model.borrow();
+    if model.trust() == Trust::DrivesLie {
+        return Ok(());
+    }
+    let pairs = model.pairs(from.map(|(member, _)| member), to);
+    check_ranges(ranges, &pairs, from.is_some(), size_bytes)
+        .map_err(|wrong| format!("{what} of {from:?} and {to:?}: {wrong}"))
+}
+
+/// Lets the store compare two sources without a checkpoint between: what is not the same, as a difference would say it.
+async fn extents(
+    store: &Store<SimDisk>,
+    older: Option<Source>,
+    newer: Source,
+    max: usize,
+) -> Result<Result<Vec<Change>, StoreError>, String> {
+    let size_bytes = match newer {
+        Source::Volume(id) => store.volume(id).map(|info| info.size_bytes),
+        Source::Snapshot(id) => store.snapshot(id).map(|info| info.size_bytes),
+    };
+    let from = match older {
+        Some(Source::Snapshot(id)) => Some(id),
+        _ => None,
+    };
+    let Some(size_bytes) = size_bytes else {
+        return Ok(Err(StoreError::NoSnapshot));
+    };
+    let mut changes = Vec::new();
+    let mut at = 0;
+    while at < size_bytes {
+        let more = match store.extents(from, newer, at, size_bytes - at, max).await {
+            Ok(more) => more,
+            Err(error) => return Ok(Err(error)),
+        };
+        if more.is_empty() || more.len() > max {
+            return Err(format!("{} extents instead of up to {max}", more.len()));
+        }
+        for Extent { len, content } in more {
+            if content != Content::Same {
+                changes.push(Change {
+                    offset: at,
+                    len: len.next_multiple_of(BLOCK),
+                    is_zero: content == Content::Zero,
+                });
+            }
+            at += len;
+        }
+    }
+    Ok(Ok(changes))
 }
 
 /// Ranges ascend, lie in the source, are whole blocks and do not touch without need.
