@@ -99,6 +99,7 @@ impl<R: Registers> BringUp<'_, R> {
         entries: u16,
         stride: usize,
         interrupts: bool,
+        transfer_blocks_max: u32,
     ) -> Result<(), NvmeError> {
         let granted = self.run(Command::set_queue_count(1), Payload::None)?.1;
         // Both counts are less one; this one never fails but by nonsense.
@@ -107,7 +108,8 @@ impl<R: Registers> BringUp<'_, R> {
         }
         let number = BLOCKS as u16;
         let slots = SLOTS_MAX.min(entries - 1);
-        let queue = Queue::new(number, entries, slots, stride);
+        let mut queue = Queue::new(number, entries, slots, stride);
+        queue.set_pages_max(transfer_blocks_max as usize);
         let [submissions, completions] = queue.ring.addresses();
         // From here on the controller may know the queue, so it belongs to the engine.
         self.engine.borrow_mut().queues.push(queue);

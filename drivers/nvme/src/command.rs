@@ -114,6 +114,22 @@ impl Command {
         self.opcode
     }
 
+    /// This read or write and `next` as one command, if `next` is of the same kind and goes on where this one ends.
+    pub fn joined(&self, next: &Self) -> Option<Self> {
+        let first =
+            |command: &Self| u64::from(command.words[1]) << 32 | u64::from(command.words[0]);
+        let count = |command: &Self| (command.words[2] & 0xffff) + 1;
+        let flags = |command: &Self| command.words[2] & !0xffff;
+        let fits = matches!(self.opcode, 0x01 | 0x02)
+            && (self.opcode, self.namespace) == (next.opcode, next.namespace)
+            && flags(self) == flags(next)
+            && first(self) + u64::from(count(self)) == first(next)
+            && count(self) + count(next) <= 1 << 16;
+        let mut command = *self;
+        command.words[2] = flags(self) | (count(self) + count(next)).wrapping_sub(1) & 0xffff;
+        fits.then_some(command)
+    }
+
     /// The submission entry, working on the memory that the two PRPs describe.
     pub fn encode(&self, id: u16, prp: [u64; 2]) -> [u8; SUBMISSION_BYTES] {
         let mut entry = [0; SUBMISSION_BYTES];
@@ -168,6 +184,28 @@ mod tests {
         assert_eq!(entry[24..34], [0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x20]);
         assert_eq!(entry[40..48], [0x89, 0x67, 0x45, 0x23, 1, 0, 0, 0]);
         assert_eq!(entry[48..52], [7, 0, 0, 0x40]);
+    }
+
+    #[test]
+    fn only_neighbours_of_one_kind_are_joined() {
+        let first = Command::read(1, 0xffff_fff8, 8);
+        assert_eq!(
+            first.joined(&Command::read(1, 0x1_0000_0000, 4)),
+            Some(Command::read(1, 0xffff_fff8, 12))
+        );
+        for other in [
+            Command::read(1, 0x1_0000_0001, 4),
+            Command::read(1, 0xffff_fff0, 8),
+            Command::read(2, 0x1_0000_0000, 4),
+            Command::read(1, 0x1_0000_0000, 0xfff9),
+            Command::write(1, 0x1_0000_0000, 4, false),
+        ] {
+            assert_eq!(first.joined(&other), None);
+        }
+        let through = Command::write(1, 0, 8, true);
+        assert_eq!(through.joined(&Command::write(1, 8, 8, false)), None);
+        let zeroes = Command::write_zeroes(1, 0, 8);
+        assert_eq!(zeroes.joined(&Command::write_zeroes(1, 8, 8)), None);
     }
 
     #[test]

@@ -222,7 +222,8 @@ impl<R: Registers> Controller<R> {
         };
         bring_up.enable(timeout)?;
         let identity = Rc::new(bring_up.identify()?);
-        bring_up.create_queues(entries, stride, place.has_interrupts)?;
+        let transfer_max = identity.transfer_blocks_max;
+        bring_up.create_queues(entries, stride, place.has_interrupts, transfer_max)?;
         let found = bring_up.namespaces(&identity, &place.slot)?;
         controller.found = found;
         Ok(controller)

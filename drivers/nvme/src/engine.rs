@@ -15,7 +15,7 @@ use core::task::Waker;
 use core::time::Duration;
 
 use hal::Registers;
-use world::{DiskError, Instant};
+use world::{Buf, DiskError, Instant};
 
 use crate::command::Command;
 use crate::regs::{CC, CSTS, Configuration};
@@ -52,6 +52,20 @@ enum State {
 pub struct Queue {
     pub ring: Ring,
     pub slots: Slots,
+    /// The most pages of one command.
+    pages_max: usize,
+    /// The command at the ring's end, while others can still become part of it.
+    open: Option<OpenCommand>,
+}
+
+/// A read or write that the controller was not told of yet.
+struct OpenCommand {
+    command: Command,
+    id: u16,
+    /// Slots of its first and its last request.
+    slots: (u16, u16),
+    /// Its first page's address, and its pages.
+    pages: (u64, usize),
 }
 
 impl Queue {
@@ -60,7 +74,53 @@ impl Queue {
         Self {
             ring: Ring::new(number, entries, stride),
             slots: Slots::new(slots),
+            pages_max: 1,
+            open: None,
         }
+    }
+
+    /// Sets how many pages one command may have.
+    pub fn set_pages_max(&mut self, pages: usize) {
+        self.pages_max = pages.min(Buf::PAGES_MAX);
+    }
+
+    /// Puts a command at the ring's end.
+    fn push(&mut self, slot: u16, command: &Command, payload: &mut Payload, deadline: Instant) {
+        let (id, prp) = self.slots.start(slot, payload, deadline);
+        self.ring.push(&command.encode(id, prp));
+        self.open = match payload {
+            Payload::Pages(pages) => Some(OpenCommand {
+                command: *command,
+                id,
+                slots: (slot, slot),
+                pages: (prp[0], pages.blocks()),
+            }),
+            Payload::None | Payload::Queue(_) | Payload::Ranges(..) => None,
+        };
+    }
+
+    /// Makes a request part of the command at the ring's end, if it goes on where that ends.
+    fn join(
+        &mut self,
+        slot: u16,
+        command: &Command,
+        payload: &mut Payload,
+        until: Instant,
+    ) -> bool {
+        let (Some(open), Payload::Pages(buf)) = (&mut self.open, payload) else {
+            return false;
+        };
+        let pages = open.pages.1 + buf.blocks();
+        let joined = open.command.joined(command);
+        let Some(joined) = joined.filter(|_| pages <= self.pages_max) else {
+            return false;
+        };
+        let prp = self.slots.join(slot, open.slots, open.pages, buf, until);
+        open.command = joined;
+        open.slots.1 = slot;
+        open.pages.1 = pages;
+        self.ring.replace_last(&joined.encode(open.id, prp));
+        true
     }
 }
 
@@ -120,11 +180,12 @@ impl<R: Registers> Engine<R> {
         }
     }
 
-    /// Puts a command into queue `number`, if it is the caller's turn. The payload is lent to the controller then.
+    /// Puts a command into queue `number`, if it is the caller's turn. The payload is lent to the controller then. Unless
+    /// `alone`, it may become part of the command before.
     pub fn start(
         &mut self,
         number: usize,
-        command: &Command,
+        (command, alone): (&Command, bool),
         payload: &mut Payload,
         limit: Duration,
         ticket: &mut Option<u64>,
@@ -133,16 +194,21 @@ impl<R: Registers> Engine<R> {
         if let Some(cause) = self.failure() {
             return Start::Refused(cause);
         }
-        let Queue { ring, slots } = &mut self.queues[number];
-        let Some(slot) = slots.acquire(ticket) else {
-            slots.wait(ticket, waker);
+        let queue = &mut self.queues[number];
+        let Some(slot) = queue.slots.acquire(ticket) else {
+            queue.slots.wait(ticket, waker);
             return Start::Wait;
         };
         if self.next_check > self.now + CHECK_INTERVAL {
             self.next_check = self.now + CHECK_INTERVAL;
         }
-        let (id, prp) = slots.start(slot, payload, self.now + limit);
-        ring.push(&command.encode(id, prp));
+        let deadline = self.now + limit;
+        if alone || !queue.join(slot, command, payload, deadline) {
+            queue.push(slot, command, payload, deadline);
+        }
+        if alone {
+            queue.open = None;
+        }
         Start::Sent(slot)
     }
 
@@ -186,6 +252,7 @@ impl<R: Registers> Engine<R> {
     fn announce(&mut self) -> bool {
         let mut sent = false;
         for queue in &mut self.queues {
+            queue.open = None;
             sent |= queue.ring.announce(&self.regs);
         }
         sent

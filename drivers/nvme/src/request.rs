@@ -22,6 +22,8 @@ pub struct Request<'a, R: Registers> {
     command: Command,
     payload: Payload,
     limit: Duration,
+    /// It must not become part of another command.
+    is_alone: bool,
     state: State,
 }
 
@@ -45,6 +47,7 @@ impl<'a, R: Registers> Request<'a, R> {
             command,
             payload,
             limit,
+            is_alone: false,
             state: State::Waiting(None),
         }
     }
@@ -80,7 +83,7 @@ impl<R: Registers> Future for Request<'_, R> {
         if let State::Waiting(ticket) = &mut this.state {
             let started = engine.start(
                 this.queue,
-                &this.command,
+                (&this.command, this.is_alone),
                 &mut this.payload,
                 this.limit,
                 ticket,
@@ -107,6 +110,14 @@ impl<R: Registers> Future for Request<'_, R> {
         this.state = State::Answered;
         if let Payload::Pages(pages) = &mut this.payload {
             settle(pages, answer.is_memory_free);
+        }
+        let is_refused = answer.outcome.is_ok_and(|done| !done.status.is_success());
+        if is_refused && answer.is_shared {
+            // Perhaps because of another one.
+            drop(engine);
+            this.is_alone = true;
+            this.restart();
+            return Pin::new(this).poll(context);
         }
         Poll::Ready(answer.outcome)
     }

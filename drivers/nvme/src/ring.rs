@@ -72,6 +72,14 @@ impl Ring {
         self.tail = self.after(self.tail);
     }
 
+    /// Puts another entry in the place of the last one, which the controller must not have been told of.
+    pub fn replace_last(&mut self, entry: &[u8; SUBMISSION_BYTES]) {
+        assert!(self.tail != self.announced_tail, "the entry is on its way");
+        let last = (self.tail + self.entries - 1) % self.entries;
+        self.submissions
+            .write_bytes(usize::from(last) * SUBMISSION_BYTES, entry);
+    }
+
     /// Rings the doorbells for everything pushed and taken. Returns whether commands were sent.
     pub fn announce(&mut self, regs: &impl Registers) -> bool {
         if self.announced_head != self.head {

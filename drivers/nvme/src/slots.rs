@@ -11,6 +11,10 @@
 //! A request keeps its memory itself while the controller uses it (pages never move), and leaves it here only when it
 //! is dropped before the controller is done.
 //!
+//! Requests that are neighbours on the drive and arrive together are one command. Its slot is that of the first of them; the slots
+//! of the others hang on it and end with it. An error of such a command says nothing of which request it is for, so each is
+//! sent once more alone.
+//!
 //! A command's id is its slot's index and a generation that changes with each use, so a completion that comes twice or
 //! late is told from the right one.
 
@@ -69,6 +73,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// The controller does not touch the command's memory any more. If this is not certain, it must never be freed.
     pub is_memory_free: bool,
+    /// The command was for other requests, too.
+    pub is_shared: bool,
 }
 
 enum State {
@@ -85,6 +91,10 @@ struct Slot {
     pages: Buf,
     deadline: Instant,
     waker: Option<Waker>,
+    /// The next request of the same command.
+    next: Option<u16>,
+    /// Not the first request of its command: its id is on no ring.
+    is_joined: bool,
 }
 
 /// The slots of one queue, and who waits for one.
@@ -106,6 +116,8 @@ impl Slots {
             pages: Buf::empty(),
             deadline: Instant::ZERO,
             waker: None,
+            next: None,
+            is_joined: false,
         };
         Self {
             slots: (0..count).map(slot).collect(),
@@ -184,7 +196,10 @@ impl Slots {
         let prp = match payload {
             Payload::None => [0; 2],
             Payload::Queue(address) => [*address, 0],
-            Payload::Pages(pages) => lend(pages, &self.lists, at),
+            Payload::Pages(pages) => {
+                let first = lend(pages, &self.lists, at, 0);
+                prps(first.unwrap_or(0), pages.blocks(), &self.lists, at)
+            }
             Payload::Ranges(ranges) => {
                 for (index, range) in ranges.iter().take(RANGES_MAX).enumerate() {
                     let at = at + index * 16;
@@ -198,26 +213,60 @@ impl Slots {
         (slot.generation << INDEX_BITS | index, prp)
     }
 
+    /// Lends the memory of one request more to the command of slot `first`, whose last request is in slot `last` and which has
+    /// `pages` pages so far, the first of them at `address`. Returns the command's two PRPs.
+    pub fn join(
+        &mut self,
+        index: u16,
+        (first, last): (u16, u16),
+        (address, pages): (u64, usize),
+        payload: &mut Buf,
+        deadline: Instant,
+    ) -> [u64; 2] {
+        let at = usize::from(first) * LIST_BYTES;
+        self.slots[usize::from(last)].next = Some(index);
+        let slot = &mut self.slots[usize::from(index)];
+        slot.state = State::Sent;
+        slot.deadline = deadline;
+        slot.is_joined = true;
+        lend(payload, &self.lists, at, pages);
+        prps(address, pages + payload.blocks(), &self.lists, at)
+    }
+
     /// Records a completion. `Err` when no command of that id is on its way.
     pub fn complete(&mut self, completion: Completion) -> Result<(), ()> {
         let index = completion.id & (SLOTS_MAX - 1);
         let generation = completion.id >> INDEX_BITS;
         let slot = self.slots.get_mut(usize::from(index)).ok_or(())?;
-        if slot.generation != generation {
+        if slot.generation != generation || slot.is_joined {
             return Err(());
         }
-        match slot.state {
-            State::Sent => slot.end(Answer {
-                outcome: Ok(completion),
-                is_memory_free: true,
-            }),
-            State::Abandoned => {
-                slot.drop_pages(true);
-                self.release(index);
-            }
-            State::Free | State::Ended(_) => return Err(()),
+        if !matches!(slot.state, State::Sent | State::Abandoned) {
+            return Err(());
+        }
+        let answer = Answer {
+            outcome: Ok(completion),
+            is_memory_free: true,
+            is_shared: slot.next.is_some(),
+        };
+        let mut next = Some(index);
+        while let Some(index) = next {
+            next = self.slots[usize::from(index)].next.take();
+            self.end(index, answer);
         }
         Ok(())
+    }
+
+    fn end(&mut self, index: u16, answer: Answer) {
+        let slot = &mut self.slots[usize::from(index)];
+        match slot.state {
+            State::Sent => slot.end(answer),
+            State::Abandoned => {
+                slot.drop_pages(answer.is_memory_free);
+                self.release(index);
+            }
+            State::Free | State::Ended(_) => {}
+        }
     }
 
     /// Takes the answer of a command that has one, and frees the slot.
@@ -255,6 +304,7 @@ impl Slots {
         let slot = &mut self.slots[usize::from(index)];
         slot.state = State::Free;
         slot.waker = None;
+        slot.is_joined = false;
         self.free.push(index);
         self.wake_first();
     }
@@ -270,19 +320,14 @@ impl Slots {
     ///
     /// `is_idle` says whether the controller is known not to touch memory any more.
     pub fn lose_all(&mut self, error: DiskError, is_idle: bool) {
+        let answer = Answer {
+            outcome: Err(error),
+            is_memory_free: is_idle,
+            is_shared: false,
+        };
         for index in 0..self.slots.len() as u16 {
-            let slot = &mut self.slots[usize::from(index)];
-            match slot.state {
-                State::Sent => slot.end(Answer {
-                    outcome: Err(error),
-                    is_memory_free: is_idle,
-                }),
-                State::Abandoned => {
-                    slot.drop_pages(is_idle);
-                    self.release(index);
-                }
-                State::Free | State::Ended(_) => {}
-            }
+            self.slots[usize::from(index)].next = None;
+            self.end(index, answer);
         }
         for (_, waker) in &self.waiters {
             waker.wake_by_ref();
@@ -313,22 +358,27 @@ pub fn settle(pages: &mut Buf, is_free: bool) {
     }
 }
 
-/// Lends all pages and describes them: the first by PRP 1, the rest by PRP 2 or by the list at `at`.
-fn lend(pages: &mut Buf, lists: &DmaBuf, at: usize) -> [u64; 2] {
-    let count = pages.blocks();
-    let mut prp = [0; 2];
-    for (index, page) in pages.pages_mut().iter_mut().enumerate() {
+/// Lends all pages to a command that has `before` pages already, and puts them into its list at `at`. Returns the first one's address.
+fn lend(pages: &mut Buf, lists: &DmaBuf, at: usize, before: usize) -> Option<u64> {
+    let mut first = None;
+    for (index, page) in (before..).zip(pages.pages_mut()) {
         let address = dma::lend(&mut page.bytes);
-        match (index, count) {
-            (0, _) => prp[0] = address,
-            (_, 2) => prp[1] = address,
-            _ => lists.write64(at + (index - 1) * 8, address),
+        first.get_or_insert(address);
+        if index > 0 {
+            lists.write64(at + (index - 1) * 8, address);
         }
     }
-    if count > 2 {
-        prp[1] = lists.device_address() + at as u64;
-    }
-    prp
+    first
+}
+
+/// Describes `pages` pages: the first by PRP 1, the rest by PRP 2 or by the list at `at`.
+fn prps(first: u64, pages: usize, lists: &DmaBuf, at: usize) -> [u64; 2] {
+    let second = match pages {
+        0 | 1 => 0,
+        2 => lists.read64(at),
+        _ => lists.device_address() + at as u64,
+    };
+    [first, second]
 }
 
 fn reclaim(pages: &mut Buf) {
