@@ -200,8 +200,9 @@ impl Space {
                     }
                     return Ok(got);
                 }
-                Err(Shortage::Full) => {}
-                Err(other) => shortage = other,
+                Err(other) if shortage == Shortage::Full => shortage = other,
+                // The first drive's is dealt with before: two that were loaded in turn could push each other out for ever.
+                Err(_) => {}
             }
         }
         Err(shortage)
