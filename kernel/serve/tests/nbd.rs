@@ -5,6 +5,8 @@ mod client;
 #[path = "../../volume/tests/ram/mod.rs"]
 mod ram;
 
+#[path = "nbd/fair.rs"]
+mod fair;
 #[path = "nbd/handshake.rs"]
 mod handshake;
 #[path = "nbd/hostile.rs"]

@@ -2,7 +2,7 @@
 //! rooms above include this file too.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -14,16 +14,37 @@ use world::{
     Pool,
 };
 
+pub type Pages = BTreeMap<BlockAddr, Box<Page>>;
+
 /// A drive in memory; clones are the same drive.
 #[derive(Clone, Default)]
 pub struct RamDisk {
-    pages: Rc<RefCell<BTreeMap<BlockAddr, Box<Page>>>>,
+    pages: Rc<RefCell<Pages>>,
+    /// What a flush covered, and what none did so far.
+    pub durable: Rc<RefCell<Pages>>,
+    unflushed: Rc<RefCell<BTreeSet<BlockAddr>>>,
     /// Whether writes fail from now on.
     pub is_worn_out: Rc<Cell<bool>>,
 }
 
 /// 1 GiB.
 const BLOCKS: u64 = 1 << 18;
+
+/// A drive with these pages, as after a power cut.
+impl From<&Pages> for RamDisk {
+    fn from(pages: &Pages) -> Self {
+        let disk = Self::default();
+        let copies = pages.iter().map(|(at, page)| (*at, copy_of(page)));
+        disk.pages.borrow_mut().extend(copies);
+        disk
+    }
+}
+
+fn copy_of(page: &Page) -> Box<Page> {
+    let mut copy = Page::new_box();
+    copy.bytes.copy_from_slice(&page.bytes);
+    copy
+}
 
 impl Disk for RamDisk {
     fn geometry(&self) -> Geometry {
@@ -63,13 +84,18 @@ impl Disk for RamDisk {
         for (index, page) in (at..).zip(from.pages()) {
             let to = pages.entry(index).or_insert_with(Page::new_box);
             to.bytes.copy_from_slice(&page.bytes[..BLOCK_SIZE]);
+            self.unflushed.borrow_mut().insert(index);
         }
         drop(pages);
         (from, Ok(()))
     }
 
     async fn flush(&self) -> Result<(), DiskError> {
+        let covered = self.unflushed.take();
+        let pages = |at: &BlockAddr| (*at, copy_of(&self.pages.borrow()[at]));
+        let covered: Vec<_> = covered.iter().map(pages).collect();
         a_while().await;
+        self.durable.borrow_mut().extend(covered);
         Ok(())
     }
 
@@ -116,37 +142,51 @@ impl Entropy for Counting {
     }
 }
 
-/// An executor and its clock.
+/// An executor, its clock and a drive; clones are the same.
+#[derive(Clone)]
 pub struct Bench {
     /// The executor.
     pub exec: Exec,
+    /// The drive that its stores are on.
+    pub disk: RamDisk,
     clock: Rc<StandingClock>,
 }
 
 impl Bench {
-    /// An executor at time zero.
+    /// An executor at time zero, and an empty drive.
     pub fn new() -> Self {
         let clock = Rc::new(StandingClock::default());
         let exec = Exec::new(clock.clone());
-        Self { exec, clock }
+        let disk = RamDisk::default();
+        Self { exec, disk, clock }
     }
 
-    /// A new store on a new drive.
+    /// A new store on the drive.
     pub fn store(&self) -> Store<RamDisk> {
-        let environment = Environment {
+        let bench = self.clone();
+        self.run(async move {
+            let disks = std::slice::from_ref(&bench.disk);
+            let options = FormatOptions::default();
+            Store::format(disks, &bench.environment(), options)
+                .await
+                .expect("format");
+            bench.open(bench.disk.clone()).await
+        })
+    }
+
+    /// The store on `disk`.
+    pub async fn open(&self, disk: RamDisk) -> Store<RamDisk> {
+        let config = Config::for_memory(8 << 20);
+        let opened = Store::open(vec![disk], self.environment(), config).await;
+        opened.expect("open")
+    }
+
+    fn environment(&self) -> Environment {
+        Environment {
             exec: self.exec.clone(),
             entropy: Rc::new(Counting(Cell::new(1))),
             pool: Pool::new(1024),
-        };
-        let config = Config::for_memory(8 << 20);
-        self.run(async move {
-            let disks = vec![RamDisk::default()];
-            let options = FormatOptions::default();
-            Store::format(&disks, &environment, options)
-                .await
-                .expect("format");
-            Store::open(disks, environment, config).await.expect("open")
-        })
+        }
     }
 
     /// Runs everything until `future` is done. Time moves to the next timer whenever all tasks wait.
