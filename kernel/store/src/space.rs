@@ -527,3 +527,6 @@ fn take_chunk(drives: &mut [Chunks], replica: Replica) {
         drive.take(replica.chunk.get());
     }
 }
+
+#[cfg(test)]
+mod tests;
