@@ -92,29 +92,6 @@ pub fn list(server: &str) -> Result<Vec<String>> {
     Ok(exports.iter().filter_map(name).collect())
 }
 
-/// Extents of the export, from `nbdinfo --map`: offset, length, whether they hold data.
-///
-/// # Errors
-/// As [`run`].
-pub fn extents(uri: &str) -> Result<Vec<(u64, u64, bool)>> {
-    let text = run(
-        "libnbd-bin",
-        Command::new("nbdinfo").args(["--map", "--json", uri]),
-    )?;
-    let answer: Value = serde_json::from_str(&text).context("nbdinfo printed no JSON")?;
-    let parts = answer.as_array().context("nbdinfo shows no map")?;
-    let number = |part: &Value, key: &str| part[key].as_u64().context("a map without numbers");
-    // Bit 0 of the type is "hole", bit 1 "reads as zeros".
-    let extent = |part: &Value| -> Result<(u64, u64, bool)> {
-        Ok((
-            number(part, "offset")?,
-            number(part, "length")?,
-            number(part, "type")? & 1 == 0,
-        ))
-    };
-    parts.iter().map(extent).collect()
-}
-
 /// Copies `bytes` pseudo-random bytes in and out again over several connections, and compares.
 ///
 /// # Errors
@@ -240,4 +217,27 @@ pub fn fio_verify(uri: &str, mib: u32, scratch: &Scratch) -> Result<()> {
     ]);
     fio.args([format!("--uri={uri}"), format!("--size={mib}m")]);
     run("fio", &mut fio).map(drop)
+}
+
+/// Extents of the export in one metadata context, from `nbdinfo --map`: offset, length, flags.
+///
+/// # Errors
+/// As [`run`].
+pub fn map(uri: &str, context: &str) -> Result<Vec<(u64, u64, u64)>> {
+    let option = format!("--map={context}");
+    let text = run(
+        "libnbd-bin",
+        Command::new("nbdinfo").args([option.as_str(), "--json", uri]),
+    )?;
+    let answer: Value = serde_json::from_str(&text).context("nbdinfo printed no JSON")?;
+    let parts = answer.as_array().context("nbdinfo shows no map")?;
+    let number = |part: &Value, key: &str| part[key].as_u64().context("a map without numbers");
+    let extent = |part: &Value| -> Result<(u64, u64, u64)> {
+        Ok((
+            number(part, "offset")?,
+            number(part, "length")?,
+            number(part, "type")?,
+        ))
+    };
+    parts.iter().map(extent).collect()
 }

@@ -21,13 +21,13 @@ fn nbdinfo_reads_a_reference() {
     assert_eq!(info["can_multi_conn"], true);
     assert_eq!(clients::list(&server.uri()).unwrap(), [""]);
     clients::qemu_io(&server.uri(), &["write -P 1 1M 1M"]).unwrap();
-    let map = clients::extents(&server.uri()).unwrap();
+    let map = clients::map(&server.uri(), "base:allocation").unwrap();
     assert_eq!(
         map,
         [
-            (0, 1 << 20, false),
-            (1 << 20, 1 << 20, true),
-            (2 << 20, 62 << 20, false)
+            (0, 1 << 20, 3),
+            (1 << 20, 1 << 20, 0),
+            (2 << 20, 62 << 20, 3)
         ]
     );
 }

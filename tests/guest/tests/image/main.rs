@@ -9,3 +9,4 @@ mod linux;
 mod restart;
 mod serve;
 mod snapshots;
+mod status;
