@@ -8,7 +8,7 @@ use wire::nbd::*;
 use world::Disk;
 
 use super::errors::Broken;
-use super::jobs::{Job, work};
+use super::jobs::{Job, Ticket, work};
 use super::pieces::Pieces;
 use super::status::FILTER_MAX;
 use super::workers::Claim;
@@ -68,13 +68,19 @@ fn in_chunks<D, S>(session: &Session<D, S>, request: Request) -> bool {
     request.command == NBD_CMD_READ && !whole
 }
 
-async fn start_read<D: Disk + 'static, S: Stream>(session: &Rc<Session<D, S>>, request: Request) {
+/// Notes a request that is done in pieces.
+fn begin<D: Disk + 'static, S: Stream>(
+    session: &Session<D, S>,
+    request: Request,
+) -> (Pieces, Ticket) {
     let pieces = Pieces::new(request.offset, request.len);
     let to = session.reply_to(request);
-    let of = session
-        .requests
-        .borrow_mut()
-        .begin(request, to, pieces.count());
+    let mut requests = session.requests.borrow_mut();
+    (pieces, requests.begin(request, to, pieces.count()))
+}
+
+async fn start_read<D: Disk + 'static, S: Stream>(session: &Rc<Session<D, S>>, request: Request) {
+    let (pieces, of) = begin(session, request);
     for span in pieces {
         claim(session).await.assign(Job::Read { of, span });
     }
@@ -84,12 +90,7 @@ async fn receive_write<D: Disk + 'static, S: Stream>(
     session: &Rc<Session<D, S>>,
     request: Request,
 ) -> Result<(), Broken> {
-    let pieces = Pieces::new(request.offset, request.len);
-    let to = session.reply_to(request);
-    let of = session
-        .requests
-        .borrow_mut()
-        .begin(request, to, pieces.count());
+    let (pieces, of) = begin(session, request);
     for span in pieces {
         // The worker before the buffer: idle workers may depend on buffers, never the other way round.
         let worker = claim(session).await;
