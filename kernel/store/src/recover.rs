@@ -245,9 +245,8 @@ impl<D: Disk> Shared<D> {
         }
         let state = &mut *self.state.borrow_mut();
         state.journal.set_head(end);
-        let now = self.environment.exec.now();
-        if !state.active.is_empty() {
-            state.dirty_since = Some(now);
+        if !state.active.is_empty() || !state.dirty_trees.is_empty() {
+            self.mark_dirty(state);
         }
         Ok(())
     }

@@ -372,6 +372,14 @@ impl<D> Shared<D> {
         }
     }
 
+    /// There is something that no checkpoint has: the checkpointer comes for it in time, if nothing else calls it.
+    pub fn mark_dirty(&self, state: &mut State) {
+        if state.dirty_since.is_none() {
+            state.dirty_since = Some(self.environment.exec.now());
+            self.checkpoint_wanted.notify();
+        }
+    }
+
     /// Asks for a checkpoint that begins after now; its number.
     pub fn want_checkpoint(&self) -> u64 {
         let mut state = self.state.borrow_mut();

@@ -145,8 +145,7 @@ impl<D: Disk + 'static> Shared<D> {
     /// Changes the catalog and tells the journal, in one breath.
     pub fn change_catalog(self: &Handle<D>, state: &mut State, entries: &[CatalogEntry]) {
         state.apply(entries);
-        let now = self.environment.exec.now();
-        state.dirty_since.get_or_insert(now);
+        self.mark_dirty(state);
         let mut late = usize::from(self.config.mutants.late_control_record()) * entries.len();
         if self.config.mutants.snapshot_halves() && entries.len() > 1 {
             late = 1;

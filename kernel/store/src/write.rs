@@ -175,9 +175,7 @@ impl<D: Disk> Shared<D> {
             let mut state = self.state.borrow_mut();
             state.commit_write(tree, lba, &plan.runs, birth, &plan.tags, early);
             state.is_refusing &= class != Class::Data;
-            if state.dirty_since.is_none() {
-                state.dirty_since = Some(self.environment.exec.now());
-            }
+            self.mark_dirty(&mut state);
             let wants_flush = state.journal.blocks_since_flush >= FLUSH_AFTER_BLOCKS
                 && state.flush_wanted <= state.journal.durable;
             if wants_flush {
@@ -574,8 +572,7 @@ impl<D: Disk> Shared<D> {
                 .journal
                 .push(|out| Record::push_hole(out, (tree, first), last - first, birth));
         }
-        let now = self.environment.exec.now();
-        state.dirty_since.get_or_insert(now);
+        self.mark_dirty(&mut state);
         drop(state);
         self.writer_wanted.notify();
         Ok(())
