@@ -251,9 +251,12 @@ impl Session {
             Answer::Got(Err(StoreError::NoVolume)) if self.was_rolled_back(change.volume) => {
                 model.lose_change(change);
             }
-            Answer::Got(Err(StoreError::NoSpace)) if self.network.is_some() => {
-                self.is_full();
-                model.doubt_change(change);
+            // The server cuts it into pieces, and only some of them may have been refused.
+            Answer::Got(Err(
+                error @ (StoreError::NoSpace | StoreError::NoVolume | StoreError::OutOfRange),
+            )) if self.network.is_some() => {
+                drop(model);
+                return self.doubt_change(change, error);
             }
             Answer::Got(result) if durable => return model.end_durable_change(change, result),
             Answer::Got(result) => {
@@ -264,6 +267,13 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn doubt_change(&self, change: &Change, error: StoreError) -> Checked {
+        if error == StoreError::NoSpace {
+            self.is_full();
+        }
+        self.model.borrow_mut().doubt_change(change, error)
     }
 
     fn is_full(&self) {
@@ -393,12 +403,11 @@ impl Session {
         }
         // The whole blocks in the middle are gone, only the ends could not be written.
         match answer {
-            Answer::Got(Err(StoreError::NoSpace)) => self.is_full(),
-            Answer::Got(Err(StoreError::NoVolume | StoreError::OutOfRange)) if !whole => {}
-            answer => return self.end_change(&change, answer, false),
+            Answer::Got(Err(
+                error @ (StoreError::NoSpace | StoreError::NoVolume | StoreError::OutOfRange),
+            )) if !whole => self.doubt_change(&change, error),
+            answer => self.end_change(&change, answer, false),
         }
-        self.model.borrow_mut().doubt_change(&change);
-        Ok(())
     }
 
     async fn flush(&self, aim: &Aim) -> Checked {

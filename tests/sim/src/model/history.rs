@@ -122,6 +122,8 @@ pub struct History {
     durable: usize,
     readers: usize,
     pub certainty: Certainty,
+    /// States before this position are uncertain, whatever is certain since.
+    certain_from: usize,
 }
 
 impl History {
@@ -169,6 +171,7 @@ impl History {
         let is_settled = mask == u8::MAX && self.acked == self.end() && self.readers == 0;
         if is_settled && self.certainty == Certainty::UntilWritten {
             self.certainty = Certainty::Exact;
+            self.certain_from = self.end();
         }
     }
 
@@ -304,7 +307,8 @@ impl History {
         self.acked = 0;
         self.seen = 0;
         self.readers = 0;
-        if self.certainty == Certainty::UntilRestart {
+        // A power cut may have taken what had made it certain.
+        if self.certainty == Certainty::UntilRestart || self.durable < self.certain_from {
             self.certainty = Certainty::UntilWritten;
         }
     }

@@ -154,8 +154,12 @@ impl Model {
         }
     }
 
-    /// A write or discard that happens in parts was refused for lack of space: some of them may have happened.
-    pub fn doubt_change(&mut self, change: &Change) {
+    /// A write or discard that happens in parts was refused: some of them may have happened.
+    ///
+    /// # Errors
+    /// When that answer is not excused.
+    pub fn doubt_change(&mut self, change: &Change, error: StoreError) -> Result<(), String> {
+        self.judge(change.volume, change.end, Err(error))?;
         self.end(change.operation, Outcome::Unclear);
         if let Some(volume) = self.volumes.get_mut(&change.volume) {
             for (block, ..) in &change.touched {
@@ -164,6 +168,7 @@ impl Model {
                 }
             }
         }
+        Ok(())
     }
 
     /// The connection that carried a read is gone.

@@ -142,6 +142,8 @@ impl Model {
             snapshot.id = Some(info.id);
             snapshot.existence = existence;
             self.insert_in_chain(number);
+            // The one before it may have been deleted meanwhile.
+            self.prune();
         }
         Ok(())
     }

@@ -183,3 +183,35 @@ fn errors_are_excused_only_where_drives_fail() {
         assert_eq!(bench.model.end_read(&reading, error).is_ok(), fine);
     }
 }
+
+#[test]
+fn a_lost_write_brings_the_doubt_before_it_back() {
+    // A write that failed; one of the whole block after it, acknowledged; a power cut that takes that one.
+    let tried = |flushed: bool| {
+        let mut bench = Bench::new(Trust::ErrorsHappen);
+        let old = bench.write(0, BLOCK);
+        bench.flush();
+        let change = bench.model.begin_change(bench.volume, 0, BLOCK, true);
+        let failed = bench.model.end_change(&change, Err(StoreError::ReadOnly));
+        failed.expect("excused");
+        bench.flush();
+        bench.write(0, BLOCK);
+        if flushed {
+            bench.flush();
+        }
+        bench.recover(&[old]).is_ok()
+    };
+    assert!(tried(false));
+    assert!(!tried(true));
+}
+
+#[test]
+fn a_change_in_pieces_may_be_refused_by_half() {
+    let mut bench = Bench::new(Trust::Full);
+    let change = bench.model.begin_change(bench.volume, 0, BLOCK, true);
+    let refused = bench.model.doubt_change(&change, StoreError::NoVolume);
+    assert!(refused.is_err(), "nobody deletes the volume");
+    let refused = bench.model.doubt_change(&change, StoreError::NoSpace);
+    assert!(refused.is_ok());
+    assert!(bench.recover(&[change.write]).is_ok());
+}
