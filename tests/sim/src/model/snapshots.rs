@@ -168,6 +168,14 @@ impl Model {
             .is_none_or(|known| matches!(known.existence, Existence::Going(_) | Existence::Hidden))
     }
 
+    /// A volume may have another size soon, and so may a snapshot that is being taken.
+    pub(super) fn freeze_size(&mut self, volume: u64, size_bytes: u64) {
+        let snapshots = self.snapshots.values_mut();
+        for snapshot in snapshots.filter(|known| known.volume == volume && known.floors.is_some()) {
+            snapshot.sizes.push(size_bytes);
+        }
+    }
+
     /// Ends the time in which a snapshot may have been taken.
     pub(super) fn freeze(&mut self, number: u64) {
         let Some(snapshot) = self.snapshots.get_mut(&number) else {
@@ -179,7 +187,6 @@ impl Model {
         ) else {
             return;
         };
-        snapshot.sizes.extend(volume.sizes());
         volume.freezing = volume.freezing.saturating_sub(1);
         for (block, history) in &mut volume.blocks {
             let floor = floors.get(block).copied().unwrap_or(0);

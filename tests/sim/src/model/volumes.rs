@@ -127,6 +127,9 @@ impl Model {
             parent: None,
         };
         changing(&mut wanted);
+        if let Some(size_bytes) = wanted.size_bytes {
+            self.freeze_size(number, size_bytes);
+        }
         if let Some(volume) = self.volumes.get_mut(&number) {
             volume.changing = Some(wanted);
         }
