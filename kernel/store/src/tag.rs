@@ -16,6 +16,8 @@
 //! All words are little-endian. `DESIGN.md` has the reasons and the measurements; any change here is a new algorithm
 //! number.
 
+use cpu::LANES;
+
 /// The number of this algorithm in the superblock.
 pub const ALGORITHM: u8 = 1;
 
@@ -32,9 +34,8 @@ pub struct Context {
     pub words: [u64; 2],
 }
 
-/// Lanes run independently of each other, so their multiplications overlap. Ten words of state and the two of a
-/// product are as much as x86-64 keeps in registers.
-const LANES: usize = 5;
+// Lanes run independently of each other, so their multiplications overlap. Ten words of state and the two of a product
+// are as much as x86-64 keeps in registers.
 const CHUNK: usize = 16;
 const STRIPE: usize = LANES * CHUNK;
 
@@ -57,10 +58,22 @@ const PI: [State; 10] = [
 /// The tag of `bytes` in the place that `context` says. Any length; made for 4096.
 #[must_use]
 pub fn tag(context: &Context, bytes: &[u8]) -> Tag {
-    let seed = seed(context);
-    let mut lanes: [State; LANES] =
-        core::array::from_fn(|lane| (seed.0 ^ PI[lane].0, seed.1 ^ PI[lane].1));
+    let mut lanes = lanes(context);
+    let (pairs, rest) = bytes.as_chunks();
+    if cpu::absorb(&mut lanes, pairs) {
+        absorb_all(&mut lanes, rest);
+    } else {
+        absorb_all(&mut lanes, bytes);
+    }
+    finish(lanes, bytes.len() as u64)
+}
 
+fn lanes(context: &Context) -> [State; LANES] {
+    let seed = seed(context);
+    core::array::from_fn(|lane| (seed.0 ^ PI[lane].0, seed.1 ^ PI[lane].1))
+}
+
+fn absorb_all(lanes: &mut [State; LANES], bytes: &[u8]) {
     let (stripes, tail) = bytes.as_chunks::<STRIPE>();
     for stripe in stripes {
         let (chunks, _) = stripe.as_chunks::<CHUNK>();
@@ -79,7 +92,6 @@ pub fn tag(context: &Context, bytes: &[u8]) -> Tag {
         let lane = &mut lanes[chunks.len()];
         *lane = absorb(*lane, words(&chunk));
     }
-    finish(lanes, bytes.len() as u64)
 }
 
 fn seed(context: &Context) -> State {

@@ -71,6 +71,19 @@ fn golden_vectors() {
     assert_eq!(found, cases.map(|case| case.2), "found {found:#034x?}");
 }
 
+/// Processors differ in how they come to it.
+#[test]
+fn every_processor_gives_the_same_tag() {
+    let bytes = Random(3).bytes(4096);
+    for len in (0..400).chain([4000, 4095, 4096]) {
+        let bytes = &bytes[..len];
+        let mut lanes = lanes(&CONTEXT);
+        absorb_all(&mut lanes, bytes);
+        let portable = finish(lanes, len as u64);
+        assert_eq!(tag(&CONTEXT, bytes), portable, "{len} bytes");
+    }
+}
+
 /// The description in the module's head, word for word, without regard to speed.
 #[test]
 fn the_description_gives_the_same_tag() {
