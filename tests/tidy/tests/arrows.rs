@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use tidy::texts;
 
 /// Who may use whom. What a room's tests use beyond that is in [`FOR_TESTS`].
-const ARROWS: [(&str, &[&str]); 28] = [
+const ARROWS: [(&str, &[&str]); 29] = [
     ("world", &[]),
     ("wire", &[]),
     ("config", &[]),
     ("symbols", &[]),
     ("hal", &[]),
+    ("cpu", &[]),
     ("exec", &["world"]),
-    ("store", &["world", "exec"]),
+    ("store", &["world", "cpu", "exec"]),
     ("volume", &["store", "exec", "world"]),
     ("upkeep", &["volume", "store", "exec", "world"]),
     ("net", &["world", "exec"]),
