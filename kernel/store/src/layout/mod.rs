@@ -13,7 +13,7 @@ mod superblock;
 
 pub use catalog::{CatalogEntry, CatalogKind, HEIGHT_MAX, IDS_MAX, MOUNTS_MAX, NAME_MAX};
 pub use frame::{FRAME_BLOCKS_MAX, FRAME_HEADER, FrameHeader};
-pub use group::{Class, GroupEntry, Replica};
+pub use group::{Class, GroupEntry, REPLICAS_MAX, Replica};
 pub use header::{Header, HeaderState, LABEL_BLOCKS, Regions};
 pub use pointer::{FAN, Kind, POINTER_SIZE, Pointer, get_pointer, get_pointer_in, set_pointer};
 pub use record::{CONTROL_MAX, Record};

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 
 use super::{Run, Space, block_of, group_of};
-use crate::layout::PoolAddr;
+use crate::layout::{PoolAddr, REPLICAS_MAX};
 
 /// Drives are told of at least this many blocks at a time (64 KiB).
 const TRIM_MIN: usize = 16;
@@ -145,8 +145,12 @@ impl Space {
 
     /// Whether freed blocks are needed so badly that they are not kept for one more checkpoint.
     pub fn is_tight(&self) -> bool {
-        let totals = self.totals();
-        totals.free < totals.size / 10
+        let counted = self.counted();
+        let is_tight = |free: u64| free < counted.size / 10;
+        // Each of them has to be looked at only when it matters.
+        let withheld: u64 = self.withheld().map(|run| u64::from(run.blocks)).sum();
+        is_tight(counted.free.saturating_sub(REPLICAS_MAX as u64 * withheld))
+            && is_tight(self.totals().free)
     }
 
     /// Whether a checkpoint or two make blocks available.
@@ -157,8 +161,8 @@ impl Space {
             && self.deferred.is_empty())
     }
 
-    /// Physical blocks of the pool: all, free, and freed but not yet reusable.
-    pub fn totals(&self) -> Totals {
+    /// Physical blocks of the pool: all, and those that are free or that the entries of closed groups count as free.
+    fn counted(&self) -> Totals {
         let mut totals = Totals::default();
         let blocks = u64::from(self.group_blocks());
         for drive in &self.chunks {
@@ -174,6 +178,12 @@ impl Space {
             };
             totals.free += copies * u64::from(free);
         }
+        totals
+    }
+
+    /// Physical blocks of the pool: all, free, and freed but not yet reusable.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.counted();
         let copies = |addr: PoolAddr| {
             self.entry(group_of(addr))
                 .map_or(1, |entry| entry.in_sync().count() as u64)
