@@ -62,6 +62,8 @@ impl Report {
         let summary = &self.summary;
         let counts = [
             ("volumes", summary.volumes),
+            ("snapshots", summary.snapshots),
+            ("being deleted", summary.hidden),
             ("data blocks", summary.data_blocks),
             ("map blocks", summary.node_blocks),
             ("journal frames", summary.frames),
@@ -92,6 +94,8 @@ impl Report {
         json!({
             "clean": summary.is_clean(),
             "volumes": summary.volumes,
+            "snapshots": summary.snapshots,
+            "hidden": summary.hidden,
             "data_blocks": summary.data_blocks,
             "node_blocks": summary.node_blocks,
             "frames": summary.frames,
