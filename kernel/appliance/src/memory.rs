@@ -12,6 +12,8 @@ const PAGE_BYTES: usize = 4096;
 pub const NBD_CONNECTIONS_MAX: usize = 80;
 /// The most API connections at one time.
 pub const API_CONNECTIONS_MAX: usize = 32;
+/// API connections that come while all of them are there.
+pub const API_CONNECTIONS_SPARE: usize = 8;
 /// Bytes of each buffer of an API connection.
 pub const API_BUFFER_BYTES: usize = 8 << 10;
 
@@ -49,7 +51,7 @@ impl Shares {
         self.store_bytes
             + (self.store_pages + self.nbd_pages) * PAGE_BYTES
             + 2 * NBD_CONNECTIONS_MAX * self.nbd_buffer_bytes
-            + 2 * API_CONNECTIONS_MAX * API_BUFFER_BYTES
+            + 2 * (API_CONNECTIONS_MAX + API_CONNECTIONS_SPARE) * API_BUFFER_BYTES
             + 2 * usize::from(self.frames) * FRAME_BYTES
     }
 }

@@ -1,11 +1,15 @@
 //! The appliance as its API shows it.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use appliance::plan::Verdict;
-use serve::api::{DriveInfo, DriveState, MemoryInfo, Node, NodeInfo};
+use serve::api::{
+    DriveInfo, DriveState, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending,
+};
 use store::Store;
 use world::{BLOCK_SIZE, Disk};
 
@@ -15,11 +19,12 @@ use crate::machine::Broken;
 use crate::power::{End, Power};
 
 /// What the API asks, and where the answers are.
+#[derive(Clone)]
 pub struct Appliance {
     /// Its name.
     pub name: String,
-    /// Drives, and what they were at the start.
-    pub drives: Vec<(Drive, Verdict)>,
+    /// Drives, and what they are for the pool.
+    pub drives: Rc<RefCell<Vec<(Drive, Verdict)>>>,
     /// What was found but cannot be used.
     pub broken: Vec<Broken>,
     /// The pool.
@@ -43,8 +48,8 @@ impl Node for Appliance {
     }
 
     fn drives(&self) -> Vec<DriveInfo> {
-        let working = self
-            .drives
+        let drives = self.drives.borrow();
+        let working = drives
             .iter()
             .map(|(drive, verdict)| self.describe(drive, verdict));
         working
@@ -54,6 +59,48 @@ impl Node for Appliance {
 
     fn log_tail(&self, lines: usize) -> Vec<String> {
         hal::log::tail(lines)
+    }
+
+    fn log_levels(&self) -> LogLevels {
+        let (level, modules) = hal::log::levels();
+        LogLevels { level, modules }
+    }
+
+    fn set_log_levels(&self, levels: LogLevels) {
+        hal::log::set_levels(levels.level, levels.modules);
+    }
+
+    fn format_drive(&self, id: &str, confirm: &str) -> Pending<Result<DriveInfo, FormatError>> {
+        let drives = self.drives.clone();
+        let known = drives
+            .borrow()
+            .iter()
+            .position(|(drive, _)| drive.info().id == id);
+        let (confirm, this) = (confirm.to_string(), self.clone());
+        Box::pin(async move {
+            let index = known.ok_or(FormatError::NoDrive)?;
+            let (drive, verdict) = drives.borrow()[index].clone();
+            if verdict.state == DriveState::Serving {
+                return Err(FormatError::Serving);
+            }
+            if drive.info().serial != confirm {
+                return Err(FormatError::WrongSerial);
+            }
+            Store::erase(&drive).await.map_err(|error| {
+                log::error!("{id} does not become blank: {error}", id = drive.info().id);
+                FormatError::Failed
+            })?;
+            log::warn!(
+                "{} is blank now: what it held was given up",
+                drive.info().id
+            );
+            let verdict = Verdict {
+                state: DriveState::Blank,
+                detail: Some("blank; the next start makes a pool of it if there is none".into()),
+            };
+            drives.borrow_mut()[index].1 = verdict.clone();
+            Ok(this.describe(&drive, &verdict))
+        })
     }
 
     fn shutdown(&self) {

@@ -1,18 +1,21 @@
 //! From a machine whose loop runs to one that serves.
 
-use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::net::IpAddr;
 use core::time::Duration;
 
-use appliance::memory::{API_BUFFER_BYTES, API_CONNECTIONS_MAX, NBD_CONNECTIONS_MAX, Shares};
+use access::{Audit, Secret, Tokens};
+use appliance::memory::{
+    API_BUFFER_BYTES, API_CONNECTIONS_MAX, API_CONNECTIONS_SPARE, NBD_CONNECTIONS_MAX, Shares,
+};
 use config::Config;
 use exec::Exec;
 use net::{ListenOptions, NetConfig};
 use serve::{api, nbd};
-use store::Environment;
+use store::{Environment, Store};
 use upkeep::Upkeep;
 use virtio::{NetLink, PciDevice};
 use volume::Volumes;
@@ -59,11 +62,15 @@ pub async fn start(parts: Parts) {
     };
     let node = Appliance {
         name: parts.config.node_name.clone(),
-        drives: parts.drives.iter().cloned().zip(verdicts).collect(),
+        drives: Rc::new(RefCell::new(
+            parts.drives.iter().cloned().zip(verdicts).collect(),
+        )),
         broken: parts.broken.clone(),
         store: store.clone(),
         power: parts.power.clone(),
     };
+    let tokens = tokens(&parts, store.as_ref()).await;
+    let audit = Audit::open(parts.exec.clone(), store.clone()).await;
     let volumes = store.map(Volumes::new);
     if let Some(volumes) = &volumes {
         for name in volumes.load().await {
@@ -81,7 +88,8 @@ pub async fn start(parts: Parts) {
         node: Rc::new(node),
         volumes,
         upkeep,
-        token: token(&parts.config, &*parts.entropy),
+        tokens,
+        audit,
     };
     serve_api(&parts, &stack, backend);
     wait_for_address(&parts.exec, &stack).await;
@@ -135,7 +143,8 @@ fn serve_api(parts: &Parts, stack: &Stack, backend: api::Backend<Drive>) {
         ListenOptions {
             receive_bytes: API_BUFFER_BYTES,
             transmit_bytes: API_BUFFER_BYTES,
-            connections_max: API_CONNECTIONS_MAX,
+            // More than are served: who comes displaces who does nothing.
+            connections_max: API_CONNECTIONS_MAX + API_CONNECTIONS_SPARE,
             half_open_max: API_CONNECTIONS_MAX,
         },
     );
@@ -147,15 +156,31 @@ fn serve_api(parts: &Parts, stack: &Stack, backend: api::Backend<Drive>) {
     parts.exec.spawn(server.serve(listener));
 }
 
-/// The configured token, or one that nobody knows: then only what needs none is answered.
-fn token(config: &Config, entropy: &dyn Entropy) -> String {
-    if let Some(token) = &config.token {
-        return token.clone();
+/// Who may do what. A first token goes to the console, once, and nowhere else.
+async fn tokens(parts: &Parts, store: Option<&Store<Drive>>) -> Tokens<Drive> {
+    let configured = parts.config.token.as_deref();
+    let (tokens, first) = match (store, configured) {
+        (Some(store), _) => {
+            let (exec, entropy) = (parts.exec.clone(), parts.entropy.clone());
+            Tokens::open(exec, store.clone(), entropy, configured).await
+        }
+        (None, Some(secret)) => (Tokens::only(parts.exec.clone(), secret), None),
+        (None, None) => {
+            let secret = Secret::draw(&*parts.entropy);
+            let tokens = Tokens::only(parts.exec.clone(), secret.text());
+            (tokens, Some(secret))
+        }
+    };
+    if let Some(secret) = first {
+        log::warn!(
+            "no token is configured: the first one is on the console only, and is not shown again"
+        );
+        hal::log::show(format_args!(
+            "first token of this appliance: {}",
+            secret.text()
+        ));
     }
-    log::warn!("no api.token is configured: the API tells its health and nothing else");
-    let mut bytes = [0; 32];
-    entropy.fill(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    tokens
 }
 
 /// Waits until more than the neighbours can reach the stack, for a while.

@@ -3,6 +3,8 @@
 #[path = "../../volume/tests/ram/mod.rs"]
 mod ram;
 
+#[path = "api/edits.rs"]
+mod edits;
 #[path = "api/http.rs"]
 mod http;
 #[path = "api/jobs.rs"]
@@ -13,22 +15,52 @@ mod resources;
 mod schedules;
 #[path = "api/snapshots.rs"]
 mod snapshots;
+#[path = "api/tokens.rs"]
+mod tokens;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use access::{Audit, Tokens};
 use net::Stream;
 use net::pipe::{Pipe, PipeDialer, pipe_port};
 use ram::{Bench, RamDisk};
 use serde_json::Value;
-use serve::api::{Backend, DriveInfo, DriveState, Limits, MemoryInfo, Node, NodeInfo, Server};
+use serve::api::{
+    Backend, DriveInfo, DriveState, FormatError, Limits, LogLevels, MemoryInfo, Node, NodeInfo,
+    Pending, Server,
+};
 use upkeep::Upkeep;
 use volume::Volumes;
+use world::Entropy;
 
-#[derive(Default)]
 struct FakeNode {
     shutdowns: Cell<u32>,
     reboots: Cell<u32>,
+    levels: RefCell<LogLevels>,
+}
+
+impl Default for FakeNode {
+    fn default() -> Self {
+        Self {
+            shutdowns: Cell::default(),
+            reboots: Cell::default(),
+            levels: RefCell::new(LogLevels {
+                level: log::LevelFilter::Info,
+                modules: Vec::new(),
+            }),
+        }
+    }
+}
+
+/// Counts: no two secrets are the same.
+struct Counting(Cell<u8>);
+
+impl Entropy for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        self.0.set(self.0.get() + 1);
+        bytes.fill(self.0.get());
+    }
 }
 
 impl Node for FakeNode {
@@ -59,6 +91,26 @@ impl Node for FakeNode {
         (0..lines).map(|line| format!("line {line}")).collect()
     }
 
+    fn log_levels(&self) -> LogLevels {
+        self.levels.borrow().clone()
+    }
+
+    fn set_log_levels(&self, levels: LogLevels) {
+        *self.levels.borrow_mut() = levels;
+    }
+
+    fn format_drive(&self, id: &str, confirm: &str) -> Pending<Result<DriveInfo, FormatError>> {
+        let drive = self.drives().into_iter().find(|drive| drive.id == id);
+        let confirmed = confirm == "S";
+        Box::pin(async move {
+            let drive = drive.ok_or(FormatError::NoDrive)?;
+            match confirmed {
+                true => Ok(drive),
+                false => Err(FormatError::WrongSerial),
+            }
+        })
+    }
+
     fn shutdown(&self) {
         self.shutdowns.set(self.shutdowns.get() + 1);
     }
@@ -73,26 +125,42 @@ struct Rig {
     port: PipeDialer,
     node: Rc<FakeNode>,
     volumes: Volumes<RamDisk>,
+    audit: Audit<RamDisk>,
 }
 
 impl Rig {
     fn new() -> Self {
         let bench = Bench::new();
-        let volumes = Volumes::new(bench.store());
+        let store = bench.store();
+        Self::on(bench, Volumes::new(store))
+    }
+
+    /// The rooms above a store.
+    fn on(bench: Bench, volumes: Volumes<RamDisk>) -> Self {
         let (exec, of) = (bench.exec.clone(), volumes.clone());
-        let upkeep = bench.run(async move { Upkeep::open(&exec, &of).await });
+        let (upkeep, tokens, audit) = bench.run(async move {
+            let upkeep = Upkeep::open(&exec, &of).await;
+            let store = of.store();
+            let entropy = Rc::new(Counting(Cell::new(0)));
+            let tokens = Tokens::open(exec.clone(), store.clone(), entropy, Some("secret"));
+            let (tokens, first) = tokens.await;
+            assert!(first.is_none());
+            (upkeep, tokens, Audit::open(exec, Some(store.clone())).await)
+        });
         let (listener, port) = pipe_port(16 << 10);
         let rig = Self {
             port,
             node: Rc::default(),
             bench,
             volumes,
+            audit: audit.clone(),
         };
         let backend = Backend {
             node: rig.node.clone(),
             volumes: Some(rig.volumes.clone()),
             upkeep: Some(upkeep),
-            token: "secret".into(),
+            tokens,
+            audit,
         };
         let server = Server::new(rig.bench.exec.clone(), backend, Limits::default());
         rig.bench.exec.spawn(server.serve(listener));
@@ -105,8 +173,15 @@ impl Rig {
 
     /// One request with the token.
     fn call(&self, method: &str, path: &str, body: Option<&str>) -> Reply {
-        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n");
-        text += "Authorization: Bearer secret\r\nConnection: close\r\n";
+        self.call_with(&["Authorization: Bearer secret"], method, path, body)
+    }
+
+    /// One request with these headers.
+    fn call_with(&self, headers: &[&str], method: &str, path: &str, body: Option<&str>) -> Reply {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        for header in headers {
+            text += &format!("{header}\r\n");
+        }
         if let Some(body) = body {
             text += "Content-Type: application/json\r\n";
             text += &format!("Content-Length: {}\r\n", body.len());

@@ -79,6 +79,32 @@ pub async fn read_samples<D: Disk>(disk: &D) -> Result<Samples, DiskError> {
     })
 }
 
+/// Makes `disk` a blank one: all that [`read_samples`] looks at becomes zero, durably. What else is on it stays there, and
+/// is told to be of no use where drives can be told so.
+///
+/// # Errors
+/// What the drive answered.
+pub async fn erase<D: Disk>(disk: &D) -> Result<(), DiskError> {
+    let geometry = disk.geometry();
+    if geometry.can_discard {
+        // Only a hint: what matters is written below.
+        let _ = disk.discard(0, geometry.blocks).await;
+    }
+    let end = geometry.blocks.min(END_BLOCKS);
+    let mut one = Buf::from_heap(1);
+    let spread = (0..SPREAD).map(|index| spread_block(index, geometry.blocks));
+    // The ends last: what is erased by half is not blank.
+    let all = spread
+        .chain(geometry.blocks - end..geometry.blocks)
+        .chain(0..end);
+    for at in all.filter(|at| *at < geometry.blocks) {
+        let result;
+        (one, result) = disk.write(at, one).await;
+        result?;
+    }
+    disk.flush().await
+}
+
 /// The middle of the `index`th of 64 equal parts of the drive.
 fn spread_block(index: u64, blocks: u64) -> BlockAddr {
     let part = blocks / SPREAD;

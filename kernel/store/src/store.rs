@@ -82,6 +82,14 @@ impl<D: Disk + 'static> Store<D> {
         }
     }
 
+    /// Gives up what a drive holds: it is blank from now on. Not for a drive of an open pool.
+    ///
+    /// # Errors
+    /// A drive that fails.
+    pub async fn erase(disk: &D) -> Result<(), StoreError> {
+        Ok(crate::inspect::erase(disk).await?)
+    }
+
     /// Makes a new pool on `disks`, whatever they hold. Costs the same for any size.
     ///
     /// # Errors

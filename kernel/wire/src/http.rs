@@ -84,6 +84,12 @@ pub struct RequestHead {
     pub content_type: Option<String>,
     /// The Authorization header.
     pub authorization: Option<String>,
+    /// The If-Match header: tags, or `*`.
+    pub if_match: Option<String>,
+    /// The If-None-Match header.
+    pub if_none_match: Option<String>,
+    /// The Idempotency-Key header.
+    pub idempotency_key: Option<String>,
     /// Whether the client keeps the connection for further requests.
     pub keeps_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
@@ -150,6 +156,15 @@ impl RequestHead {
                     return Err(HttpError::Malformed);
                 }
                 self.authorization = Some(value()?.to_owned());
+            } else if is("if-match") {
+                add(&mut self.if_match, value()?);
+            } else if is("if-none-match") {
+                add(&mut self.if_none_match, value()?);
+            } else if is("idempotency-key") {
+                if self.idempotency_key.is_some() {
+                    return Err(HttpError::Malformed);
+                }
+                self.idempotency_key = Some(value()?.trim().to_owned());
             } else if is("expect") {
                 if !value()?.eq_ignore_ascii_case("100-continue") {
                     return Err(HttpError::Expectation);
@@ -172,6 +187,17 @@ impl RequestHead {
             return Err(HttpError::Host);
         }
         Ok(())
+    }
+}
+
+/// A header that is a list may come in several lines.
+fn add(list: &mut Option<String>, value: &str) {
+    match list {
+        Some(list) => {
+            list.push(',');
+            list.push_str(value);
+        }
+        None => *list = Some(value.to_owned()),
     }
 }
 
@@ -262,15 +288,18 @@ pub const fn reason(status: u16) -> &'static str {
         204 => "No Content",
         400 => "Bad Request",
         401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         409 => "Conflict",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         422 => "Unprocessable Content",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidy::texts;
 
 /// Who may use whom. What a room's tests use beyond that is in [`FOR_TESTS`].
-const ARROWS: [(&str, &[&str]); 29] = [
+const ARROWS: [(&str, &[&str]); 30] = [
     ("world", &[]),
     ("wire", &[]),
     ("config", &[]),
@@ -16,10 +16,13 @@ const ARROWS: [(&str, &[&str]); 29] = [
     ("store", &["world", "cpu", "exec"]),
     ("volume", &["store", "exec", "world"]),
     ("upkeep", &["volume", "store", "exec", "world"]),
+    ("access", &["store", "exec", "world"]),
     ("net", &["world", "exec"]),
     (
         "serve",
-        &["upkeep", "volume", "store", "wire", "net", "exec", "world"],
+        &[
+            "access", "upkeep", "volume", "store", "wire", "net", "exec", "world",
+        ],
     ),
     ("pci", &["hal"]),
     ("nvme", &["hal", "pci", "exec", "world"]),
@@ -28,8 +31,8 @@ const ARROWS: [(&str, &[&str]); 29] = [
     (
         "appliance",
         &[
-            "boot", "hal", "pci", "nvme", "virtio", "serve", "upkeep", "volume", "store", "net",
-            "wire", "config", "exec", "world",
+            "boot", "hal", "pci", "nvme", "virtio", "serve", "access", "upkeep", "volume", "store",
+            "net", "wire", "config", "exec", "world",
         ],
     ),
     ("qemu", &[]),
@@ -38,7 +41,8 @@ const ARROWS: [(&str, &[&str]); 29] = [
     (
         "sim",
         &[
-            "serve", "upkeep", "volume", "store", "net", "wire", "config", "exec", "world",
+            "serve", "access", "upkeep", "volume", "store", "net", "wire", "config", "exec",
+            "world",
         ],
     ),
     ("guest", &["ferrite", "qemu", "wire"]),
@@ -61,7 +65,8 @@ const ARROWS: [(&str, &[&str]); 29] = [
     (
         "fuzz",
         &[
-            "sim", "serve", "upkeep", "volume", "store", "net", "wire", "config", "exec", "world",
+            "sim", "serve", "access", "upkeep", "volume", "store", "net", "wire", "config", "exec",
+            "world",
         ],
     ),
 ];

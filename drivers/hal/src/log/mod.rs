@@ -1,5 +1,6 @@
 //! The `log` back end: `[seconds.millis] LEVEL module: text` on the serial console, and the last lines kept in memory.
 
+mod levels;
 mod ring;
 
 use alloc::string::String;
@@ -11,18 +12,22 @@ use spin::Mutex;
 
 use crate::clock;
 use crate::serial::Console;
+use levels::Levels;
 use ring::Ring;
 
 /// Bytes of recent lines that are kept.
 const RECENT_BYTES: usize = 32 * 1024;
 
 static RECENT: Mutex<Ring<RECENT_BYTES>> = Mutex::new(Ring::new());
+static LEVELS: Mutex<Levels> = Mutex::new(Levels::new());
 
 struct Serial;
 
 impl Log for Serial {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= ::log::max_level()
+        // The level of whoever logs while levels are being set does not matter.
+        let wanted = LEVELS.try_lock();
+        wanted.is_none_or(|levels| metadata.level() <= levels.of(metadata.target()))
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -90,9 +95,32 @@ pub fn announce(text: fmt::Arguments<'_>) {
     write_line(text);
 }
 
-/// Sets the least important level that is still logged.
+/// Shows a line on the console and keeps it nowhere: for what only who stands there may know.
+pub fn show(text: fmt::Arguments<'_>) {
+    // Nothing is left to do about a console that fails.
+    let _ = writeln!(Console, "{text}");
+}
+
+/// Sets the least important level that is still logged, of all modules.
 pub fn set_level(level: LevelFilter) {
-    ::log::set_max_level(level);
+    set_levels(level, Vec::new());
+}
+
+/// Sets the least important level that is still logged: of some modules, or all modules of a room, and of the others.
+pub fn set_levels(level: LevelFilter, modules: Vec<(String, LevelFilter)>) {
+    let most = modules
+        .iter()
+        .map(|(_, level)| *level)
+        .fold(level, Ord::max);
+    let old = LEVELS.lock().replace(level, modules);
+    ::log::set_max_level(most);
+    drop(old);
+}
+
+/// What [`set_levels`] set.
+#[must_use]
+pub fn levels() -> (LevelFilter, Vec<(String, LevelFilter)>) {
+    LEVELS.lock().get()
 }
 
 /// The last `lines` lines, oldest first, as far as they are kept.

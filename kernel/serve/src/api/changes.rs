@@ -10,10 +10,10 @@ use volume::{Change, Source, VolumeError, Volumes};
 use world::Disk;
 
 use super::Backend;
+use super::forms::{FROM, LIMIT, NEXT, TO};
 use super::problem::Problem;
 use super::resources::catalog;
 use super::router::{Call, Handled, Response};
-use super::routes::{FROM, LIMIT, NEXT, TO};
 use super::shape::Property;
 use super::snapshots::wrong_token;
 

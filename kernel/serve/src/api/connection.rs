@@ -1,34 +1,38 @@
 //! One HTTP connection: requests one after another.
 
-use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::hint::black_box;
 use core::time::Duration;
 
 use net::{NetError, Stream};
-use serde_json::Map;
 use wire::http::{CONTINUE, HEAD_MAX, RequestHead, encode_response_head};
 use world::Disk;
 
+use super::clients::{Phase, Place};
 use super::problem::Problem;
-use super::router::{Call, Response, Route, find};
-use super::routes::routes;
-use super::shape::{read_body, read_query};
+use super::router::Response;
 use super::{BODY_MAX, Server};
 
 /// How long, and how much, a client may go on sending after the answer that closes its connection. Closing at once
 /// would reset it, and the client might never see the answer.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
+/// Answers up to this length are sent together with their head.
+const SHORT_BYTES: usize = 4096;
 
 /// Serves one connection to its end.
-pub(super) async fn serve<D: Disk + 'static, S: Stream>(server: &Server<D>, stream: &S) {
+pub(super) async fn serve<D: Disk + 'static, S: Stream>(
+    server: &Server<D>,
+    stream: &S,
+    place: &Place,
+) {
     let mut connection = Connection {
         server,
         stream,
+        place,
         received: Vec::new(),
     };
     while let Ok(After::Keep) = connection.request().await {}
+    connection.enters(Phase::Idle);
     stream.finish();
     connection.linger().await;
 }
@@ -36,6 +40,7 @@ pub(super) async fn serve<D: Disk + 'static, S: Stream>(server: &Server<D>, stre
 struct Connection<'a, D, S> {
     server: &'a Server<D>,
     stream: &'a S,
+    place: &'a Place,
     /// What was received and not yet used; at most a head and a body.
     received: Vec<u8>,
 }
@@ -57,12 +62,14 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
     async fn request(&mut self) -> Result<After, NetError> {
         let exec = &self.server.exec;
         if self.received.is_empty() {
+            self.enters(Phase::Idle);
             let idle = self.server.limits.idle_time_max;
             match exec.timeout(idle, self.receive()).await {
                 Ok(Ok(1..)) => {}
                 _ => return Ok(After::Close),
             }
         }
+        self.enters(Phase::Transfer);
         let deadline = exec.now() + self.server.limits.request_time_max;
         let left = || deadline.since(self.server.exec.now());
         let close = Manner {
@@ -82,7 +89,8 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
             head_only: head.method == "HEAD",
             keeps_alive: head.keeps_alive,
         };
-        let accepted = self.accept(&head);
+        let peer = self.stream.peer().ip();
+        let accepted = self.server.accept(&head, peer);
         if head.content_length > BODY_MAX as u64
             || (accepted.is_err() && head.expects_continue && head.content_length > 0)
         {
@@ -110,61 +118,16 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
             }
         }
         let body: Vec<u8> = self.received.drain(..body_len).collect();
+        self.enters(Phase::Work);
         let response = match accepted {
-            Ok((route, call)) => self.handle(route, call, &body).await,
-            Err(problem) => Err(problem),
+            Ok(accepted) => self.server.perform(accepted, &head, peer, &body).await,
+            Err(problem) => problem.into_response(),
         };
-        let response = response.unwrap_or_else(Problem::into_response);
         self.respond(response, manner).await
     }
 
-    /// Decides on the head alone.
-    fn accept(&self, head: &RequestHead) -> Result<(&'static Route<D>, Call), Problem> {
-        let (route, captures) = find(routes::<D>(), &head.method, &head.path)?;
-        if route.needs_token && !self.has_token(head) {
-            return Err(Problem::unauthorized());
-        }
-        let call = Call {
-            exec: self.server.exec.clone(),
-            captures,
-            query: read_query(route.query, &head.query)?,
-            body: Map::new(),
-        };
-        let json = matches!(
-            head.content_type.as_deref(),
-            None | Some("application/json")
-        );
-        if !route.body.is_empty() && head.content_length > 0 && !json {
-            return Err(Problem::new(
-                415,
-                "bodies are sent as `Content-Type: application/json`",
-            ));
-        }
-        Ok((route, call))
-    }
-
-    async fn handle(
-        &self,
-        route: &Route<D>,
-        mut call: Call,
-        body: &[u8],
-    ) -> Result<Response, Problem> {
-        if !route.body.is_empty() {
-            call.body = read_body(route.body, route.is_body_optional, body)?;
-        }
-        (route.handler)(Rc::clone(&self.server.backend), call).await
-    }
-
-    fn has_token(&self, head: &RequestHead) -> bool {
-        let Some((scheme, token)) = head
-            .authorization
-            .as_deref()
-            .and_then(|value| value.split_once(' '))
-        else {
-            return false;
-        };
-        let expected = self.server.backend.token.as_bytes();
-        scheme.eq_ignore_ascii_case("bearer") && is_same(token.trim().as_bytes(), expected)
+    fn enters(&self, phase: Phase) {
+        self.place.enters(phase, self.server.exec.now());
     }
 
     /// Reads a head. `None` when the client closed instead.
@@ -211,6 +174,7 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
     }
 
     async fn respond(&self, response: Response, manner: Manner) -> Result<After, NetError> {
+        self.enters(Phase::Transfer);
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
         headers.extend(response.content_type.map(|value| ("Content-Type", value)));
         headers.push(("Cache-Control", "no-store"));
@@ -223,16 +187,21 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
         // RFC 9110, 8.6: a 204 has no Content-Length.
         let len = (response.status != 204).then_some(response.body.len());
         let mut bytes = encode_response_head(response.status, &headers, len, manner.keeps_alive);
-        if !manner.head_only {
-            bytes.extend_from_slice(&response.body);
+        let mut rest: &[u8] = if manner.head_only {
+            &[]
+        } else {
+            &response.body
+        };
+        if rest.len() <= SHORT_BYTES {
+            bytes.extend_from_slice(rest);
+            rest = &[];
         }
+        let send = async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.write_all(rest).await
+        };
         let limit = self.server.limits.request_time_max;
-        match self
-            .server
-            .exec
-            .timeout(limit, self.stream.write_all(&bytes))
-            .await
-        {
+        match self.server.exec.timeout(limit, send).await {
             Ok(result) => result?,
             Err(_) => {
                 self.stream.abort();
@@ -262,13 +231,4 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
             self.stream.abort();
         }
     }
-}
-
-/// Compares in a time that depends on the lengths only.
-fn is_same(given: &[u8], expected: &[u8]) -> bool {
-    let mut differences = u8::from(given.len() != expected.len());
-    for (index, byte) in expected.iter().enumerate() {
-        differences |= black_box(byte ^ given.get(index).copied().unwrap_or(0));
-    }
-    black_box(differences) == 0
 }

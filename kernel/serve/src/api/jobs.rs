@@ -13,10 +13,11 @@ use volume::{Source, Volumes};
 use world::Disk;
 
 use super::Backend;
+use super::edits::tag_of;
+use super::forms::{PAUSED, RATE, STATE};
 use super::problem::Problem;
 use super::resources::{catalog, upkeep};
 use super::router::{Call, Handled, Response};
-use super::routes::{PAUSED, RATE, STATE};
 
 #[derive(Serialize)]
 struct JobResource {
@@ -112,6 +113,12 @@ fn place_resource<D: Disk + 'static>(volumes: &Volumes<D>, place: Place) -> Opti
         offset: place.offset(),
         length: place.len_bytes(),
     })
+}
+
+/// What can be edited.
+pub(super) fn tag<D: Disk + 'static>(backend: &Backend<D>, call: &Call) -> Option<String> {
+    let info = upkeep(backend).ok()?.jobs.get(id(call).ok()?).ok()?;
+    Some(tag_of(&json!([info.id, info.state.name(), info.rate_max])))
 }
 
 pub(super) async fn scrub<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {

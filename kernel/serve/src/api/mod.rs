@@ -1,38 +1,62 @@
 //! The HTTP API: JSON over HTTP/1.1, for people and scripts.
 //!
 //! What can be called is one table, of `Route`s in `routes`; dispatch, the `Allow` of a 405, who may call
-//! without a token, what bodies and queries may contain, and the OpenAPI document come from it. What is done then is in
-//! `resources` (the appliance itself), `volumes`, `snapshots`, `changes`, `jobs` and `schedules`. Errors are
-//! `application/problem+json` (RFC 9457), made in `problem`.
+//! it, what bodies and queries may contain, and the OpenAPI document come from it. What is done then is in
+//! `resources` (the appliance itself), `events`, `volumes`, `snapshots`, `changes`, `jobs`, `schedules` and `tokens`. Errors
+//! are `application/problem+json` (RFC 9457), made in `problem`.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `clients`, `connection` | who is connected, and HTTP on a connection |
+//! | `dispatch`, `router`, `routes` | from a request to a handler |
+//! | `shape`, `forms`, `answers`, `openapi` | what requests and answers carry, checked and documented |
+//! | `edits`, `repeats` | two people at once, and one person twice |
 //!
 //! Invariants: memory per connection is bounded (head 16 KiB, body 64 KiB), and so is the time a peer may take; every
 //! request is answered or the connection closed; a broken request costs its own connection only.
 
+mod answers;
 mod changes;
+mod clients;
 mod connection;
+mod dispatch;
+mod edits;
+mod events;
+mod forms;
 mod jobs;
 mod node;
 mod openapi;
+mod pages;
 mod problem;
+mod repeats;
 mod resources;
 mod router;
 mod routes;
 mod schedules;
 mod shape;
 mod snapshots;
+mod tokens;
 mod volumes;
 
 use alloc::rc::Rc;
-use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::OnceCell;
 use core::time::Duration;
 
-use exec::{Exec, Semaphore};
+use access::{Audit, Tokens};
+use exec::Exec;
 use net::{Listener, Stream};
 use upkeep::Upkeep;
 use volume::Volumes;
 use world::Disk;
 
-pub use node::{DriveInfo, DriveState, MemoryInfo, Node, NodeInfo};
+use clients::Clients;
+use edits::Turns;
+use repeats::Repeats;
+
+pub use node::{
+    DriveInfo, DriveState, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending,
+};
 
 /// The most bytes of a request's body.
 pub const BODY_MAX: usize = 64 << 10;
@@ -40,7 +64,7 @@ pub const BODY_MAX: usize = 64 << 10;
 /// How much a server takes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at one time; further ones are reset.
+    /// Connections at one time. Further ones displace idle and slow ones, or are reset.
     pub connections_max: usize,
     /// Time until a request has come in whole, from its first byte; and for a response to be taken.
     pub request_time_max: Duration,
@@ -66,8 +90,10 @@ pub struct Backend<D> {
     pub volumes: Option<Volumes<D>>,
     /// Its jobs and schedules; `None` as before.
     pub upkeep: Option<Upkeep<D>>,
-    /// What clients have to present.
-    pub token: String,
+    /// Who may do what.
+    pub tokens: Tokens<D>,
+    /// Who did what.
+    pub audit: Audit<D>,
 }
 
 /// An API server; clones are the same one, so it may listen at several ports.
@@ -75,7 +101,10 @@ pub struct Server<D> {
     exec: Exec,
     backend: Rc<Backend<D>>,
     limits: Limits,
-    connections: Semaphore,
+    clients: Rc<Clients>,
+    turns: Rc<Turns>,
+    repeats: Rc<Repeats>,
+    document: Rc<OnceCell<Rc<Vec<u8>>>>,
 }
 
 impl<D> Clone for Server<D> {
@@ -84,24 +113,26 @@ impl<D> Clone for Server<D> {
             exec: self.exec.clone(),
             backend: self.backend.clone(),
             limits: self.limits,
-            connections: self.connections.clone(),
+            clients: self.clients.clone(),
+            turns: self.turns.clone(),
+            repeats: self.repeats.clone(),
+            document: self.document.clone(),
         }
     }
 }
 
 impl<D: Disk + 'static> Server<D> {
     /// A server for `backend`.
-    ///
-    /// # Panics
-    /// When the token is empty: everybody knows that one.
     #[must_use]
     pub fn new(exec: Exec, backend: Backend<D>, limits: Limits) -> Self {
-        assert!(!backend.token.is_empty(), "the API needs a token");
         Self {
             exec,
             backend: Rc::new(backend),
             limits,
-            connections: Semaphore::new(limits.connections_max),
+            clients: Clients::new(limits.connections_max),
+            turns: Rc::default(),
+            repeats: Rc::default(),
+            document: Rc::default(),
         }
     }
 
@@ -109,12 +140,12 @@ impl<D: Disk + 'static> Server<D> {
     pub async fn serve<L: Listener>(self, listener: L) {
         loop {
             let stream = listener.accept().await;
-            match self.connections.try_acquire() {
-                Some(permit) => {
+            let other = stream.clone();
+            match self.clients.enter(self.exec.now(), move || other.abort()) {
+                Some(place) => {
                     let server = self.clone();
                     self.exec.spawn(async move {
-                        connection::serve(&server, &stream).await;
-                        drop(permit);
+                        connection::serve(&server, &stream, &place).await;
                     });
                 }
                 None => stream.abort(),

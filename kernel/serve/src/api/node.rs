@@ -1,8 +1,12 @@
 //! What the API asks of the appliance.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
+use core::pin::Pin;
 
+use log::LevelFilter;
 use serde::Serialize;
 
 /// The appliance as the API sees it; implemented by the appliance.
@@ -16,12 +20,59 @@ pub trait Node: 'static {
     /// The most recent log lines, oldest first, at most `lines`.
     fn log_tail(&self, lines: usize) -> Vec<String>;
 
+    /// How much is logged.
+    fn log_levels(&self) -> LogLevels;
+
+    /// Says how much is logged from now on.
+    fn set_log_levels(&self, levels: LogLevels);
+
+    /// Gives up what a drive holds, if `confirm` is its serial number and the pool does not need it.
+    fn format_drive(&self, id: &str, confirm: &str) -> Pending<Result<DriveInfo, FormatError>>;
+
     /// Starts an orderly shutdown and returns at once, so that the answer can be sent before the end.
     fn shutdown(&self);
 
     /// Starts an orderly reboot and returns at once.
     fn reboot(&self);
 }
+
+/// What takes a while.
+pub type Pending<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// How much is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLevels {
+    /// The least important level of modules that have none of their own.
+    pub level: LevelFilter,
+    /// Levels of modules, or of all modules of a room.
+    pub modules: Vec<(String, LevelFilter)>,
+}
+
+/// Why a drive was not given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatError {
+    /// The request is wrong: there is no such drive.
+    NoDrive,
+    /// The pool is on it.
+    Serving,
+    /// The request is wrong: that is not its serial number.
+    WrongSerial,
+    /// The drive does not take it.
+    Failed,
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::NoDrive => "no such drive",
+            Self::Serving => "the pool is on this drive",
+            Self::WrongSerial => "`confirm` must be the drive's serial number",
+            Self::Failed => "the drive does not take writes",
+        })
+    }
+}
+
+impl core::error::Error for FormatError {}
 
 /// An appliance.
 #[derive(Clone, Debug, Serialize)]

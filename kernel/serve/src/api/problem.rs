@@ -1,12 +1,17 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
+use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
 
+use access::TokenError;
 use serde::Serialize;
 use upkeep::{JobsError, PolicyError};
 use volume::{StoreError, VolumeError};
 use wire::http::{HttpError, reason};
 
+use super::node::FormatError;
 use super::router::Response;
 
 /// Why a request was not done.
@@ -15,8 +20,8 @@ pub(super) struct Problem {
     status: u16,
     detail: String,
     field: Option<String>,
-    /// An `Allow` or `WWW-Authenticate` header.
-    header: Option<(&'static str, String)>,
+    /// `Allow`, `WWW-Authenticate`, `Retry-After`.
+    headers: Vec<(&'static str, String)>,
 }
 
 /// What the client sees of it.
@@ -38,7 +43,7 @@ impl Problem {
             status,
             detail: detail.to_string(),
             field: None,
-            header: None,
+            headers: Vec::new(),
         }
     }
 
@@ -50,13 +55,32 @@ impl Problem {
     }
 
     pub fn with_header(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.header = Some((name, value.to_string()));
+        self.headers.push((name, value.to_string()));
         self
     }
 
     pub fn unauthorized() -> Self {
         let detail = "this needs the header `Authorization: Bearer TOKEN` with the right token";
+        Self::unauthorized_because(detail)
+    }
+
+    /// Not 429, so that clients which only know that they are not let in learn just that.
+    pub fn unheard(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + 1;
+        let detail = format!("too many wrong tokens came from there; try again in {seconds} s");
+        Self::unauthorized_because(detail).with_header("Retry-After", seconds)
+    }
+
+    fn unauthorized_because(detail: impl ToString) -> Self {
         Self::new(401, detail).with_header("WWW-Authenticate", "Bearer realm=\"ferrite\"")
+    }
+
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     pub fn into_response(self) -> Response {
@@ -69,7 +93,7 @@ impl Problem {
         };
         let mut response = Response::json(self.status, &document);
         response.content_type = Some("application/problem+json");
-        response.headers.extend(self.header);
+        response.headers.extend(self.headers);
         response
     }
 }
@@ -89,13 +113,11 @@ impl From<VolumeError> for Problem {
             }
             VolumeError::NameTaken => (409, Some("name")),
             VolumeError::Attached(_) => {
-                return Self::new(
-                    409,
-                    alloc::format!("{error}; add ?force=true to do it anyway"),
-                );
+                return Self::new(409, format!("{error}; add ?force=true to do it anyway"));
             }
             VolumeError::BadName => (422, Some("name")),
-            VolumeError::BadSize | VolumeError::Shrinks(_) => (422, Some("size")),
+            VolumeError::BadSize => (422, Some("size")),
+            VolumeError::Shrinks(_) => (409, Some("size")),
             VolumeError::Store(StoreError::NoSpace | StoreError::TooManyMaps) => (507, None),
             VolumeError::Store(StoreError::ReadOnly | StoreError::Closed) => (503, None),
             VolumeError::ReadOnly
@@ -116,6 +138,32 @@ impl From<JobsError> for Problem {
             JobsError::NoJob => Self::new(404, error),
             JobsError::Over(_) | JobsError::Already(_) => Self::new(409, error),
             JobsError::Store(error) => VolumeError::from(error).into(),
+        }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::BadName => Self::of_field(422, "name", error),
+            TokenError::NameTaken => Self::of_field(409, "name", error),
+            TokenError::NoToken => Self::new(404, error),
+            TokenError::Configured | TokenError::LastAdmin | TokenError::TooMany => {
+                Self::new(409, error)
+            }
+            TokenError::NoPool => Self::new(503, error),
+            TokenError::Store(error) => VolumeError::from(error).into(),
+        }
+    }
+}
+
+impl From<FormatError> for Problem {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::NoDrive => Self::new(404, error),
+            FormatError::Serving => Self::new(409, error),
+            FormatError::WrongSerial => Self::of_field(409, "confirm", error),
+            FormatError::Failed => Self::new(503, error),
         }
     }
 }

@@ -12,25 +12,24 @@ use volume::{Fullness, PoolInfo, PoolState, Volumes};
 use world::Disk;
 
 use super::Backend;
+use super::forms::CONFIRM;
 use super::node::{DriveInfo, DriveState, NodeInfo};
 use super::openapi;
 use super::problem::Problem;
 use super::router::{Call, Handled, Response};
-use super::routes::{TAIL, routes};
-
-/// Log lines when nobody says how many.
-const LOG_LINES: u64 = 100;
+use super::routes::routes;
 
 pub(super) async fn health<D>(_: Rc<Backend<D>>, _: Call) -> Handled {
     Ok(Response::json(200, &json!({"status": "ok"})))
 }
 
-pub(super) async fn openapi<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
-    let version = backend.node.info().version;
-    Ok(Response::json(
-        200,
-        &openapi::document(routes::<D>(), &version),
-    ))
+pub(super) async fn openapi<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let document = call.document.get_or_init(|| {
+        let version = backend.node.info().version;
+        let document = openapi::document(routes::<D>(), &version);
+        Rc::new(serde_json::to_vec(&document).expect("our own types become JSON"))
+    });
+    Ok(Response::shared(200, document.clone()))
 }
 
 /// A node: what the appliance says of itself, with its pool and drives in short.
@@ -146,6 +145,15 @@ pub(super) async fn drive<D>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     }
 }
 
+pub(super) async fn format<D>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let confirm = call.text(&CONFIRM).unwrap_or_default();
+    let drive = backend
+        .node
+        .format_drive(&call.captures[0], confirm)
+        .await?;
+    Ok(Response::json(200, &drive))
+}
+
 /// The volumes, if there is a pool.
 pub(super) fn catalog<D>(backend: &Backend<D>) -> Result<&Volumes<D>, Problem> {
     backend.volumes.as_ref().ok_or_else(no_pool)
@@ -158,14 +166,6 @@ pub(super) fn upkeep<D>(backend: &Backend<D>) -> Result<&Upkeep<D>, Problem> {
 
 fn no_pool() -> Problem {
     Problem::new(503, "there is no pool; /v1/drives tells what was found")
-}
-
-pub(super) async fn log<D>(backend: Rc<Backend<D>>, call: Call) -> Handled {
-    let lines = call.query_number(&TAIL).unwrap_or(LOG_LINES);
-    let lines = backend
-        .node
-        .log_tail(usize::try_from(lines).unwrap_or(usize::MAX));
-    Ok(Response::json(200, &json!({"lines": lines})))
 }
 
 /// The usual form of a UUID.

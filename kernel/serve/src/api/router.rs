@@ -5,8 +5,10 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 use core::pin::Pin;
 
+use access::{Role, Who};
 use exec::Exec;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -14,7 +16,7 @@ use wire::http::percent_decode;
 
 use super::Backend;
 use super::problem::Problem;
-use super::shape::Property;
+use super::shape::{Property, Shape};
 
 /// What is done with a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +40,6 @@ impl Method {
     }
 }
 
-/// Methods that RFC 9110 and RFC 5789 define: known to exist, so not allowing one is a 405, not a 501.
-const STANDARD_METHODS: [&str; 9] = [
-    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT",
-];
-
 /// What a handler gets; checked against the properties of its route.
 pub(super) struct Call {
     /// Tells the time.
@@ -53,6 +50,10 @@ pub(super) struct Call {
     pub query: Map<String, Value>,
     /// Properties of the body.
     pub body: Map<String, Value>,
+    /// Who asks; nobody where no token is needed.
+    pub who: Option<Who>,
+    /// The description of the API, once somebody asked for it.
+    pub document: Rc<OnceCell<Rc<Vec<u8>>>>,
 }
 
 impl Call {
@@ -84,12 +85,12 @@ impl Call {
 }
 
 /// What a handler gives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Response {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub content_type: Option<&'static str>,
-    pub body: Vec<u8>,
+    pub body: Rc<Vec<u8>>,
 }
 
 /// What a handler ends in.
@@ -102,7 +103,7 @@ impl Response {
             status,
             headers: Vec::new(),
             content_type: None,
-            body: Vec::new(),
+            body: Rc::default(),
         }
     }
 
@@ -117,6 +118,13 @@ impl Response {
     pub fn json(status: u16, value: &impl Serialize) -> Self {
         let mut body = serde_json::to_vec(value).expect("our own types become JSON");
         body.push(b'\n');
+        Self::shared(status, Rc::new(body))
+    }
+}
+
+impl Response {
+    /// A JSON body that others have, too.
+    pub fn shared(status: u16, body: Rc<Vec<u8>>) -> Self {
         Self {
             body,
             content_type: Some("application/json"),
@@ -128,6 +136,9 @@ impl Response {
 /// What a handler is: it may wait for the store.
 pub(super) type Answer = Pin<Box<dyn Future<Output = Handled>>>;
 
+/// The tag of what a call is about, as it is now; `None` when that is not there.
+pub(super) type Tag<D> = fn(&Backend<D>, &Call) -> Option<String>;
+
 /// One thing that can be called.
 pub(super) struct Route<D> {
     pub method: Method,
@@ -135,14 +146,22 @@ pub(super) struct Route<D> {
     pub path: &'static str,
     /// For people: what it does.
     pub about: &'static str,
+    /// What one must be allowed; `None`: everybody may.
+    pub needs: Option<Role>,
     /// Query parameters.
     pub query: &'static [Property],
-    /// Properties of the body; none means that a body is of no interest.
-    pub body: &'static [Property],
+    /// Properties of the body; without any a body is of no interest.
+    pub body: &'static Shape,
     /// Whether there need be no body.
     pub is_body_optional: bool,
-    /// Whether the token is needed.
-    pub needs_token: bool,
+    /// Whether a repeated `Idempotency-Key` gets the first answer again.
+    pub is_keyed: bool,
+    /// Whether it ends the run, so that what is not yet kept has to be.
+    pub ends_run: bool,
+    /// For what several people may edit: what `ETag` and `If-Match` are about.
+    pub tag: Option<Tag<D>>,
+    /// The status of success, and what its answer carries.
+    pub answer: (u16, &'static Shape),
     pub handler: fn(Rc<Backend<D>>, Call) -> Answer,
 }
 
@@ -152,9 +171,6 @@ pub(super) fn find<'a, D>(
     method: &str,
     path: &str,
 ) -> Result<(&'a Route<D>, Vec<String>), Problem> {
-    if !STANDARD_METHODS.contains(&method) {
-        return Err(Problem::new(501, "this method is not known here"));
-    }
     // A HEAD is a GET whose body is not sent.
     let wanted = if method == "HEAD" { "GET" } else { method };
     let mut allowed: Vec<&str> = Vec::new();

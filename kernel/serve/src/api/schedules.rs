@@ -12,10 +12,12 @@ use upkeep::{Keep, Schedule, ScheduleInfo};
 use world::Disk;
 
 use super::Backend;
+use super::edits::tag_of;
+use super::forms::{EVERY, KEEP};
+use super::pages::{listed, page};
 use super::problem::Problem;
-use super::resources::upkeep;
+use super::resources::{catalog, upkeep};
 use super::router::{Call, Handled, Response};
-use super::routes::{EVERY, KEEP};
 
 #[derive(Serialize)]
 struct ScheduleResource {
@@ -66,10 +68,30 @@ impl From<ScheduleInfo> for ScheduleResource {
     }
 }
 
-pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
-    let list = upkeep(&backend)?.schedules.list().into_iter();
-    let list: Vec<ScheduleResource> = list.map(Into::into).collect();
-    Ok(Response::json(200, &json!({"schedules": list})))
+/// What can be edited.
+pub(super) fn tag<D: Disk + 'static>(backend: &Backend<D>, call: &Call) -> Option<String> {
+    let info = upkeep(backend)
+        .ok()?
+        .schedules
+        .get(&call.captures[0])
+        .ok()??;
+    let resource = ScheduleResource::from(info);
+    Some(tag_of(&json!([
+        resource.volume,
+        resource.every,
+        resource.keep
+    ])))
+}
+
+pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let volumes = catalog(&backend)?;
+    let schedules = &upkeep(&backend)?.schedules;
+    let number = |volume: &str| volumes.get(volume).map_or(0, |info| info.id.0);
+    let all = schedules.list().into_iter();
+    let all = all.map(|info| (number(&info.volume), info)).collect();
+    let (list, next) = page(&call, all);
+    let list: Vec<ScheduleResource> = list.into_iter().map(Into::into).collect();
+    Ok(Response::json(200, &listed("schedules", json!(list), next)))
 }
 
 pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {

@@ -12,10 +12,11 @@ use volume::{SnapshotId, SnapshotInfo, Usage, VolumeError, Volumes};
 use world::Disk;
 
 use super::Backend;
+use super::edits::tag_of;
+use super::forms::{FORCE, LIMIT, NAME, NEXT, VOLUMES};
 use super::problem::Problem;
 use super::resources::{catalog, uuid};
 use super::router::{Call, Handled, Response};
-use super::routes::{FORCE, LIMIT, NAME, NEXT, VOLUMES};
 use super::volumes::{UsageResource, usage};
 
 /// Snapshots of one answer when nobody says how many.
@@ -72,6 +73,13 @@ impl SnapshotResource {
     fn location(&self) -> String {
         format!("/v1/volumes/{}/snapshots/{}", self.volume, self.name)
     }
+}
+
+/// What can be edited.
+pub(super) fn tag<D: Disk + 'static>(backend: &Backend<D>, call: &Call) -> Option<String> {
+    let [volume, name] = names(call);
+    let info = catalog(backend).ok()?.snapshot(volume, name).ok()?;
+    Some(tag_of(&json!([info.uuid, info.name])))
 }
 
 pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {

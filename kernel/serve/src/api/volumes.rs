@@ -15,10 +15,12 @@ use volume::{
 use world::Disk;
 
 use super::Backend;
+use super::edits::tag_of;
+use super::forms::{ALLOW, FORCE, NAME, NEW_NAME, ORIGIN, READ_ONLY, SIZE, SNAPSHOT};
+use super::pages::{listed, page};
 use super::problem::Problem;
 use super::resources::{catalog, uuid};
 use super::router::{Call, Handled, Response};
-use super::routes::{ALLOW, FORCE, NAME, NEW_NAME, NEW_SIZE, ORIGIN, READ_ONLY, SIZE, SNAPSHOT};
 
 #[derive(Serialize)]
 struct VolumeResource {
@@ -104,13 +106,30 @@ fn snapshot_name<D: Disk + 'static>(volumes: &Volumes<D>, id: SnapshotId) -> Opt
     Some(format!("{}@{}", volume.name, snapshot.name))
 }
 
-pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
+/// What can be edited.
+pub(super) fn tag<D: Disk + 'static>(backend: &Backend<D>, call: &Call) -> Option<String> {
+    let volumes = catalog(backend).ok()?;
+    let info = volumes.get(&call.captures[0]).ok()?;
+    let Settings { read_only, allow } = volumes.settings(info.id);
+    let allow: Vec<String> = allow.iter().map(ToString::to_string).collect();
+    Some(tag_of(&json!([
+        info.uuid,
+        info.name,
+        info.size_bytes,
+        read_only,
+        allow
+    ])))
+}
+
+pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
-    let list = volumes.list().into_iter();
+    let all = volumes.list().into_iter();
+    let (list, next) = page(&call, all.map(|info| (info.id.0, info)).collect());
     let list: Vec<_> = list
+        .into_iter()
         .map(|info| VolumeResource::new(volumes, info, None))
         .collect();
-    Ok(Response::json(200, &json!({"volumes": list})))
+    Ok(Response::json(200, &listed("volumes", json!(list), next)))
 }
 
 pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
@@ -159,7 +178,7 @@ pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) 
 pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let name = &call.captures[0];
-    let (new_name, size) = (call.text(&NEW_NAME), call.number(&NEW_SIZE));
+    let (new_name, size) = (call.text(&NEW_NAME), call.number(&SIZE));
     // All of it is checked before any of it is done.
     let mut info = volumes.check_change(name, new_name, size)?;
     let (read_only, allow) = settings(&call)?;

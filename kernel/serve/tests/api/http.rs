@@ -32,8 +32,9 @@ fn paths_and_methods() {
         reply.is_problem(405, "only");
         assert_eq!(reply.header("allow"), Some(allow));
     }
-    rig.call("BREW", "/healthz", None).is_problem(501, "method");
-    rig.call("get", "/healthz", None).is_problem(501, "method");
+    rig.call("BREW", "/healthz", None).is_problem(405, "only");
+    rig.call("get", "/healthz", None).is_problem(405, "only");
+    rig.call("BREW", "/tea", None).is_problem(404, "nothing");
     rig.call("GET", "/v1/volumes/%2e%2E%2Fx", None)
         .is_problem(404, "no such volume");
 }
@@ -224,5 +225,42 @@ fn noise_hurts_nobody_else() {
         let stream = port.connect().unwrap();
         stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
         assert_eq!(Reply::read(&stream).await.status, 200);
+    });
+}
+
+/// Clients that are slow or do nothing hold places only until others come.
+#[test]
+fn slow_clients_do_not_keep_others_out() {
+    let rig = Rig::new();
+    let exec = rig.bench.exec.clone();
+    rig.story(async move |port| {
+        let mut slow = Vec::new();
+        for index in 0..64 {
+            let stream = port.connect().unwrap();
+            let half: &[u8] = match index % 3 {
+                0 => b"",
+                1 => b"GET /healthz HT",
+                _ => b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+            };
+            let _ = stream.write_all(half).await;
+            slow.push(stream);
+            exec.sleep(Duration::from_millis(100)).await;
+            let other = port.connect().unwrap();
+            other
+                .write_all(b"GET /healthz HTTP/1.0\r\n\r\n")
+                .await
+                .unwrap();
+            assert_eq!(
+                Reply::read(&other).await.status,
+                200,
+                "beside {index} slow ones"
+            );
+        }
+        let start = exec.now();
+        for stream in &slow {
+            // Ended, or answered that it took too long.
+            while matches!(stream.read(&mut [0; 512]).await, Ok(1..)) {}
+        }
+        assert!(exec.now().since(start) <= Duration::from_secs(60));
     });
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use access::{Audit, Tokens};
 use net::pipe::pipe_port;
 use serde_json::{Value, json};
 use serve::api::{Backend, Limits, Server};
@@ -117,13 +118,7 @@ fn only_health_is_open() {
         "Authorization: secret\r\n",
         "Authorization: Basic secret\r\n",
     ] {
-        for path in [
-            "/v1/node",
-            "/v1/drives",
-            "/v1/volumes",
-            "/v1/volumes/x",
-            "/v1/log",
-        ] {
+        for path in ["/v1/node", "/v1/volumes/x", "/v1/log"] {
             let reply = get(path, authorization);
             reply.is_problem(401, "Bearer");
             assert!(
@@ -160,7 +155,11 @@ fn wrong_bodies_are_refused_by_the_name_of_what_is_wrong() {
         ("[]", 422, "JSON object"),
         ("{}", 422, "`name` is missing"),
         (r#"{"name":"a"}"#, 422, "`size` is missing"),
-        (r#"{"name":"a","size":4096,"from":"b@c"}"#, 422, "clone"),
+        (
+            r#"{"name":"a","size":4096,"from":"b@c"}"#,
+            422,
+            "only one of `size`, `from`",
+        ),
         (r#"{"name":"a","from":"b"}"#, 422, "VOLUME@SNAPSHOT"),
         (r#"{"name":"a","from":"b@c"}"#, 404, "`b@c`"),
         (r#"{"name":"a","from":"taken@c"}"#, 404, "no such snapshot"),
@@ -216,7 +215,7 @@ fn wrong_bodies_are_refused_by_the_name_of_what_is_wrong() {
         .is_problem(404, "no such volume");
     rig.call("PATCH", "/v1/volumes/taken", Some(r#"{"size":8192}"#));
     let shrunk = rig.call("PATCH", "/v1/volumes/taken", Some(r#"{"size":4096}"#));
-    shrunk.is_problem(422, "only grow");
+    shrunk.is_problem(409, "only grow");
     assert_eq!(shrunk.json()["field"], "size");
 }
 
@@ -229,7 +228,7 @@ fn the_document_describes_what_is_served() {
     let paths = document["paths"].as_object().unwrap();
     let mut count = 0;
     for (path, operations) in paths {
-        let called = ["{id}", "{v}", "{s}"]
+        let called = ["{volume}", "{snapshot}", "{job}", "{token}", "{drive}"]
             .iter()
             .fold(path.clone(), |path, name| path.replace(name, "x"));
         let captured = path.matches('{').count();
@@ -252,11 +251,11 @@ fn the_document_describes_what_is_served() {
             assert!(operation["summary"].as_str().unwrap().ends_with('.'));
         }
     }
-    assert_eq!(count, 30);
+    assert_eq!(count, 38);
     let create = &document["paths"]["/v1/volumes"]["post"]["requestBody"];
     let schema = &create["content"]["application/json"]["schema"];
     assert_eq!(schema["required"], json!(["name"]));
-    let set = &document["paths"]["/v1/volumes/{v}/schedule"]["put"]["requestBody"];
+    let set = &document["paths"]["/v1/volumes/{volume}/schedule"]["put"]["requestBody"];
     let keep = &set["content"]["application/json"]["schema"]["properties"]["keep"];
     assert_eq!(keep["properties"]["daily"]["type"], "integer");
     let scrub = &document["paths"]["/v1/scrub"]["post"]["requestBody"];
@@ -294,11 +293,13 @@ fn without_a_pool_the_node_still_answers() {
     let bench = Bench::new();
     let (listener, port) = pipe_port(16 << 10);
     let node = Rc::new(FakeNode::default());
+    let audit = bench.run(Audit::open(bench.exec.clone(), None));
     let backend = Backend::<RamDisk> {
         node: node.clone(),
         volumes: None,
         upkeep: None,
-        token: "secret".into(),
+        tokens: Tokens::only(bench.exec.clone(), "secret"),
+        audit: audit.clone(),
     };
     let server = Server::new(bench.exec.clone(), backend, Limits::default());
     bench.exec.spawn(server.serve(listener));
@@ -308,6 +309,7 @@ fn without_a_pool_the_node_still_answers() {
         port,
         node,
         volumes: Volumes::new(store),
+        audit,
     };
     assert_eq!(
         rig.call("GET", "/v1/node", None).json()["pool"],
@@ -351,7 +353,7 @@ fn who_may_do_what_with_a_volume_is_set_and_shown() {
         (r#"{"allow":["ten"]}"#, "networks"),
         (r#"{"allow":["10.0.0.0/33"]}"#, "networks"),
         (many.as_str(), "at most 32"),
-        (r#"{"allow":"10.0.0.0/8"}"#, "list of strings"),
+        (r#"{"allow":"10.0.0.0/8"}"#, "list of at least 0"),
         (r#"{"read_only":1}"#, "`true` or `false`"),
     ] {
         rig.call("PATCH", path, Some(body)).is_problem(422, about);

@@ -9,7 +9,7 @@ use crate::Rig;
 const MIB: u64 = 1 << 20;
 
 impl Rig {
-    fn volume(&self, name: &str) {
+    pub fn volume(&self, name: &str) {
         let body = json!({"name": name, "size": MIB}).to_string();
         assert_eq!(self.call("POST", "/v1/volumes", Some(&body)).status, 201);
     }
@@ -292,8 +292,12 @@ fn a_group_is_of_one_instant_all_or_none() {
         (r#"{"name":"noon","volumes":["data","log"]}"#, 409, "`log`"),
         (r#"{"name":"n","volumes":["data","none"]}"#, 404, "`none`"),
         (r#"{"name":"n","volumes":["data","data"]}"#, 422, "twice"),
-        (r#"{"name":"n","volumes":[]}"#, 422, "at least one"),
-        (r#"{"name":"n","volumes":[1]}"#, 422, "list of names"),
+        (r#"{"name":"n","volumes":[]}"#, 422, "at least 1"),
+        (
+            r#"{"name":"n","volumes":[1]}"#,
+            422,
+            "`volumes` must be a list",
+        ),
         (
             r#"{"name":"n!","volumes":["data"]}"#,
             422,

@@ -27,7 +27,7 @@ fn volumes_live_and_die_by_the_api() -> Result<()> {
     ] {
         refused(api.post("/v1/volumes", &what), status).with_context(|| what.to_string())?;
     }
-    refused(api.patch("/v1/volumes/db", &json!({"size": 1 << 20})), 422).context("shrinking")?;
+    refused(api.patch("/v1/volumes/db", &json!({"size": 1 << 20})), 409).context("shrinking")?;
     refused(api.get("/v1/volumes/nosuch"), 404)?;
     // All of it is still so after a restart.
     station.power_down(appliance)?;

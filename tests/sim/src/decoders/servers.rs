@@ -2,15 +2,16 @@
 
 use std::rc::Rc;
 
+use access::{Audit, Tokens};
 use net::Stream;
 use net::pipe::pipe_port;
-use serve::api::{Backend, DriveInfo, MemoryInfo, Node, NodeInfo};
+use serve::api::{Backend, DriveInfo, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending};
 use serve::{api as api_server, nbd as nbd_server};
 use store::{FormatOptions, Store};
 use volume::Volumes;
 use world::Pool;
 
-use super::{DEADLINE, environment, machine, small_config};
+use super::{DEADLINE, entropy, environment, machine, small_config};
 use crate::disk::SimDisk;
 use crate::machine::Machine;
 
@@ -83,30 +84,54 @@ pub fn nbd_session(bytes: &[u8]) {
     talk(rig, dialer, sent);
 }
 
-/// An HTTP connection. The first byte chooses: raw bytes, or `bytes` as the body of one of the requests that have one.
+/// Requests that have a body.
+const WITH_BODIES: [&str; 5] = [
+    "POST /v1/volumes",
+    "PATCH /v1/volumes/demo",
+    "POST /v1/tokens",
+    "PUT /v1/log/levels",
+    "POST /v1/snapshots",
+];
+
+/// An HTTP connection. The first byte chooses: raw bytes, `bytes` as the body of one of the requests that have one, or
+/// `bytes` as what was kept of tokens and of the audit log.
 pub fn api(bytes: &[u8]) {
     let rig = rig();
     let (listener, dialer) = pipe_port(PIPE_BYTES);
     let exec = rig.machine.exec.clone();
+    let (kind, body) = bytes.split_first().unwrap_or((&0, &[]));
+    let kind = usize::from(*kind) % (WITH_BODIES.len() + 2);
+    let kept = (kind == WITH_BODIES.len() + 1).then(|| body.to_vec());
+    let (of, store) = (exec.clone(), rig.volumes.store().clone());
+    let opened = rig.machine.block_on(DEADLINE, async move {
+        for key in ["token/1", "audit/0"] {
+            if let Some(kept) = &kept {
+                let _ = store
+                    .set_record(key, Some(&kept[..kept.len().min(3072)]))
+                    .await;
+            }
+        }
+        let entropy = Rc::new(entropy());
+        let (tokens, _) = Tokens::open(of.clone(), store.clone(), entropy, Some("token")).await;
+        (tokens, Audit::open(of, Some(store)).await)
+    });
+    let Ok((tokens, audit)) = opened else {
+        panic!("what was kept hangs");
+    };
     let backend = Backend {
         node: Rc::new(QuietNode),
         volumes: Some(rig.volumes.clone()),
         upkeep: None,
-        token: "token".to_string(),
+        tokens,
+        audit,
     };
     let server = api_server::Server::new(exec.clone(), backend, api_server::Limits::default());
     exec.spawn(server.serve(listener));
-    let (kind, body) = bytes.split_first().unwrap_or((&0, &[]));
-    let request = match kind % 3 {
-        0 => None,
-        1 => Some("POST /v1/volumes"),
-        _ => Some("PATCH /v1/volumes/demo"),
-    };
     let mut sent = Vec::new();
-    if let Some(request) = request {
+    if let Some(request) = WITH_BODIES.get(kind.wrapping_sub(1)) {
         let len = body.len();
         let head = format!(
-            "{request} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\n\
+            "{request} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\nIdempotency-Key: k\r\n\
              Content-Type: application/json\r\nContent-Length: {len}\r\n\r\n"
         );
         sent.extend(head.into_bytes());
@@ -133,6 +158,19 @@ impl Node for QuietNode {
 
     fn log_tail(&self, _lines: usize) -> Vec<String> {
         Vec::new()
+    }
+
+    fn log_levels(&self) -> LogLevels {
+        LogLevels {
+            level: log::LevelFilter::Info,
+            modules: Vec::new(),
+        }
+    }
+
+    fn set_log_levels(&self, _levels: LogLevels) {}
+
+    fn format_drive(&self, _id: &str, _confirm: &str) -> Pending<Result<DriveInfo, FormatError>> {
+        Box::pin(async { Err(FormatError::NoDrive) })
     }
 
     fn shutdown(&self) {}

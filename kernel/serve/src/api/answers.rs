@@ -1,0 +1,212 @@
+//! What answers carry.
+
+use access::Role;
+
+use super::forms::{MODULES_MAX, NAME_FORM, optional, required};
+use super::shape::{Form, Kind, Property, Rule, Shape};
+
+const UUID: Kind = Kind::Form(&Form {
+    pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+    is: |text| text.len() == 36 && text.split('-').count() == 5,
+    what: "a UUID",
+});
+const COUNT: Kind = Kind::Number(0, u64::MAX);
+const TIME: Kind = Kind::OrNull(&Kind::Time);
+const TEXT_OR_NULL: Kind = Kind::OrNull(&Kind::Text);
+const SIZE_OR_NULL: Kind = Kind::OrNull(&Kind::Size);
+/// How many of something an answer can have.
+const ANY: usize = usize::MAX;
+const NEXT: Property = optional(
+    "next",
+    Kind::Text,
+    "There are more: the query parameter `next` of the request that gets them.",
+);
+
+macro_rules! answer {
+    ($($(#[$doc:meta])* $name:ident $title:literal: [$($property:expr),* $(,)?];)*) => {
+        $($(#[$doc])* pub(super) const $name: Shape = Shape {
+            name: $title,
+            properties: &[$($property),*],
+            rule: Rule::Free,
+        };)*
+    };
+}
+
+/// A list of resources, under one name, in pages or not.
+macro_rules! list {
+    ($($name:ident $key:literal $of:ident $($next:ident)?;)*) => {
+        $(pub(super) const $name: Shape = Shape {
+            name: "",
+            properties: &[
+                required($key, Kind::List(&Kind::Object(&$of), 0, ANY), "What there is."),
+                $($next)?
+            ],
+            rule: Rule::Free,
+        };)*
+    };
+}
+
+list! {
+    VOLUMES "volumes" VOLUME NEXT;
+    SNAPSHOTS "snapshots" SNAPSHOT NEXT;
+    MADE "snapshots" SNAPSHOT;
+    SCHEDULES "schedules" SCHEDULE NEXT;
+    JOBS "jobs" JOB;
+    DRIVES "drives" DRIVE;
+    TOKENS "tokens" TOKEN;
+    AUDIT "entries" AUDIT_ENTRY NEXT;
+    CHANGES "ranges" RANGE NEXT;
+}
+
+answer! {
+    /// Whatever it is.
+    ANYTHING "": [];
+    STATUS "": [required("status", Kind::Text, "What goes on.")];
+    NODE "Node": [
+        required("name", Kind::Text, "Its name."),
+        required("version", Kind::Text, "Version of the firmware."),
+        required("uptime_ms", COUNT, "Milliseconds since it started."),
+        required("memory", Kind::Object(&MEMORY), "Its memory."),
+        required("pool", Kind::OrNull(&Kind::Object(&POOL)), "Its pool; `null` when there is none."),
+        required("drives", Kind::List(&Kind::Object(&DRIVE_SUMMARY), 0, ANY), "Its drives in short."),
+    ];
+    MEMORY "": [
+        required("total", Kind::Size, "Bytes that the firmware found usable."),
+        required("free", Kind::Size, "Bytes that are not in use."),
+    ];
+    POOL "Pool": [
+        required("uuid", UUID, "Its identity."),
+        required("state", Kind::Word(&["serving", "read-only"]), "Whether it takes writes."),
+        optional("reason", Kind::Text, "Why it takes no writes."),
+        required("redundancy", Kind::Word(&["none"]), "How many copies there are of everything."),
+        required("size", Kind::Size, "Bytes in all."),
+        required("used", Kind::Size, "Bytes in use."),
+        required("free", Kind::Size, "Bytes that can be written."),
+        required("pending", Kind::Size, "Bytes that were deleted and are not free yet."),
+        required("reserved", Kind::Size, "Bytes kept for the pool's own use."),
+        required("fullness", Kind::Word(&["fine", "low", "critical", "full"]), "How close to full it is."),
+        required("deallocated", Kind::Size, "Bytes that the drives were told are not needed any more."),
+        required("checkpoints", COUNT, "Checkpoints since it was opened."),
+        required("damaged_reads", COUNT, "Blocks that could not be read, since it was opened."),
+    ];
+    DRIVE_SUMMARY "": [
+        required("id", Kind::Text, "Short stable name within this appliance."),
+        required("state", DRIVE_STATE, "How it is."),
+        required("size", Kind::Size, "Bytes in all."),
+        required("used", Kind::Size, "Bytes in use by the pool."),
+    ];
+    DRIVE "Drive": [
+        required("id", Kind::Text, "Short stable name within this appliance."),
+        required("model", Kind::Text, "Model name."),
+        required("serial", Kind::Text, "Serial number."),
+        required("slot", Kind::Text, "Where it is plugged in."),
+        required("state", DRIVE_STATE, "How it is."),
+        optional("detail", Kind::Text, "What it holds or why it failed, for people."),
+        required("size", Kind::Size, "Bytes in all."),
+        required("used", Kind::Size, "Bytes in use by the pool."),
+        required("errors", COUNT, "Failed operations since it was opened."),
+    ];
+    VOLUME "Volume": [
+        required("name", NAME_FORM, "Its name, which is also that of its NBD export."),
+        required("uuid", UUID, "Its identity."),
+        required("size", Kind::Size, "Bytes."),
+        required("allocated", Kind::Size, "Bytes that hold data, shared ones included; of the last checkpoint in lists."),
+        optional("unique", Kind::Size, "Bytes that its deletion frees. Not in lists."),
+        optional("shared", Kind::Size, "Bytes that something else refers to as well. Not in lists."),
+        required("snapshots", COUNT, "How many it has."),
+        required("origin", TEXT_OR_NULL, "`VOLUME@SNAPSHOT` that it was cloned from, while that exists."),
+        required("clients", COUNT, "Attached clients."),
+        required("read_only", Kind::Flag, "Whether writes are refused."),
+        required("allow", Kind::List(&Kind::Text, 0, ANY), "From where clients may come; none: from anywhere."),
+        required("created_at", TIME, "`null` when the appliance had no clock then."),
+    ];
+    SNAPSHOT "Snapshot": [
+        required("name", NAME_FORM, "Its name."),
+        required("volume", NAME_FORM, "The volume that it is of."),
+        required("export", Kind::Text, "What NBD clients attach to."),
+        required("uuid", UUID, "Its identity."),
+        required("size", Kind::Size, "Bytes."),
+        optional("allocated", Kind::Size, "Bytes that hold data; not told of a snapshot that was just made."),
+        optional("unique", Kind::Size, "Bytes that its deletion alone frees. Not in lists."),
+        optional("shared", Kind::Size, "Bytes that something else refers to as well. Not in lists."),
+        required("clients", COUNT, "Attached clients."),
+        required("created_at", TIME, "`null` when the appliance had no clock then."),
+    ];
+    RANGE "": [
+        required("offset", Kind::Size, "First byte."),
+        required("length", Kind::Size, "Bytes."),
+        required("kind", Kind::Word(&["data", "zero"]), "What is there on the newer side."),
+    ];
+    SCHEDULE "Schedule": [
+        required("volume", NAME_FORM, "The volume."),
+        required("every", Kind::Text, "Time from one snapshot to the next."),
+        required("keep", Kind::Anything, "How many stay, by each rule that keeps any."),
+        required("next_at", TIME, "When the next one is due; `null` when nobody knows the time."),
+        required("newest", TEXT_OR_NULL, "The newest snapshot that it made."),
+        required("snapshots", COUNT, "How many of its snapshots there are."),
+        required("problem", TEXT_OR_NULL, "Why it does not do what it should."),
+    ];
+    JOB "Job": [
+        required("id", COUNT, "Its number."),
+        required("kind", Kind::Text, "What it does."),
+        required("state", Kind::Word(&["queued", "running", "paused", "done", "failed", "cancelled"]), "Where it is."),
+        required("progress", Kind::Fraction, "From 0 to 1."),
+        required("done", Kind::Size, "Bytes done."),
+        required("rate", SIZE_OR_NULL, "Bytes in a second, while it runs."),
+        required("rate_max", SIZE_OR_NULL, "The most bytes in a second."),
+        required("time_left_ms", SIZE_OR_NULL, "At the present rate."),
+        required("created_at", TIME, "When it was asked for."),
+        required("ended_at", TIME, "When it was over."),
+        required("error", TEXT_OR_NULL, "Why it failed."),
+        required("result", Kind::Object(&SCRUB), "What it found so far."),
+    ];
+    SCRUB "": [
+        required("blocks", COUNT, "Blocks verified."),
+        required("repaired", COUNT, "Replicas written anew."),
+        required("damaged_blocks", COUNT, "Blocks that cannot be read, each once however many share it."),
+        required("damaged_pool_blocks", COUNT, "Of these, blocks of the pool's own."),
+        required("damaged", Kind::List(&Kind::Object(&PLACE), 0, ANY), "Where."),
+        required("damaged_more", COUNT, "Places beyond those listed."),
+    ];
+    PLACE "": [
+        required("volume", NAME_FORM, "Its name."),
+        required("snapshot", TEXT_OR_NULL, "`null`: the volume as it is now."),
+        required("offset", Kind::Size, "First byte."),
+        required("length", Kind::Size, "Bytes."),
+    ];
+    TOKEN "Token": [
+        required("name", NAME_FORM, "Its name."),
+        required("role", Kind::Word(&Role::NAMES), "What it allows."),
+        required("created_at", TIME, "`null` when nobody knows."),
+        required("configured", Kind::Flag, "Whether it comes from the configuration and is taken out there."),
+    ];
+    NEW_TOKEN "NewToken": [
+        required("name", NAME_FORM, "Its name."),
+        required("role", Kind::Word(&Role::NAMES), "What it allows."),
+        required("created_at", TIME, "`null` when nobody knows."),
+        required("configured", Kind::Flag, "Whether it comes from the configuration and is taken out there."),
+        required("token", Kind::Text, "The secret; it is never told again."),
+    ];
+    LOG "": [required("lines", Kind::List(&Kind::Text, 0, ANY), "Oldest first.")];
+    LOG_LEVELS "LogLevels": [
+        required("level", Kind::Text, "The least important level that is logged."),
+        required("modules", Kind::Map(&MODULE, &Kind::Text, MODULES_MAX), "Modules and rooms with a level of their own."),
+    ];
+    AUDIT_ENTRY "AuditEntry": [
+        required("id", COUNT, "A number that only grows."),
+        required("at", TIME, "`null` when the appliance had no clock then."),
+        required("who", Kind::Text, "The name of the token that was presented."),
+        required("from", Kind::Text, "The address from which it came."),
+        required("what", Kind::Text, "What was asked: method and target."),
+        required("with", Kind::Text, "With what: the body, cut if it is long."),
+        required("status", Kind::Number(100, 599), "The answer's status."),
+        required("error", TEXT_OR_NULL, "Why it was refused."),
+    ];
+}
+
+const DRIVE_STATE: Kind = Kind::Word(&["serving", "blank", "foreign", "failed"]);
+const MODULE: Form = Form {
+    pattern: "^[a-z0-9_]+$",
+    is: |text| !text.is_empty(),
+    what: "names of modules",
+};

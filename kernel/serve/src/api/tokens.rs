@@ -1,0 +1,71 @@
+//! Tokens.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use access::{Role, TokenInfo};
+use serde::Serialize;
+use serde_json::json;
+use upkeep::calendar::rfc3339;
+use world::Disk;
+
+use super::Backend;
+use super::forms::{NAME, ROLE};
+use super::router::{Call, Handled, Response};
+
+#[derive(Serialize)]
+struct TokenResource {
+    name: String,
+    role: &'static str,
+    created_at: Option<String>,
+    configured: bool,
+    /// The secret, once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+impl From<TokenInfo> for TokenResource {
+    fn from(info: TokenInfo) -> Self {
+        Self {
+            name: info.name,
+            role: info.role.name(),
+            created_at: (info.created_at_nanos > 0).then(|| rfc3339(info.created_at_nanos)),
+            configured: info.is_configured,
+            token: None,
+        }
+    }
+}
+
+pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
+    let list = backend.tokens.list().into_iter();
+    let list: Vec<TokenResource> = list.map(Into::into).collect();
+    Ok(Response::json(200, &json!({"tokens": list})))
+}
+
+pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let info = backend.tokens.get(&call.captures[0])?;
+    Ok(Response::json(200, &TokenResource::from(info)))
+}
+
+pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    let name = call.text(&NAME).unwrap_or_default();
+    // The route's body admits only roles that there are.
+    let role = call
+        .text(&ROLE)
+        .and_then(Role::named)
+        .unwrap_or(Role::ReadOnly);
+    let (info, secret) = backend.tokens.create(name, role).await?;
+    let resource = TokenResource {
+        token: Some(secret.text().into()),
+        ..info.into()
+    };
+    let location = format!("/v1/tokens/{}", resource.name);
+    Ok(Response::created(&resource, location))
+}
+
+pub(super) async fn revoke<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
+    backend.tokens.revoke(&call.captures[0]).await?;
+    Ok(Response::empty(204))
+}
