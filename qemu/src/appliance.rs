@@ -73,7 +73,9 @@ impl ApplianceOptions {
     /// As [`Machine::start`].
     pub fn start(&self) -> Result<Appliance> {
         let mut config = self.config.clone();
-        set_dotted(&mut config, "api.token", self.token.clone().into());
+        if !self.token.is_empty() {
+            set_dotted(&mut config, "api.token", self.token.clone().into());
+        }
         let path = self.machine.folder.join("config.toml");
         write_secret(
             &path,

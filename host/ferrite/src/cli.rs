@@ -1,26 +1,18 @@
 //! What can be typed, and what it does.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use serde_json::{Value, json};
 
+use crate::Failure;
 use crate::check;
 use crate::client::segment;
 use crate::commands::{self, SnapshotName};
-use crate::console::{Console, print};
+use crate::console::Console;
 use crate::describe::{describe, items, size_of, text_of};
-use crate::output::{table, unseen};
-use crate::{Client, Failure};
-
-/// Lines of the log that `log -f` asks for again and again.
-const FOLLOW_LINES: usize = 200;
-/// How often it asks.
-const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+use crate::output::table;
 
 /// Manages a Ferrite appliance.
 ///
@@ -89,15 +81,17 @@ enum Command {
     /// Look at drives
     #[command(subcommand)]
     Drive(Drive),
-    /// Show the appliance's log
-    Log {
-        /// How many lines
+    /// Show the appliance's log, or say how much goes into it
+    Log(commands::log::Log),
+    /// Show what was changed, by whom, and what came of it
+    Audit {
+        /// How many entries
         #[arg(short = 'n', long, default_value_t = 50)]
-        lines: usize,
-        /// Go on showing lines as they come
-        #[arg(short, long)]
-        follow: bool,
+        entries: usize,
     },
+    /// Give access to others, and take it away
+    #[command(subcommand)]
+    Token(commands::token::Token),
     /// Turn the appliance off or restart it
     #[command(subcommand)]
     Node(Node),
@@ -125,6 +119,14 @@ enum Drive {
     Get {
         /// As `drive list` names it
         id: String,
+    },
+    /// Give up what a drive holds; the next start makes a pool of it if there is none
+    Format {
+        /// As `drive list` names it
+        id: String,
+        /// Its serial number: what it holds cannot be got back
+        #[arg(long, value_name = "SERIAL")]
+        confirm: String,
     },
 }
 
@@ -162,16 +164,14 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             &find()?.get(&format!("/v1/drives/{}", segment(&id)))?,
             describe,
         ),
-        Command::Log {
-            lines,
-            follow: false,
-        } => console.show(&find()?.get(&format!("/v1/log?tail={lines}"))?, |log| {
-            as_lines(&log_lines(log))
-        }),
-        Command::Log {
-            lines,
-            follow: true,
-        } => follow(&find()?, lines),
+        Command::Drive(Drive::Format { id, confirm }) => {
+            let path = format!("/v1/drives/{}/format", segment(&id));
+            let given_up = find()?.post(&path, &json!({"confirm": confirm}))?;
+            console.show(&given_up, describe)
+        }
+        Command::Log(what) => what.run(&console),
+        Command::Audit { entries } => commands::token::audit(&console, entries),
+        Command::Token(what) => what.run(&console),
         Command::Node(Node::Shutdown) => find()?.post("/v1/node/shutdown", &json!({})).map(drop),
         Command::Node(Node::Reboot) => find()?.post("/v1/node/reboot", &json!({})).map(drop),
         Command::Check { images, fast } => {
@@ -206,38 +206,6 @@ fn drives(answer: &Value) -> String {
     table(&headings, &rows.collect::<Vec<_>>())
 }
 
-fn log_lines(answer: &Value) -> Vec<String> {
-    let line = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
-    items(answer, "lines").iter().map(line).collect()
-}
-
-fn as_lines(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("{line}\n")).collect()
-}
-
-/// Shows the log until the user ends it, restarts of the appliance included.
-fn follow(client: &Client, first: usize) -> Result<(), Failure> {
-    let mut shown = VecDeque::from(log_lines(&client.get(&format!("/v1/log?tail={first}"))?));
-    print(&as_lines(shown.make_contiguous()))?;
-    loop {
-        thread::sleep(FOLLOW_EVERY);
-        let answer = match client.get(&format!("/v1/log?tail={FOLLOW_LINES}")) {
-            Err(Failure::Unreachable(_)) => continue,
-            answer => answer?,
-        };
-        let now = log_lines(&answer);
-        let new = unseen(shown.make_contiguous(), &now);
-        print(&as_lines(new))?;
-        shown.extend(new.iter().cloned());
-        let excess = shown.len().saturating_sub(FOLLOW_LINES);
-        shown.drain(..excess);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,6 +236,14 @@ mod tests {
             "jobs",
             "jobs pause 3",
             "job cancel 3",
+            "log",
+            "log -f -n 5",
+            "log level",
+            "log level info nvme=debug store=trace",
+            "audit -n 5",
+            "token create backup --role operator",
+            "token revoke backup",
+            "drive format nvme1n1 --confirm SERIAL",
         ] {
             let words = format!("ferrite {line}");
             let parsed = Arguments::try_parse_from(words.split(' '));
@@ -282,6 +258,11 @@ mod tests {
             "schedule set db --every 1h",
             "schedule set db --every 1h --keep 7",
             "jobs pause",
+            "log -f level",
+            "log level info nvme",
+            "token create backup",
+            "token create backup --role root",
+            "drive format nvme1n1",
         ] {
             let words = format!("ferrite {line}");
             assert!(

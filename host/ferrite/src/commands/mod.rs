@@ -4,8 +4,10 @@
 
 pub mod diff;
 pub mod job;
+pub mod log;
 pub mod schedule;
 pub mod snapshot;
+pub mod token;
 pub mod volume;
 
 use std::str::FromStr;
@@ -109,7 +111,7 @@ fn missing(client: &Client, volume: &str, snapshot: Option<&str>) -> Option<Stri
         Some(meant) => format!("; did you mean `{meant}`?"),
         None => String::new(),
     };
-    let volumes = names(client.get("/v1/volumes").ok()?["volumes"].as_array()?);
+    let volumes = names(&pages(client, "/v1/volumes", "volumes").ok()?);
     if !volumes.iter().any(|name| name == volume) {
         return Some(format!("no volume `{volume}`{}", guess(volume, &volumes)));
     }

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::snapshot::moment;
-use super::{explain, volume_path};
+use super::{explain, pages, volume_path};
 use crate::Failure;
 use crate::console::Console;
 use crate::describe::{describe, items, text_of};
@@ -55,7 +55,10 @@ impl Schedule {
             answer.map_err(|failure| explain(&client, failure, volume, None))
         };
         match self {
-            Self::List => console.show(&client.get("/v1/schedules")?, schedules),
+            Self::List => {
+                let all = pages(&client, "/v1/schedules", "schedules")?;
+                console.show(&json!({"schedules": all}), schedules)
+            }
             Self::Get { volume } => {
                 let found = client.get(&path(&volume));
                 console.show(&known(&volume, found)?, describe)

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{explain, force_query, snapshots, volume_path};
+use super::{explain, force_query, pages, snapshots, volume_path};
 use crate::Failure;
 use crate::console::Console;
 use crate::describe::{describe, items, size_of, text_of};
@@ -65,7 +65,10 @@ impl Volume {
             console.show(&changed, describe)
         };
         match self {
-            Self::List => console.show(&client.get("/v1/volumes")?, volumes),
+            Self::List => {
+                let all = pages(&client, "/v1/volumes", "volumes")?;
+                console.show(&json!({"volumes": all}), volumes)
+            }
             Self::Create { name, size } => {
                 let made = client.post("/v1/volumes", &json!({"name": name, "size": size}))?;
                 console.show(&made, describe)

@@ -57,6 +57,52 @@ fn nothing_is_told_without_the_token() -> Result<()> {
     Ok(())
 }
 
+/// An appliance that nobody configured: one token, on its console, once.
+#[test]
+fn tokens_outlive_a_power_cut_and_the_first_is_shown_once() -> Result<()> {
+    const SHOWN: &str = "first token of this appliance: ";
+    let mut station = Station::with_drive("first-token", 1 << 30)?;
+    station.options.token.clear();
+    let appliance = station.start()?;
+    let console = appliance.running.serial();
+    let first = console
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(SHOWN));
+    let first = first.context("no token on the console")?;
+    let boss = Client::new(&appliance.api_url(), first);
+    let made = boss.post("/v1/tokens", &json!({"name": "looks", "role": "read-only"}))?;
+    let secret = made["token"].as_str().context("no secret")?;
+    let looks = Client::new(&appliance.api_url(), secret);
+    looks.get("/v1/volumes")?;
+    refused(
+        looks.post("/v1/volumes", &json!({"name": "x", "size": 4096})),
+        403,
+    )?;
+    let log = looks.get("/v1/log?tail=1000")?.to_string();
+    ensure!(
+        !log.contains(first) && !log.contains(secret),
+        "a secret is in the log"
+    );
+    drop(appliance);
+
+    let appliance = station.start()?;
+    ensure!(!appliance.running.serial().contains(SHOWN), "shown again");
+    looks.get("/v1/volumes")?;
+    boss.delete("/v1/tokens/looks")?;
+    refused(looks.get("/v1/volumes"), 401)?;
+    station.power_down(appliance)?;
+
+    let appliance = station.start()?;
+    refused(looks.get("/v1/volumes"), 401)?;
+    let audit = boss.get("/v1/audit?limit=1")?;
+    ensure!(
+        audit["entries"][0]["what"] == "DELETE /v1/tokens/looks",
+        "{audit}"
+    );
+    ensure!(audit["entries"][0]["who"] == "first", "{audit}");
+    station.power_down(appliance)
+}
+
 #[test]
 fn the_node_describes_itself_and_turns_off() -> Result<()> {
     let mut station = Station::with_drive("node", 1 << 30)?;

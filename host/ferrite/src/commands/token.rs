@@ -1,0 +1,133 @@
+//! `ferrite token …` and `ferrite audit`: who may do what, and who did.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::snapshot::moment;
+use crate::client::segment;
+use crate::console::Console;
+use crate::describe::{describe, items, text_of};
+use crate::output::table;
+use crate::{Client, Failure};
+
+/// Entries of the audit log that one answer can have.
+const AUDIT_MAX: usize = 1000;
+
+/// Give access to others, and take it away
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// List all tokens; their secrets are known to nobody
+    List,
+    /// Make a token and print its secret, which is never shown again
+    Create {
+        /// What it is for, e.g. backup
+        name: String,
+        /// read-only looks; operator works with volumes, snapshots, schedules and jobs; admin may do everything
+        #[arg(long, value_parser = ["read-only", "operator", "admin"])]
+        role: String,
+    },
+    /// Revoke a token: it opens nothing any more
+    #[command(visible_alias = "delete")]
+    Revoke {
+        /// Its name
+        name: String,
+    },
+}
+
+impl Token {
+    /// Does it.
+    pub fn run(self, console: &Console) -> Result<(), Failure> {
+        let client = console.client()?;
+        match self {
+            Self::List => console.show(&client.get("/v1/tokens")?, tokens),
+            Self::Create { name, role } => {
+                let wanted = json!({"name": name, "role": role});
+                let made = client.post("/v1/tokens", &wanted)?;
+                console.show(&made, describe)
+            }
+            Self::Revoke { name } => {
+                client.delete(&format!("/v1/tokens/{}", segment(&name)))?;
+                console.show(&json!({"revoked": name}), |_| format!("revoked {name}\n"))
+            }
+        }
+    }
+}
+
+fn tokens(answer: &Value) -> String {
+    let rows = items(answer, "tokens").iter().map(|token| {
+        let origin = match token["configured"].as_bool() {
+            Some(true) => "the configuration".into(),
+            _ => moment(&text_of(token, "created_at")),
+        };
+        vec![text_of(token, "name"), text_of(token, "role"), origin]
+    });
+    let headings = ["NAME", "ROLE", "SINCE"];
+    table(&headings, &rows.collect::<Vec<_>>())
+}
+
+/// Shows the newest `count` entries of the audit log, oldest first.
+pub fn audit(console: &Console, count: usize) -> Result<(), Failure> {
+    let mut entries = newest(&console.client()?, count)?;
+    entries.reverse();
+    let answer = json!({"entries": entries});
+    console.show(&answer, changes)
+}
+
+fn newest(client: &Client, count: usize) -> Result<Vec<Value>, Failure> {
+    let mut all = Vec::new();
+    let mut next = String::new();
+    while all.len() < count {
+        let limit = (count - all.len()).min(AUDIT_MAX);
+        let page = client.get(&format!("/v1/audit?limit={limit}{next}"))?;
+        all.extend(items(&page, "entries").iter().cloned());
+        match page["next"].as_str() {
+            Some(id) => next = format!("&next={}", segment(id)),
+            None => break,
+        }
+    }
+    Ok(all)
+}
+
+fn changes(answer: &Value) -> String {
+    let rows = items(answer, "entries").iter().map(|entry| {
+        let outcome = match entry["error"].as_str() {
+            Some(error) => format!("{} {error}", entry["status"]),
+            None => entry["status"].to_string(),
+        };
+        vec![
+            moment(&text_of(entry, "at")),
+            text_of(entry, "who"),
+            text_of(entry, "from"),
+            text_of(entry, "what"),
+            text_of(entry, "with"),
+            outcome,
+        ]
+    });
+    let headings = ["AT", "WHO", "FROM", "WHAT", "WITH", "RESULT"];
+    table(&headings, &rows.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_and_changes_are_listed_for_people() {
+        let answer = json!({"tokens": [
+            {"name": "configuration", "role": "admin", "created_at": null, "configured": true},
+            {"name": "backup", "role": "operator", "created_at": "2026-11-22T04:00:00.000Z", "configured": false}]});
+        assert_eq!(
+            tokens(&answer),
+            "NAME           ROLE      SINCE\n\
+             configuration  admin     the configuration\n\
+             backup         operator  2026-11-22 04:00:00\n"
+        );
+        let answer = json!({"entries": [{"id": 1, "at": "2026-11-22T04:00:00.000Z", "who": "backup",
+            "from": "10.0.0.2", "what": "DELETE /v1/volumes/db", "with": "", "status": 404, "error": "no such volume"}]});
+        assert_eq!(
+            changes(&answer),
+            "AT                   WHO     FROM      WHAT                   WITH  RESULT\n\
+             2026-11-22 04:00:00  backup  10.0.0.2  DELETE /v1/volumes/db        404 no such volume\n"
+        );
+    }
+}
