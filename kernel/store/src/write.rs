@@ -30,6 +30,9 @@ const CHECKPOINT_AT_PERCENT: usize = 75;
 /// A write waits for so many checkpoints at most while what was deleted is taken apart: a drive may not let it go on.
 const WAITS_MAX: usize = 64;
 
+/// A write waits for so many checkpoints at most that may let it open another group.
+const OPEN_WAITS_MAX: usize = 8;
+
 /// The longest delay of one acknowledgement while a checkpoint falls behind.
 const DELAY_MAX_US: u64 = 10_000;
 
@@ -263,7 +266,7 @@ impl<D: Disk> Shared<D> {
             self.wait_for_room(grant.points).await?;
             grant.reserve(&mut self.state.borrow_mut());
         }
-        let mut waited = 0;
+        let (mut waited, mut waited_to_open) = (0, 0);
         while grant.missing() > 0 {
             let got = {
                 let mut state = self.state.borrow_mut();
@@ -273,8 +276,12 @@ impl<D: Disk> Shared<D> {
             match got {
                 Ok(()) => {}
                 Err(Shortage::Load(group)) => self.load_group(group).await?,
-                Err(Shortage::Open) => self.checkpoint_reached(self.want_checkpoint()).await?,
-                Err(Shortage::Full) => {
+                // A checkpoint closes groups, but not those whose last blocks waiting writes hold, such as this one.
+                Err(Shortage::Open) if waited_to_open < OPEN_WAITS_MAX => {
+                    self.checkpoint_reached(self.want_checkpoint()).await?;
+                    waited_to_open += 1;
+                }
+                Err(Shortage::Open | Shortage::Full) => {
                     self.wait_for_space(waited).await?;
                     waited += 1;
                 }
