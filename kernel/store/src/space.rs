@@ -258,15 +258,39 @@ impl Space {
         self.open.get(&group).map_or(0, |open| open.available)
     }
 
-    /// A fresh group if there may be one, else the emptiest.
+    /// A group in use that is nearly empty, else a fresh one if there may be one, else the emptiest.
     fn choose(&mut self, class: Class, device: usize) -> Result<u32, Shortage> {
-        if let Some(replicas) = self.chunks_for(class, device)
+        let spacious = self.emptiest(class, device, self.spacious(class));
+        if spacious.is_none()
+            && let Some(replicas) = self.chunks_for(class, device)
             && (class == Class::Meta || self.data_may_take_a_group())
         {
             self.make_room_to_open(class)?;
             return self.assign(class, &replicas).ok_or(Shortage::Full);
         }
-        let withheld = self.withheld_by_group();
+        let best = spacious.or_else(|| self.emptiest(class, device, 1));
+        let group = best.ok_or(Shortage::Full)?;
+        if self.open.contains_key(&group) {
+            return Ok(group);
+        }
+        self.make_room_to_open(class)?;
+        Err(Shortage::Load(group))
+    }
+
+    /// With so many blocks to hand out a group in use comes before a fresh one.
+    ///
+    /// Groups never change their class, and whatever is written over moves. So without this the maps would take all that is
+    /// free, or data would, however little is in use. Runs of data should stay long, of map nodes there are few.
+    fn spacious(&self, class: Class) -> u32 {
+        match class {
+            Class::Meta => self.group_blocks() / 4,
+            _ => self.group_blocks() / 4 * 3,
+        }
+    }
+
+    /// The group in use with the most blocks to hand out, but at least so many.
+    fn emptiest(&self, class: Class, device: usize, least: u32) -> Option<u32> {
+        let mut withheld = None;
         let mut best: Option<(u32, u32)> = None;
         for (index, entry) in self.entries.iter().enumerate() {
             let group = u32::try_from(index).unwrap_or(u32::MAX);
@@ -274,23 +298,21 @@ impl Space {
             if entry.class() != class || !here {
                 continue;
             }
+            let wanted = best.map_or(least, |(_, most)| most + 1);
             let free = match self.open.get(&group) {
                 Some(open) => open.available,
+                None if u32::from(entry.free.get()) < wanted => continue,
                 None => {
+                    let withheld = withheld.get_or_insert_with(|| self.withheld_by_group());
                     let withheld = withheld.get(&group).copied().unwrap_or(0);
                     u32::from(entry.free.get()).saturating_sub(withheld)
                 }
             };
-            if free > best.map_or(0, |(_, most)| most) {
+            if free >= wanted {
                 best = Some((group, free));
             }
         }
-        let (group, _) = best.ok_or(Shortage::Full)?;
-        if self.open.contains_key(&group) {
-            return Ok(group);
-        }
-        self.make_room_to_open(class)?;
-        Err(Shortage::Load(group))
+        best.map(|(group, _)| group)
     }
 
     fn chunks_for(&self, class: Class, device: usize) -> Option<ArrayVec<Replica, 2>> {

@@ -31,3 +31,19 @@ fn groups_of_two_drives_do_not_push_each_other_out() {
         }
     }
 }
+
+#[test]
+fn a_nearly_empty_group_comes_before_a_fresh_one() {
+    let replicas = [Replica::in_sync(0, 0), Replica::in_sync(0, 1)];
+    let allocate = |class, free| {
+        let copies = if class == Class::Meta { 2 } else { 1 };
+        let mut entries = vec![GroupEntry::default(); 5];
+        entries[0] = GroupEntry::assigned(class, &replicas[..copies], free);
+        Space::new(SHIFT, entries, &[5], 16).allocate(class, 1, &mut Runs::new())
+    };
+    for (class, enough) in [(Class::Meta, 64), (Class::Data, 192)] {
+        assert_eq!(allocate(class, 254), Err(Shortage::Load(0)));
+        assert_eq!(allocate(class, enough), Err(Shortage::Load(0)));
+        assert_eq!(allocate(class, enough - 1), Ok(1));
+    }
+}
