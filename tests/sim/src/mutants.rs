@@ -5,7 +5,7 @@ use core::fmt;
 use store::{Mutant, Mutants};
 
 use crate::profile::Parts;
-use crate::systematic::{Sequences, single_faults};
+use crate::systematic::{Sequences, full_pools, single_faults};
 
 /// What noticed a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub fn parts(mutant: Mutant) -> Parts {
     }
 }
 
-/// Hunts a bug in the systematic runs: first in short sequences, then in single faults. Returns after how many of what it
+/// Hunts a bug in the systematic runs: first in short sequences, then in single faults and in full pools. Returns after how many of what it
 /// was noticed, and what was said.
 #[must_use]
 pub fn hunt_systematically(mutant: Mutant) -> Option<(String, String)> {
@@ -121,6 +121,12 @@ pub fn hunt_systematically(mutant: Mutant) -> Option<(String, String)> {
             let faults = number.load(order);
             return Some((format!("{faults} faults on {drives} drives"), what));
         }
+    }
+    number.store(0, order);
+    let looked = |at, _| number.store(at + 1, order);
+    if let Err(what) = full_pools((1, 1), mutants, &looked) {
+        let sound = number.load(order);
+        return Some((format!("{sound} full pools"), what));
     }
     None
 }

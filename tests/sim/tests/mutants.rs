@@ -1,7 +1,7 @@
 //! A simulator that does not notice a deliberate bug tests nothing. These are the bugs that are noticed soon;
 //! `cargo xtask sim --mutants` hunts all of them.
 
-use sim::systematic::{Sequences, single_faults};
+use sim::systematic::{Sequences, full_pools, single_faults};
 use sim::{Mutant, Mutants, hunt};
 
 /// Bugs that random runs must notice, and the seeds within which they must.
@@ -55,6 +55,9 @@ const BY_FAULTS: [Mutant; 3] = [
     Mutant::ScrubFirstReplica,
 ];
 
+/// Bugs that show when there is no space.
+const BY_FULL_POOLS: [Mutant; 1] = [Mutant::NoReserve];
+
 fn first_line(what: &str) -> &str {
     what.lines().next().unwrap_or_default()
 }
@@ -97,6 +100,18 @@ fn single_faults_notice_bugs() {
     let mut survivors = Vec::new();
     for mutant in BY_FAULTS {
         match single_faults(2, (1, 2), Mutants::only(mutant), &|_, _| {}) {
+            Err(what) => eprintln!("{mutant:?}: {}", first_line(&what)),
+            Ok(_) => survivors.push(mutant),
+        }
+    }
+    assert_eq!(survivors, [], "mutants that nobody noticed");
+}
+
+#[test]
+fn full_pools_notice_bugs() {
+    let mut survivors = Vec::new();
+    for mutant in BY_FULL_POOLS {
+        match full_pools((1, 1), Mutants::only(mutant), &|_, _| {}) {
             Err(what) => eprintln!("{mutant:?}: {}", first_line(&what)),
             Ok(_) => survivors.push(mutant),
         }

@@ -1,7 +1,7 @@
 //! A slice of the systematic runs; `cargo xtask sim --systematic` looks at all of it.
 
 use sim::Mutants;
-use sim::systematic::{Sequences, single_faults};
+use sim::systematic::{Sequences, full_pools, single_faults};
 
 #[test]
 fn single_faults_are_survived_or_told() {
@@ -25,5 +25,13 @@ fn short_sequences_survive_every_power_cut() {
             Ok(count) => eprintln!("{count}"),
             Err(what) => panic!("{what}"),
         }
+    }
+}
+
+#[test]
+fn full_pools_give_space_back() {
+    match full_pools((5, 2), Mutants::default(), &|_, _| {}) {
+        Ok(count) => eprintln!("{count} full pools"),
+        Err(what) => panic!("{what}"),
     }
 }

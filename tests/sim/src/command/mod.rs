@@ -54,22 +54,22 @@ struct Arguments {
     /// Print what was run so far
     #[arg(long)]
     ledger: bool,
-    /// Look at all short sequences of operations and all single faults of a small pool, instead of seeds
+    /// Look at all short sequences of operations, all single faults of a small pool, and full pools, instead of seeds
     #[arg(long)]
     systematic: bool,
     /// Operations of the longest sequence
     #[arg(long, default_value_t = 2, requires = "systematic")]
     length: u32,
-    /// Look at one of so many sequences and faults
+    /// Look at one of so many sequences, faults and full pools
     #[arg(long, default_value_t = 1, requires = "systematic")]
     every: u64,
-    /// Hunt the store's deliberate bugs and print how many seeds each takes
+    /// Hunt the store's deliberate bugs and print how many seeds each takes; with `--systematic` in those runs, too
     #[arg(long, conflicts_with = "seed")]
     mutants: bool,
     /// From how many first seeds each is hunted
-    #[arg(long, default_value_t = 3, requires = "mutants")]
+    #[arg(long, default_value_t = 5, requires = "mutants")]
     starts: u64,
-    /// Only this sequence or fault, or this deliberate bug
+    /// Only this sequence, fault or full pool, or this deliberate bug
     #[arg(long)]
     only: Option<String>,
     /// One hunt of a deliberate bug, in this process
@@ -206,6 +206,7 @@ fn special(arguments: &Arguments) -> Option<Result<ExitCode>> {
         return Some(mutants::run(&mutants::Plan {
             only: arguments.only.clone(),
             first: arguments.first_seed.unwrap_or(1),
+            systematically: arguments.systematic,
             starts: arguments.starts,
             seeds,
             operations,

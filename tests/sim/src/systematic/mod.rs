@@ -2,11 +2,12 @@
 //!
 //! [`sequences`]: all short sequences of operations on a small volume, with a power cut behind every write of the drive and
 //! every subset of what was not flushed. [`faults`]: every single fault of every block of a small pool in which everything is
-//! that can be in one. Both run over drives that answer at once and record what they are told ([`tape`]), so that thousands of
+//! that can be in one. [`full`]: full pools in which everything happens that needs space or gives it back. All run over drives that answer at once and record what they are told ([`tape`]), so that thousands of
 //! recoveries fit in a second, and compare what users have ([`state`]) with what they may have.
 
 mod cuts;
 mod faults;
+mod full;
 mod operation;
 mod power;
 mod recovery;
@@ -22,6 +23,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use store::Mutants;
 
 pub use faults::{FaultCount, one_fault, single_faults};
+pub use full::{full_pools, one_full_pool};
 use operation::Operation;
 pub use sequences::Count as SequenceCount;
 use sequences::Explorer;

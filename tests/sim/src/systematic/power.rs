@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A store's world.
 pub struct Power {
-    exec: Exec,
+    pub exec: Exec,
     clock: Rc<VirtualClock>,
     environment: Environment,
     config: Config,
