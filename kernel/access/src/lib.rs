@@ -21,11 +21,13 @@ extern crate alloc;
 
 pub mod attempts;
 pub mod audit;
+mod error;
 pub mod role;
 pub mod secret;
 pub mod tokens;
 
 pub use audit::{Audit, Entry};
+pub use error::TokenError;
 pub use role::Role;
 pub use secret::Secret;
-pub use tokens::{Refusal, TokenError, TokenInfo, Tokens, Who};
+pub use tokens::{Refusal, TokenInfo, Tokens, Who};

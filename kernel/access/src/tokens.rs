@@ -9,18 +9,17 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
 
 use exec::{Exec, Semaphore};
 use serde::{Deserialize, Serialize};
-use store::{Store, StoreError, is_name};
+use store::{Store, is_name};
 use world::{Disk, Entropy};
 
 use crate::attempts::Attempts;
 use crate::secret::Digest;
-use crate::{Role, Secret};
+use crate::{Role, Secret, TokenError};
 
 /// The most tokens.
 pub const TOKENS_MAX: usize = 64;
@@ -105,54 +104,6 @@ pub enum Refusal {
     Wrong,
     /// Too many wrong guesses from there: it was not looked at. Time until it will be.
     TooMany(Duration),
-}
-
-/// Why a token was not made or revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenError {
-    /// The request is wrong: not a name.
-    BadName,
-    /// The request is wrong: the name is taken.
-    NameTaken,
-    /// The request is wrong: there is no such token.
-    NoToken,
-    /// It comes from the configuration, and goes when it is taken out there.
-    Configured,
-    /// Without it nobody could make tokens any more. Make another one for an admin first.
-    LastAdmin,
-    /// There are [`TOKENS_MAX`] already.
-    TooMany,
-    /// There is no pool to keep it in.
-    NoPool,
-    /// The store refused or failed.
-    Store(StoreError),
-}
-
-impl fmt::Display for TokenError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BadName => StoreError::BadName.fmt(out),
-            Self::NameTaken => StoreError::NameTaken.fmt(out),
-            Self::NoToken => out.write_str("no such token"),
-            Self::Configured => {
-                out.write_str("this token comes from the configuration; take it out there")
-            }
-            Self::LastAdmin => {
-                out.write_str("nobody could give access any more; make another admin token first")
-            }
-            Self::TooMany => write!(out, "there are {TOKENS_MAX} tokens already"),
-            Self::NoPool => out.write_str("there is no pool to keep tokens in"),
-            Self::Store(error) => error.fmt(out),
-        }
-    }
-}
-
-impl core::error::Error for TokenError {}
-
-impl From<StoreError> for TokenError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 impl<D: Disk + 'static> Tokens<D> {

@@ -61,6 +61,8 @@ list! {
 answer! {
     /// Whatever it is.
     ANYTHING "": [];
+    /// No JSON, but text of this type.
+    METRICS "text/plain": [];
     STATUS "": [required("status", Kind::Text, "What goes on.")];
     NODE "Node": [
         required("name", Kind::Text, "Its name."),

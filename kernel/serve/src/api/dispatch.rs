@@ -14,10 +14,10 @@ use world::Disk;
 use super::Server;
 use super::edits::{Conditions, Turn, fingerprint};
 use super::problem::Problem;
+use super::read::{read_body, read_query};
 use super::repeats::Repeat;
 use super::router::{Call, Handled, Method, Response, Route, find};
 use super::routes::routes;
-use super::shape::{read_body, read_query};
 
 /// The most bytes of a body that are noted.
 const NOTED_BYTES: usize = 512;

@@ -2,14 +2,14 @@
 //!
 //! What can be called is one table, of `Route`s in `routes`; dispatch, the `Allow` of a 405, who may call
 //! it, what bodies and queries may contain, and the OpenAPI document come from it. What is done then is in
-//! `resources` (the appliance itself), `events`, `volumes`, `snapshots`, `changes`, `jobs`, `schedules` and `tokens`. Errors
+//! `resources` (the appliance itself), `events`, `volumes`, `snapshots`, `changes`, `jobs`, `schedules`, `tokens` and `metrics`. Errors
 //! are `application/problem+json` (RFC 9457), made in `problem`.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `clients`, `connection` | who is connected, and HTTP on a connection |
 //! | `dispatch`, `router`, `routes` | from a request to a handler |
-//! | `shape`, `forms`, `answers`, `openapi` | what requests and answers carry, checked and documented |
+//! | `shape`, `read`, `forms`, `answers`, `openapi` | what requests and answers carry, checked and documented |
 //! | `edits`, `repeats` | two people at once, and one person twice |
 //!
 //! Invariants: memory per connection is bounded (head 16 KiB, body 64 KiB), and so is the time a peer may take; every
@@ -24,10 +24,12 @@ mod edits;
 mod events;
 mod forms;
 mod jobs;
+mod metrics;
 mod node;
 mod openapi;
 mod pages;
 mod problem;
+mod read;
 mod repeats;
 mod resources;
 mod router;

@@ -126,7 +126,10 @@ fn answers<D>(route: &Route<D>) -> Value {
         answer["description"] = "Started.".into();
     }
     if status != 204 {
-        answer["content"] = json!({"application/json": {"schema": answer_schema(shape)}});
+        answer["content"] = match (shape.properties, shape.name) {
+            ([], kind) if !kind.is_empty() => json!({kind: {"schema": {"type": "string"}}}),
+            _ => json!({"application/json": {"schema": answer_schema(shape)}}),
+        };
     }
     let mut headers = Map::new();
     if status == 200 && route.tag.is_some() {
@@ -157,10 +160,10 @@ fn answers<D>(route: &Route<D>) -> Value {
 }
 
 fn answer_schema(shape: &'static Shape) -> Value {
-    match (shape.properties.is_empty(), shape.name.is_empty()) {
-        (true, _) => json!({"type": "object"}),
-        (false, true) => shape.schema(false),
-        (false, false) => shape.refer(),
+    match shape.properties {
+        [] => json!({"type": "object"}),
+        _ if shape.name.is_empty() => shape.schema(false),
+        _ => shape.refer(),
     }
 }
 

@@ -93,6 +93,9 @@ pub(super) struct Response {
     pub body: Rc<Vec<u8>>,
 }
 
+/// The media type of measures.
+pub(super) const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// What a handler ends in.
 pub(super) type Handled = Result<Response, Problem>;
 
@@ -123,6 +126,15 @@ impl Response {
 }
 
 impl Response {
+    /// Measures, as text.
+    pub fn text(text: String) -> Self {
+        Self {
+            body: Rc::new(text.into_bytes()),
+            content_type: Some(METRICS_TYPE),
+            ..Self::empty(200)
+        }
+    }
+
     /// A JSON body that others have, too.
     pub fn shared(status: u16, body: Rc<Vec<u8>>) -> Self {
         Self {

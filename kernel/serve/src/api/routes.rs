@@ -10,7 +10,9 @@ use super::forms::{
     NEXT_PLACE, NOTHING, ROLLBACK, SCHEDULE, SCRUB, TAIL, TO, VOLUME_CHANGE,
 };
 use super::router::{Method, Route};
-use super::{answers, changes, events, jobs, resources, schedules, snapshots, tokens, volumes};
+use super::{
+    answers, changes, events, jobs, metrics, resources, schedules, snapshots, tokens, volumes,
+};
 
 /// A route: method, path, who may, query, body, answer, handler (an `async fn`), and what it does.
 macro_rules! route {
@@ -57,6 +59,8 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
                 ..route!(Get "/healthz", ReadOnly, [], NOTHING, 200 STATUS, resources::health, "Tells that the API serves.")
             },
             route!(Get "/openapi.json", ReadOnly, [], NOTHING, 200 ANYTHING, resources::openapi, "This document."),
+            route!(Get "/metrics", ReadOnly, [], NOTHING, 200 METRICS, metrics::metrics,
+                "Measures for Prometheus, in its text format."),
             route!(Get "/v1/node", ReadOnly, [], NOTHING, 200 NODE, resources::node,
                 "Name, version, uptime, memory, pool, drives."),
             Route {
@@ -117,7 +121,7 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
             edit!(schedules::tag, Put "/v1/volumes/{volume}/schedule", Operator, [], SCHEDULE, 200 SCHEDULE, schedules::set,
                 "Gives a volume a snapshot schedule, in place of the one it may have."),
             edit!(schedules::tag, Delete "/v1/volumes/{volume}/schedule", Operator, [], NOTHING, 204 ANYTHING,
-                schedules::remove, "Takes the schedule away; the snapshots stay."),
+                schedules::remove, "Takes the schedule away, if there is one; the snapshots stay."),
             route!(Get "/v1/schedules", ReadOnly, [LIMIT, NEXT], NOTHING, 200 SCHEDULES, schedules::list,
                 "All snapshot schedules."),
 

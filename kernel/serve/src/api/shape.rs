@@ -5,7 +5,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde_json::{Map, Value, json};
-use wire::http::percent_decode;
 
 use super::problem::Problem;
 
@@ -84,7 +83,7 @@ pub(super) enum Rule {
 
 impl Kind {
     /// For people: `must be …`.
-    fn what(self) -> String {
+    pub fn what(self) -> String {
         match self {
             Self::Text => "a string".into(),
             Self::Form(form) => form.what.into(),
@@ -122,7 +121,7 @@ impl Kind {
     }
 
     /// Whether this is such a value, but for what is in objects.
-    fn admits(self, value: &Value) -> bool {
+    pub fn admits(self, value: &Value) -> bool {
         let is_within = |least: u64, most: u64| {
             whole(value).is_some_and(|number| (least..=most).contains(&number))
         };
@@ -154,20 +153,6 @@ impl Kind {
             }),
             Self::OrNull(kind) => value.is_null() || kind.admits(value),
             Self::Anything => true,
-        }
-    }
-
-    /// The value that `text` stands for in a query.
-    fn read(self, text: String) -> Value {
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        match (self, text.as_str()) {
-            (Self::Flag, "true") => Value::Bool(true),
-            (Self::Flag, "false") => Value::Bool(false),
-            (Self::Size | Self::Units(..) | Self::Number(..), digits) if is_number => {
-                digits.parse::<u64>().map_or(Value::Null, Value::from)
-            }
-            (Self::Text | Self::Form(_) | Self::Word(_), _) => Value::String(text),
-            _ => Value::Null,
         }
     }
 
@@ -284,7 +269,7 @@ impl Shape {
 
     /// This and all that it refers to by name.
     pub fn named(&'static self, found: &mut Vec<&'static Shape>) {
-        if !self.name.is_empty() {
+        if !self.name.is_empty() && !self.properties.is_empty() {
             if found.iter().any(|shape| shape.name == self.name) {
                 return;
             }
@@ -372,49 +357,4 @@ impl Kind {
             _ => Ok(()),
         }
     }
-}
-
-/// Reads a body of this shape. Where it is optional there need be none.
-pub(super) fn read_body(
-    shape: &Shape,
-    is_optional: bool,
-    body: &[u8],
-) -> Result<Map<String, Value>, Problem> {
-    if body.is_empty() {
-        return match is_optional {
-            true => Ok(Map::new()),
-            false => Err(Problem::new(400, "a JSON object is needed as body")),
-        };
-    }
-    let mut map = match serde_json::from_slice(body) {
-        Ok(Value::Object(map)) => map,
-        Ok(_) => return Err(Problem::new(422, "the body must be a JSON object")),
-        Err(error) => return Err(Problem::new(400, format!("the body is not JSON: {error}"))),
-    };
-    shape.check(&mut map, "")?;
-    Ok(map)
-}
-
-/// Reads a query of these parameters.
-pub(super) fn read_query(shape: &[Property], query: &str) -> Result<Map<String, Value>, Problem> {
-    let mut map = Map::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = percent_decode(name, true).zip(percent_decode(value, true));
-        let (name, text) =
-            decoded.ok_or_else(|| Problem::new(400, "the query is not well percent-encoded"))?;
-        let wrong = |detail| Err(Problem::of_field(400, &name, detail));
-        let Some(property) = shape.iter().find(|property| property.name == name) else {
-            return wrong(format!("there is no query parameter `{name}` here"));
-        };
-        let value = property.kind.read(text);
-        if !property.kind.admits(&value) {
-            let what = property.kind.what();
-            return wrong(format!("the query parameter `{name}` must be {what}"));
-        }
-        if map.insert(name.clone(), value).is_some() {
-            return wrong(format!("the query parameter `{name}` is there twice"));
-        }
-    }
-    Ok(map)
 }

@@ -89,6 +89,50 @@ fn the_node_its_drives_and_its_log() {
 }
 
 #[test]
+fn measures_are_told_as_prometheus_wants_them() {
+    let rig = Rig::new();
+    rig.call("POST", "/v1/volumes", Some(r#"{"name":"v","size":4096}"#));
+    let client = rig.volumes.attach("v", Access::ReadWrite).unwrap();
+    let reply = rig.call("GET", "/metrics", None);
+    assert_eq!(reply.status, 200);
+    assert!(
+        reply
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/plain; version=0.0.4")
+    );
+    for line in [
+        "ferrite_uptime_seconds 1.234",
+        "ferrite_drive_serving{drive=\"nvme0n1\"} 1",
+        "ferrite_pool_writable 1",
+        "ferrite_volume_size_bytes{volume=\"v\"} 4096",
+        "ferrite_volume_clients{volume=\"v\"} 1",
+        "ferrite_jobs{state=\"running\"} 0",
+    ] {
+        assert!(
+            reply.body.lines().any(|one| one == line),
+            "{line}: {}",
+            reply.body
+        );
+    }
+    // Each family once, with its words, before its samples.
+    let mut families: Vec<&str> = Vec::new();
+    for line in reply.body.lines() {
+        let mut words = line.split([' ', '{']);
+        match words.next().unwrap() {
+            "#" if words.next() == Some("TYPE") => {
+                let name = words.next().unwrap();
+                assert!(!families.contains(&name), "{name} twice");
+                families.push(name);
+            }
+            "#" => {}
+            name => assert_eq!(families.last(), Some(&name)),
+        }
+    }
+    drop(client);
+}
+
+#[test]
 fn shutdown_and_reboot_are_handed_on_once_answered() {
     let rig = Rig::new();
     assert_eq!(rig.call("POST", "/v1/node/shutdown", None).status, 202);
@@ -251,7 +295,7 @@ fn the_document_describes_what_is_served() {
             assert!(operation["summary"].as_str().unwrap().ends_with('.'));
         }
     }
-    assert_eq!(count, 38);
+    assert_eq!(count, 39);
     let create = &document["paths"]["/v1/volumes"]["post"]["requestBody"];
     let schema = &create["content"]["application/json"]["schema"];
     assert_eq!(schema["required"], json!(["name"]));

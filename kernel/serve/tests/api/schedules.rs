@@ -85,7 +85,8 @@ fn a_schedule_from_set_to_removed() {
     assert_eq!(names[4..], made);
 
     assert_eq!(rig.call("DELETE", PATH, None).status, 204);
-    rig.call("DELETE", PATH, None)
+    assert_eq!(rig.call("DELETE", PATH, None).status, 204, "it is gone");
+    rig.call("GET", PATH, None)
         .is_problem(404, "no snapshot schedule");
     rig.pass(Duration::from_secs(5 * 3600));
     assert_eq!(rig.names("db").len(), 8);

@@ -1,0 +1,270 @@
+//! Measures for Prometheus, in its text format (version 0.0.4). Names and units follow its conventions: bytes, seconds,
+//! `_total` on what only grows.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use core::fmt::{Display, Write};
+
+use volume::{PoolState, Volumes};
+use world::Disk;
+
+use super::Backend;
+use super::node::{DriveInfo, DriveState, Node};
+use super::router::{Call, Handled, Response};
+
+/// The most volumes that are told of.
+const VOLUMES_MAX: usize = 1000;
+/// What a job can be.
+const JOB_STATES: [&str; 6] = ["queued", "running", "paused", "done", "failed", "cancelled"];
+
+pub(super) async fn metrics<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
+    let mut page = Page::default();
+    page.node(&*backend.node);
+    page.drives(&backend.node.drives());
+    if let Some(volumes) = &backend.volumes {
+        page.pool(volumes);
+        page.volumes(volumes);
+    }
+    if let Some(upkeep) = &backend.upkeep {
+        let jobs = upkeep.jobs.list();
+        page.family("ferrite_jobs", "gauge", "Jobs that are remembered.");
+        for state in JOB_STATES {
+            let count = jobs.iter().filter(|job| job.state.name() == state).count();
+            page.sample("ferrite_jobs", &[("state", state)], count);
+        }
+    }
+    Ok(Response::text(page.0))
+}
+
+/// The text so far. Writing to a String does not fail.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    /// Begins a family of samples.
+    fn family(&mut self, name: &str, kind: &str, about: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {about}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if index == 0 { '{' } else { ',' });
+            let text = text
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
+            let _ = write!(self.0, "{label}=\"{text}\"");
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{end} {value}");
+    }
+
+    /// A family of one sample.
+    fn one(&mut self, name: &str, kind: &str, about: &str, value: impl Display) {
+        self.family(name, kind, about);
+        self.sample(name, &[], value);
+    }
+
+    fn node(&mut self, node: &dyn Node) {
+        let info = node.info();
+        self.family("ferrite_build_info", "gauge", "The firmware; always 1.");
+        let labels = [
+            ("name", info.name.as_str()),
+            ("version", info.version.as_str()),
+        ];
+        self.sample("ferrite_build_info", &labels, 1);
+        let seconds = format!("{}.{:03}", info.uptime_ms / 1000, info.uptime_ms % 1000);
+        self.one(
+            "ferrite_uptime_seconds",
+            "gauge",
+            "Time since the start.",
+            seconds,
+        );
+        let memory = info.memory;
+        self.one(
+            "ferrite_memory_size_bytes",
+            "gauge",
+            "Memory that was found usable.",
+            memory.total,
+        );
+        self.one(
+            "ferrite_memory_free_bytes",
+            "gauge",
+            "Memory that is not in use.",
+            memory.free,
+        );
+    }
+
+    fn drives(&mut self, drives: &[DriveInfo]) {
+        let mut family = |name: &str, kind: &str, about: &str, value: fn(&DriveInfo) -> u64| {
+            self.family(name, kind, about);
+            for drive in drives {
+                self.sample(name, &[("drive", &drive.id)], value(drive));
+            }
+        };
+        family(
+            "ferrite_drive_size_bytes",
+            "gauge",
+            "Bytes of a drive.",
+            |drive| drive.size,
+        );
+        family(
+            "ferrite_drive_used_bytes",
+            "gauge",
+            "Bytes of a drive that the pool uses.",
+            |drive| drive.used,
+        );
+        family(
+            "ferrite_drive_errors_total",
+            "counter",
+            "Failed operations since the start.",
+            |drive| drive.errors,
+        );
+        family(
+            "ferrite_drive_serving",
+            "gauge",
+            "Whether a drive is part of the pool and works.",
+            |drive| u64::from(drive.state == DriveState::Serving),
+        );
+        family(
+            "ferrite_drive_failed",
+            "gauge",
+            "Whether a drive failed or is gone.",
+            |drive| u64::from(drive.state == DriveState::Failed),
+        );
+    }
+
+    fn pool<D: Disk + 'static>(&mut self, volumes: &Volumes<D>) {
+        let pool = volumes.pool();
+        let is_writable = u64::from(matches!(pool.state, PoolState::Serving));
+        for (name, kind, about, value) in [
+            (
+                "ferrite_pool_writable",
+                "gauge",
+                "Whether the pool takes writes.",
+                is_writable,
+            ),
+            (
+                "ferrite_pool_size_bytes",
+                "gauge",
+                "Bytes of the pool.",
+                pool.size_bytes,
+            ),
+            (
+                "ferrite_pool_used_bytes",
+                "gauge",
+                "Bytes in use.",
+                pool.used_bytes,
+            ),
+            (
+                "ferrite_pool_free_bytes",
+                "gauge",
+                "Bytes that can be written.",
+                pool.free_bytes,
+            ),
+            (
+                "ferrite_pool_pending_bytes",
+                "gauge",
+                "Bytes deleted and not free yet.",
+                pool.pending_bytes,
+            ),
+            (
+                "ferrite_pool_reserved_bytes",
+                "gauge",
+                "Bytes for the pool's own use.",
+                pool.reserved_bytes,
+            ),
+            (
+                "ferrite_pool_deallocated_bytes_total",
+                "counter",
+                "Bytes that drives were told are free.",
+                pool.deallocated_bytes,
+            ),
+            (
+                "ferrite_pool_checkpoints_total",
+                "counter",
+                "Checkpoints since the start.",
+                pool.checkpoints,
+            ),
+            (
+                "ferrite_pool_damaged_reads_total",
+                "counter",
+                "Blocks that could not be read, since the start.",
+                pool.damaged_reads,
+            ),
+            (
+                "ferrite_pool_operations_total",
+                "counter",
+                "Reads, writes and flushes of clients.",
+                volumes.operations(),
+            ),
+        ] {
+            self.one(name, kind, about, value);
+        }
+    }
+
+    fn volumes<D: Disk + 'static>(&mut self, volumes: &Volumes<D>) {
+        let mut list = volumes.list();
+        self.one(
+            "ferrite_volumes",
+            "gauge",
+            "Volumes that there are.",
+            list.len(),
+        );
+        list.truncate(VOLUMES_MAX);
+        let about = "Bytes of a volume; of the oldest thousand, as below.";
+        self.family("ferrite_volume_size_bytes", "gauge", about);
+        for volume in &list {
+            let labels = [("volume", volume.name.as_str())];
+            self.sample("ferrite_volume_size_bytes", &labels, volume.size_bytes);
+        }
+        let about = "Bytes that hold data, shared ones included; of the last checkpoint.";
+        self.family("ferrite_volume_allocated_bytes", "gauge", about);
+        for volume in &list {
+            let labels = [("volume", volume.name.as_str())];
+            self.sample(
+                "ferrite_volume_allocated_bytes",
+                &labels,
+                volume.allocated_bytes,
+            );
+        }
+        self.family(
+            "ferrite_volume_snapshots",
+            "gauge",
+            "Snapshots of a volume.",
+        );
+        for volume in &list {
+            let labels = [("volume", volume.name.as_str())];
+            self.sample("ferrite_volume_snapshots", &labels, volume.snapshots);
+        }
+        self.family(
+            "ferrite_volume_clients",
+            "gauge",
+            "Clients that are attached.",
+        );
+        for volume in &list {
+            let labels = [("volume", volume.name.as_str())];
+            self.sample(
+                "ferrite_volume_clients",
+                &labels,
+                volumes.clients(volume.id),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut page = Page::default();
+        page.sample("m", &[("a", "x\"y\\z\n"), ("b", "")], 7);
+        page.one("n_total", "counter", "What.", "1.5");
+        let expected = "m{a=\"x\\\"y\\\\z\\n\",b=\"\"} 7\n# HELP n_total What.\n# TYPE n_total counter\nn_total 1.5\n";
+        assert_eq!(page.0, expected);
+    }
+}
