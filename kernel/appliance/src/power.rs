@@ -4,6 +4,7 @@ use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
+use access::Audit;
 use exec::{Exec, Notify};
 use store::Store;
 
@@ -49,12 +50,19 @@ pub struct Power {
     reached: Cell<Option<End>>,
     /// What has to be saved first.
     store: RefCell<Option<Store<Drive>>>,
+    /// What is written a moment later otherwise.
+    audit: RefCell<Option<Audit<Drive>>>,
 }
 
 impl Power {
     /// Says what has to be saved at the end.
     pub fn will_close(&self, store: Store<Drive>) {
         *self.store.borrow_mut() = Some(store);
+    }
+
+    /// Says what else has to be, before that.
+    pub fn will_save(&self, audit: Audit<Drive>) {
+        *self.audit.borrow_mut() = Some(audit);
     }
 
     /// Asks for an orderly end.
@@ -104,6 +112,12 @@ impl Power {
             self.asked.wait().await;
         };
         exec.sleep(LAST_WORDS).await;
+        let audit = self.audit.borrow().clone();
+        if let Some(audit) = audit
+            && !matches!(exec.timeout(CLOSE_LIMIT, audit.save()).await, Ok(Ok(())))
+        {
+            log::warn!("the last changes are not in the audit log");
+        }
         let store = self.store.borrow().clone();
         if let Some(store) = store {
             match exec.timeout(CLOSE_LIMIT, store.close()).await {

@@ -71,6 +71,7 @@ pub async fn start(parts: Parts) {
     };
     let tokens = tokens(&parts, store.as_ref()).await;
     let audit = Audit::open(parts.exec.clone(), store.clone()).await;
+    parts.power.will_save(audit.clone());
     let volumes = store.map(Volumes::new);
     if let Some(volumes) = &volumes {
         for name in volumes.load().await {

@@ -125,11 +125,6 @@ impl<D: Disk + 'static> Server<D> {
         }
         if let Some(who) = &who {
             self.note(route, who, head, peer, body, result.as_ref());
-            if route.ends_run
-                && let Err(error) = self.backend.audit.save().await
-            {
-                log::warn!("the audit log could not be saved at the end: {error}");
-            }
         }
         result.unwrap_or_else(Problem::into_response)
     }

@@ -168,8 +168,6 @@ pub(super) struct Route<D> {
     pub is_body_optional: bool,
     /// Whether a repeated `Idempotency-Key` gets the first answer again.
     pub is_keyed: bool,
-    /// Whether it ends the run, so that what is not yet kept has to be.
-    pub ends_run: bool,
     /// For what several people may edit: what `ETag` and `If-Match` are about.
     pub tag: Option<Tag<D>>,
     /// The status of success, and what its answer carries.

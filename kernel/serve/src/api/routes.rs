@@ -26,7 +26,6 @@ macro_rules! route {
             body: &$body,
             is_body_optional: false,
             is_keyed: false,
-            ends_run: false,
             tag: None,
             answer: ($status, &answers::$answer),
             handler: |backend, call| Box::pin($handler(backend, call)),
@@ -63,14 +62,8 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
                 "Measures for Prometheus, in its text format."),
             route!(Get "/v1/node", ReadOnly, [], NOTHING, 200 NODE, resources::node,
                 "Name, version, uptime, memory, pool, drives."),
-            Route {
-                ends_run: true,
-                ..route!(Post "/v1/node/shutdown", Admin, [], NOTHING, 202 STATUS, resources::shutdown, "Saves everything and turns off.")
-            },
-            Route {
-                ends_run: true,
-                ..route!(Post "/v1/node/reboot", Admin, [], NOTHING, 202 STATUS, resources::reboot, "Saves everything and starts again.")
-            },
+            route!(Post "/v1/node/shutdown", Admin, [], NOTHING, 202 STATUS, resources::shutdown, "Saves everything and turns off."),
+            route!(Post "/v1/node/reboot", Admin, [], NOTHING, 202 STATUS, resources::reboot, "Saves everything and starts again."),
             route!(Get "/v1/drives", ReadOnly, [], NOTHING, 200 DRIVES, resources::drives, "All drives."),
             route!(Get "/v1/drives/{drive}", ReadOnly, [], NOTHING, 200 DRIVE, resources::drive, "One drive."),
             once!(Post "/v1/drives/{drive}/format", Admin, [], GIVE_UP, 200 DRIVE, resources::format,

@@ -63,10 +63,10 @@ fn of_two_edits_at_once_one_is_refused() {
     let results = rig.bench.run({
         let port = rig.port.clone();
         async move {
-            let edit = |size: u64| {
+            let edit = |network: &'static str| {
                 let (stream, tag) = (port.connect().unwrap(), tag.clone());
                 async move {
-                    let body = json!({"size": size}).to_string();
+                    let body = json!({"allow": [network]}).to_string();
                     let text = format!(
                         "PATCH /v1/volumes/v HTTP/1.1\r\nHost: x\r\n{TOKEN}\r\nIf-Match: {tag}\r\n\
                          Content-Length: {}\r\n\r\n{body}",
@@ -77,7 +77,7 @@ fn of_two_edits_at_once_one_is_refused() {
                 }
             };
             let _ = exec;
-            let mut results = exec::join_all([edit(2 << 20), edit(4 << 20)]).await;
+            let mut results = exec::join_all([edit("10.0.0.0/8"), edit("192.0.2.0/24")]).await;
             results.sort_unstable();
             results
         }

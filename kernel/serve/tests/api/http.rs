@@ -244,17 +244,16 @@ fn slow_clients_do_not_keep_others_out() {
             };
             let _ = stream.write_all(half).await;
             slow.push(stream);
-            exec.sleep(Duration::from_millis(100)).await;
+        }
+        exec.sleep(Duration::from_secs(2)).await;
+        // They stay, and each finds a place.
+        let mut others = Vec::new();
+        for index in 0..32 {
             let other = port.connect().unwrap();
-            other
-                .write_all(b"GET /healthz HTTP/1.0\r\n\r\n")
-                .await
-                .unwrap();
-            assert_eq!(
-                Reply::read(&other).await.status,
-                200,
-                "beside {index} slow ones"
-            );
+            let ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+            other.write_all(ask).await.unwrap();
+            assert_eq!(Reply::read(&other).await.status, 200, "{index}");
+            others.push(other);
         }
         let start = exec.now();
         for stream in &slow {
