@@ -353,7 +353,8 @@ impl Space {
             Some(open) => u64::from(open.available),
             None => (self.entry(*group)).map_or(0, |entry| u64::from(entry.free.get())),
         };
-        let available: u64 = self.meta_groups.iter().map(free).sum();
+        let counted: u64 = self.meta_groups.iter().map(free).sum();
+        let available = counted.saturating_sub(self.withheld_from_nodes());
         let chunks: u64 = self
             .chunks
             .iter()
@@ -361,6 +362,17 @@ impl Space {
             .sum();
         let pairs = chunks.saturating_sub(taken) / 2;
         available + pairs * u64::from(self.group_blocks() - 2)
+    }
+
+    /// Blocks on their way back that the entries of groups of the maps, where these are not open, count as free.
+    fn withheld_from_nodes(&self) -> u64 {
+        let is_counted = |run: &Run| {
+            let group = group_of(run.addr);
+            let class = self.entry(group).map(GroupEntry::class);
+            class == Some(Class::Meta) && !self.open.contains_key(&group)
+        };
+        let withheld = self.withheld().filter(is_counted);
+        withheld.map(|run| u64::from(run.blocks)).sum()
     }
 
     fn assign(&mut self, class: Class, replicas: &[Replica]) -> Option<u32> {

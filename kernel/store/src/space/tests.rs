@@ -47,3 +47,20 @@ fn a_nearly_empty_group_comes_before_a_fresh_one() {
         assert_eq!(allocate(class, enough - 1), Ok(1));
     }
 }
+
+#[test]
+fn blocks_on_their_way_back_are_no_room_for_nodes() {
+    let replicas = [Replica::in_sync(0, 0), Replica::in_sync(0, 1)];
+    let entry = GroupEntry::assigned(Class::Meta, &replicas, 100);
+    let mut space = Space::new(SHIFT, vec![entry], &[2], 16);
+    space.set_node_reserve(1);
+    assert_eq!(space.node_room(), 100);
+    (10..70).for_each(|block| space.free(block));
+    space.set_node_reserve(1);
+    assert_eq!(space.node_room(), 40);
+    let mut runs = Runs::new();
+    assert_eq!(
+        space.allocate(Class::Meta, 1, &mut runs),
+        Err(Shortage::Load(0))
+    );
+}
