@@ -6,10 +6,14 @@
 //! ```text
 //!              touched, time has come                sent everything
 //!   (still) ───────────────────────────► restless ───────────────────► (unsettled) ──► still, with a deadline
+//!      └────────────────────────── a little came in or was read ────────────►┘
 //! ```
 //!
 //! Invariant: a socket that is not restless has nothing to send before its deadline. Deadlines of unsettled sockets are
 //! found out [`SETTLE_INTERVAL`] after the last time that was done, which makes timers late by as much.
+//!
+//! Most segments bring a request, or acknowledge a reply. There is nothing to say to either until the next reply, on which
+//! the acknowledgement rides; so the socket is not asked.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -28,6 +32,9 @@ const ROUNDS_MAX: usize = 64;
 
 /// How late a timer may be. Finding out when a socket wants to be polled costs as much as polling it.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(1);
+
+/// More bytes than this, come in or read since it last sent, may make a socket tell its peer at once.
+const LITTLE_BYTES: usize = 8192;
 
 /// More than the longest time for which smoltcp 0.14 sets the timer of a retransmission.
 const TIMER_MAX: Duration = Duration::from_secs(61);
@@ -53,6 +60,8 @@ struct Slot {
     is_restless: bool,
     is_unsettled: bool,
     deadline: Option<Instant>,
+    /// Bytes that came in or were read since it was last let send.
+    moved_bytes: usize,
     recovery: Recovery,
 }
 
@@ -76,6 +85,7 @@ impl Sockets {
                 is_restless: false,
                 is_unsettled: false,
                 deadline: None,
+                moved_bytes: 0,
                 recovery: Recovery::default(),
             });
             self.all.len() - 1
@@ -89,7 +99,7 @@ impl Sockets {
     pub fn remove(&mut self, place: Place) -> tcp::Socket<'static> {
         let slot = &mut self.all[place.0];
         let handle = slot.handle.take().expect("a socket is removed once");
-        (slot.deadline, slot.recovery) = (None, Recovery::default());
+        (slot.deadline, slot.moved_bytes, slot.recovery) = (None, 0, Recovery::default());
         let socket = slot.set.remove(handle);
         self.vacant.push(place.0);
         match socket {
@@ -121,10 +131,35 @@ impl Sockets {
         slot.set.get_mut(handle)
     }
 
-    /// The set that has only this socket, to process a packet with.
-    pub fn set_mut(&mut self, place: Place) -> &mut SocketSet<'static> {
-        self.touch(place);
-        &mut self.all[place.0].set
+    /// Lets `process` process a packet for a socket, with the set that has only this one.
+    pub fn feed(
+        &mut self,
+        place: Place,
+        now: Instant,
+        process: impl FnOnce(&mut SocketSet<'static>),
+    ) {
+        let slot = &mut self.all[place.0];
+        let before = slot.socket().recv_queue();
+        process(&mut slot.set);
+        let count = slot.socket().recv_queue().saturating_sub(before);
+        slot.moved_bytes += count;
+        if slot.has_nothing_to_say() {
+            slot.observe(now);
+            self.unsettle(place);
+        } else {
+            self.touch(place);
+        }
+    }
+
+    /// Notes that `count` bytes were read, after which there may be a larger window to tell of.
+    pub fn has_read(&mut self, place: Place, count: usize) {
+        let slot = &mut self.all[place.0];
+        slot.moved_bytes += count;
+        if slot.moved_bytes > LITTLE_BYTES {
+            self.touch(place);
+        } else {
+            self.unsettle(place);
+        }
     }
 
     /// Notes `count` bytes that were queued in a socket.
@@ -139,6 +174,15 @@ impl Sockets {
         if !slot.is_restless {
             slot.is_restless = true;
             self.restless.push(place.0);
+        }
+    }
+
+    /// Notes that the deadline of a socket may be another.
+    fn unsettle(&mut self, place: Place) {
+        let slot = &mut self.all[place.0];
+        if !slot.is_unsettled {
+            slot.is_unsettled = true;
+            self.unsettled.push(place.0);
         }
     }
 
@@ -176,11 +220,9 @@ impl Sockets {
                     continue;
                 }
                 slot.is_restless = false;
+                slot.moved_bytes = 0;
                 slot.observe(now);
-                if !slot.is_unsettled {
-                    slot.is_unsettled = true;
-                    self.unsettled.push(index);
-                }
+                self.unsettle(Place(index));
             }
             self.restless.truncate(kept);
             if device.is_refusing() {
@@ -249,6 +291,18 @@ enum Sent {
 impl Slot {
     fn handle(&self) -> SocketHandle {
         self.handle.expect("a place names a socket that is there")
+    }
+
+    fn socket(&self) -> &tcp::Socket<'static> {
+        self.set.get(self.handle())
+    }
+
+    /// Whether all is acknowledged, and what came in since it last sent is so little that it can wait for the reply.
+    fn has_nothing_to_say(&self) -> bool {
+        let socket = self.socket();
+        self.moved_bytes <= LITTLE_BYTES
+            && socket.send_queue() == 0
+            && socket.state() == State::Established
     }
 
     /// Looks how far the peer has acknowledged.

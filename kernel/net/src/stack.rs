@@ -338,12 +338,14 @@ impl<L: Link> Core<L> {
 
     /// Processes the waiting frame for one socket, or for none.
     fn feed(&mut self, place: Option<Place>, now: Instant) {
-        let sockets = match place {
-            Some(place) => self.table.sockets.set_mut(place),
-            None => &mut self.others,
+        let mut process = |sockets: &mut SocketSet<'static>| {
+            self.interface
+                .poll_ingress_single(to_wire(now), &mut self.device, sockets);
         };
-        self.interface
-            .poll_ingress_single(to_wire(now), &mut self.device, sockets);
+        match place {
+            Some(place) => self.table.sockets.feed(place, now, process),
+            None => process(&mut self.others),
+        }
     }
 
     fn egress(&mut self, now: Instant) -> bool {

@@ -68,8 +68,7 @@ impl<L: Link> TcpStream<L> {
         let count = socket.recv_slice(into).ok().filter(|count| *count > 0)?;
         let total = shared.received_bytes.get();
         shared.received_bytes.set(total + count as u64);
-        // There may be a larger window to tell of.
-        sockets.touch(connection.place);
+        sockets.has_read(connection.place, count);
         Some(count)
     }
 

@@ -305,16 +305,15 @@ impl Table {
         self.socket(&connection).abort();
     }
 
+    /// Forgets those that are over; mostly they are in the order in which they came.
     fn sweep_time_wait(&mut self) {
-        let mut index = 0;
-        while index < self.time_wait.len() {
-            let is_over = self.state(&self.time_wait[index]) == State::Closed;
-            if is_over || self.time_wait.len() > TIME_WAIT_MAX {
-                let connection = self.time_wait[index].clone();
-                self.forget(&connection);
-            } else {
-                index += 1;
+        while let Some(oldest) = self.time_wait.front() {
+            let is_over = self.state(oldest) == State::Closed;
+            if !is_over && self.time_wait.len() <= TIME_WAIT_MAX {
+                break;
             }
+            let oldest = oldest.clone();
+            self.forget(&oldest);
         }
     }
 
