@@ -58,6 +58,7 @@ enum LocalApic {
 }
 
 static APIC: Mutex<Option<LocalApic>> = Mutex::new(None);
+static TIMER: Mutex<Timer> = Mutex::new(Timer::IDLE);
 static DEADLINE_MODE: AtomicBool = AtomicBool::new(false);
 /// Rate of the one-shot timer in kHz.
 static TIMER_KHZ: AtomicU32 = AtomicU32::new(0);
@@ -219,20 +220,49 @@ pub fn wait_for_interrupt(deadline: Option<u64>) {
     unsafe { asm!("sti", "hlt", "cli") };
 }
 
-/// Sets the timer to `deadline`, or off.
+/// What the local timer was last told.
+struct Timer {
+    /// When it fires, in nanoseconds since the start.
+    deadline: u64,
+    /// How often it had fired before.
+    fired: u64,
+}
+
+impl Timer {
+    const IDLE: Self = Self {
+        deadline: u64::MAX,
+        fired: 0,
+    };
+
+    /// Whether it has to be told of `deadline`; `fired` is how often it has fired by now.
+    ///
+    /// Under a hypervisor, telling it costs more than a sleep that ends too early; so an earlier deadline is left as it is.
+    fn must_be_set(&mut self, deadline: u64, fired: u64) -> bool {
+        let is_running = self.fired == fired;
+        if is_running && self.deadline <= deadline {
+            return false;
+        }
+        *self = Self { deadline, fired };
+        deadline != u64::MAX
+    }
+}
+
+/// Makes the timer fire at `deadline` or before.
 fn arm(deadline: Option<u64>) {
-    if DEADLINE_MODE.load(Ordering::Relaxed) {
-        let ticks = deadline.map_or(0, clock::ticks_at);
-        // SAFETY: the processor has the register; it only starts the timer.
-        unsafe { cpu::write_msr(TSC_DEADLINE, ticks) };
+    let fired = COUNTS[usize::from(VECTOR_TIMER)].load(Ordering::Relaxed);
+    let deadline = deadline.unwrap_or(u64::MAX);
+    if !TIMER.lock().must_be_set(deadline, fired) {
         return;
     }
-    let count = deadline.map_or(0, |deadline| {
-        let nanos = u128::from(deadline.saturating_sub(clock::now_nanos()));
-        let counts = nanos * u128::from(TIMER_KHZ.load(Ordering::Relaxed)) / 1_000_000;
-        // At least one, because zero stops the timer; a far deadline is reached in several sleeps.
-        u32::try_from(counts).unwrap_or(u32::MAX).max(1)
-    });
+    if DEADLINE_MODE.load(Ordering::Relaxed) {
+        // SAFETY: the processor has the register; it only starts the timer.
+        unsafe { cpu::write_msr(TSC_DEADLINE, clock::ticks_at(deadline)) };
+        return;
+    }
+    let nanos = u128::from(deadline.saturating_sub(clock::now_nanos()));
+    let counts = nanos * u128::from(TIMER_KHZ.load(Ordering::Relaxed)) / 1_000_000;
+    // At least one, because zero stops the timer; a far deadline is reached in several sleeps.
+    let count = u32::try_from(counts).unwrap_or(u32::MAX).max(1);
     if let Some(apic) = &*APIC.lock() {
         apic.write(INITIAL_COUNT, count);
     }
@@ -241,6 +271,20 @@ fn arm(deadline: Option<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_timer_is_set_when_nothing_earlier_runs() {
+        let mut timer = Timer::IDLE;
+        assert!(!timer.must_be_set(u64::MAX, 0), "there is no deadline");
+        assert!(timer.must_be_set(500, 0));
+        assert!(!timer.must_be_set(500, 0));
+        assert!(!timer.must_be_set(700, 0), "it fires before");
+        assert!(!timer.must_be_set(u64::MAX, 0));
+        assert!(timer.must_be_set(400, 0));
+        assert!(timer.must_be_set(700, 1), "it has fired");
+        assert!(!timer.must_be_set(u64::MAX, 2), "it has fired");
+        assert!(timer.must_be_set(800, 2));
+    }
 
     #[test]
     fn vectors_are_unique_and_run_out() {

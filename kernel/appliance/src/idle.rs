@@ -20,18 +20,21 @@ pub fn run(
 ) -> End {
     loop {
         clock.tick();
-        let mut worked = stack.is_some_and(Stack::ingress);
-        worked |= machine.poll(exec.now());
+        if let Some(stack) = stack {
+            stack.ingress();
+        }
+        machine.poll(exec.now());
         if run_tasks(exec) {
-            worked = true;
             // Commands that tasks have just queued: one doorbell for all of them.
             machine.poll(exec.now());
         }
-        worked |= stack.is_some_and(Stack::egress);
+        if let Some(stack) = stack {
+            stack.egress();
+        }
         if let Some(end) = power.reached() {
             return end;
         }
-        if !worked && !exec.has_ready() {
+        if !exec.has_ready() {
             sleep(machine, exec, stack);
         }
     }
