@@ -341,10 +341,12 @@ struct Descriptor {
 
 impl Descriptor {
     fn write(&self, memory: &DmaBuf, offset: usize) {
-        memory.write64(offset, self.address);
-        memory.write32(offset + 8, self.len);
-        memory.write16(offset + 12, self.flags);
-        memory.write16(offset + 14, self.next);
+        let mut bytes = [0; DESCRIPTOR];
+        bytes[..8].copy_from_slice(&self.address.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.len.to_le_bytes());
+        bytes[12..14].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[14..].copy_from_slice(&self.next.to_le_bytes());
+        memory.write_bytes(offset, &bytes);
     }
 }
 

@@ -112,12 +112,17 @@ impl Semaphore {
         .await
     }
 
+    /// Whether a permit is free and nobody is in line.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.shared.free.get() > 0 && self.shared.line.borrow().is_empty()
+    }
+
     /// Takes a permit at once, if one is free and nobody is in line.
     #[must_use]
     pub fn try_acquire(&self) -> Option<Permit> {
-        let free = self.shared.free.get();
-        (free > 0 && self.shared.line.borrow().is_empty()).then(|| {
-            self.shared.free.set(free - 1);
+        self.is_free().then(|| {
+            self.shared.free.set(self.shared.free.get() - 1);
             Permit {
                 shared: self.shared.clone(),
             }

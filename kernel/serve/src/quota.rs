@@ -32,6 +32,9 @@ impl Quota {
 
     /// Waits for `units`; more than the whole quota never come.
     pub(crate) async fn take(&self, units: usize) -> Share {
+        if let Some(share) = self.try_take(units) {
+            return share;
+        }
         let _first = self.line.acquire().await;
         loop {
             if let Some(share) = self.share(units) {
@@ -43,7 +46,9 @@ impl Quota {
 
     /// Takes `units` if they are free and nobody is in line.
     pub(crate) fn try_take(&self, units: usize) -> Option<Share> {
-        let _first = self.line.try_acquire()?;
+        if !self.line.is_free() {
+            return None;
+        }
         self.share(units)
     }
 

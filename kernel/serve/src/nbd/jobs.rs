@@ -286,6 +286,10 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
 
     /// Waits for a buffer of `blocks` within the connection's quota. Not to be called while holding another.
     async fn buffer(&self, blocks: usize) -> (Share, Buf) {
+        // Mostly there is enough of both.
+        if let Some(both) = self.buffer_at_once(blocks) {
+            return both;
+        }
         let share = self.outgoing.take(blocks).await;
         (share, self.pool.take(blocks).await)
     }
