@@ -35,9 +35,15 @@ struct Shared {
 }
 
 struct Slots {
-    /// Waker and, unless it is being polled or the slot is free, the task.
-    entries: Vec<(Waker, Option<Task>)>,
+    /// Absent while the task is polled.
+    entries: Vec<Option<Slot>>,
     free: Vec<usize>,
+}
+
+/// The waker is made once and stays for the next task.
+struct Slot {
+    waker: Waker,
+    task: Option<Task>,
 }
 
 impl Exec {
@@ -72,50 +78,53 @@ impl Exec {
                 task: index,
                 set: self.shared.ready.clone(),
             });
-            slots.entries.push((Waker::from(bit), None));
+            let waker = Waker::from(bit);
+            slots.entries.push(Some(Slot { waker, task: None }));
             index
         });
-        slots.entries[index].1 = Some(Box::pin(task));
+        let slot = slots.entries[index].as_mut();
+        slot.expect("no task of a free slot is polled").task = Some(Box::pin(task));
         self.shared.ready.insert(index);
     }
 
     /// Fires due timers and polls every task that is ready now, once. Returns whether any task was polled.
     pub fn run_ready(&self) -> bool {
         self.shared.timers.borrow_mut().fire(self.now());
-        let mut round = core::mem::take(&mut *self.shared.round.borrow_mut());
-        self.shared.ready.drain(&mut round);
-        let ran = !round.is_empty();
+        if self.shared.ready.is_empty() {
+            return false;
+        }
+        let round = &mut *self.shared.round.borrow_mut();
+        self.shared.ready.drain(round);
         if let Some(order) = &mut *self.shared.order.borrow_mut() {
             for index in (1..round.len()).rev() {
                 round.swap(index, order(index + 1));
             }
         }
-        for &index in &round {
+        for index in round.drain(..) {
             self.poll_task(index);
         }
-        round.clear();
-        *self.shared.round.borrow_mut() = round;
-        ran
+        true
     }
 
     fn poll_task(&self, index: usize) {
-        let (waker, task) = {
-            let mut slots = self.shared.slots.borrow_mut();
-            let entry = &mut slots.entries[index];
-            (entry.0.clone(), entry.1.take())
-        };
         // A bit may outlive its task: the slot is free, or its next task is polled once for nothing.
-        let Some(mut task) = task else { return };
-        let done = task
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_ready();
-        if done {
-            // Dropped before the slot is free and without a borrow: its destructors may spawn.
-            drop(task);
-            self.shared.slots.borrow_mut().free.push(index);
-        } else {
-            self.shared.slots.borrow_mut().entries[index].1 = Some(task);
+        let slot =
+            self.shared.slots.borrow_mut().entries[index].take_if(|slot| slot.task.is_some());
+        let Some(Slot {
+            waker,
+            task: Some(mut task),
+        }) = slot
+        else {
+            return;
+        };
+        let context = &mut Context::from_waker(&waker);
+        let is_done = task.as_mut().poll(context).is_ready();
+        // Dropped before the slot is free and without a borrow: its destructors may spawn.
+        let task = (!is_done).then_some(task);
+        let mut slots = self.shared.slots.borrow_mut();
+        slots.entries[index] = Some(Slot { waker, task });
+        if is_done {
+            slots.free.push(index);
         }
     }
 
@@ -197,7 +206,7 @@ impl Exec {
                 slots
                     .entries
                     .iter_mut()
-                    .filter_map(|entry| entry.1.take())
+                    .filter_map(|entry| entry.as_mut()?.task.take())
                     .collect()
             };
             if tasks.is_empty() {

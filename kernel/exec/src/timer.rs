@@ -24,11 +24,10 @@ impl Timers {
     }
 
     pub fn fire(&mut self, now: Instant) {
-        while let Some(entry) = self.pending.first_entry() {
-            if entry.key().0 > now {
-                break;
+        while self.next().is_some_and(|deadline| deadline <= now) {
+            if let Some((_, waker)) = self.pending.pop_first() {
+                waker.wake();
             }
-            entry.remove().wake();
         }
     }
 }
