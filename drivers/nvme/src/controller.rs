@@ -145,11 +145,17 @@ impl<R: Registers> Controller<R> {
 
     /// Sends what drives were asked for, takes completions and checks deadlines. Returns whether anything happened.
     ///
-    /// Commands reach the controller only here, so the loop calls this after tasks ran and before it sleeps.
+    /// Commands reach the controller only here and with [`send`](Self::send), so the loop calls one of them after tasks ran
+    /// and before it sleeps.
     pub fn poll(&self, now: Instant) -> bool {
         let worked = self.engine.borrow_mut().poll(now);
         self.keep_what_may_be_written();
         worked
+    }
+
+    /// Sends what drives were asked for, and does not look for completions.
+    pub fn send(&self) {
+        self.engine.borrow_mut().send();
     }
 
     /// When [`poll`](Self::poll) must be called even if no interrupt came before.

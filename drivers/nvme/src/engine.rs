@@ -234,6 +234,13 @@ impl<R: Registers> Engine<R> {
         }
     }
 
+    /// Sends what was started.
+    pub fn send(&mut self) {
+        if matches!(self.state, State::Running) {
+            self.announce();
+        }
+    }
+
     /// When [`poll`](Self::poll) must be called even if no interrupt comes.
     pub fn next_deadline(&self) -> Option<Instant> {
         match self.state {

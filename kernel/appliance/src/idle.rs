@@ -1,6 +1,7 @@
 //! The main loop: poll the edges, run ready tasks, send what they queued; when nothing is left, sleep.
 
 use exec::Exec;
+use world::sooner;
 
 use crate::clock::TurnClock;
 use crate::machine::Machine;
@@ -26,7 +27,7 @@ pub fn run(
         machine.poll(exec.now());
         if run_tasks(exec) {
             // Commands that tasks have just queued: one doorbell for all of them.
-            machine.poll(exec.now());
+            machine.send(exec.now());
         }
         if let Some(stack) = stack {
             stack.egress();
@@ -58,11 +59,7 @@ fn sleep(machine: &Machine, exec: &Exec, stack: Option<&Stack>) {
     if machine.enable_interrupts() {
         return;
     }
-    let deadlines = [
-        exec.next_deadline(),
-        stack.and_then(Stack::next_deadline),
-        machine.next_deadline(exec.now()),
-    ];
-    let next = deadlines.into_iter().flatten().min();
+    let own = sooner(exec.next_deadline(), machine.next_deadline(exec.now()));
+    let next = sooner(own, stack.and_then(Stack::next_deadline));
     hal::irq::wait_for_interrupt(next.map(|next| next.as_nanos()));
 }

@@ -9,7 +9,7 @@ use pci::{Class, Function};
 use virtio::{
     BlkConfig, BlkDisk, DeviceType, EntropySource, NetConfig, NetLink, PciDevice, VirtioError,
 };
-use world::{Clock, Disk, Instant};
+use world::{Clock, Disk, Instant, sooner};
 
 use crate::drive::Drive;
 
@@ -204,16 +204,26 @@ impl Machine {
 
 /// The edge towards drives and network, for the main loop.
 impl Machine {
-    /// Sends what drives were asked for and takes their answers. Returns whether anything happened.
-    pub fn poll(&self, now: Instant) -> bool {
-        let mut worked = false;
+    /// Sends what drives were asked for and takes their answers.
+    pub fn poll(&self, now: Instant) {
         for controller in &self.controllers {
-            worked |= controller.poll(now);
+            controller.poll(now);
         }
+        self.poll_disks(now);
+    }
+
+    /// Sends what drives were asked for; their answers can wait.
+    pub fn send(&self, now: Instant) {
+        for controller in &self.controllers {
+            controller.send();
+        }
+        self.poll_disks(now);
+    }
+
+    fn poll_disks(&self, now: Instant) {
         for disk in &self.disks {
-            worked |= disk.poll(now.as_nanos());
+            disk.poll(now.as_nanos());
         }
-        worked
     }
 
     /// Asks every device for an interrupt. Returns whether there is work already.
@@ -231,14 +241,15 @@ impl Machine {
 
     /// When a device has to be polled even without an interrupt.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let controllers = self.controllers.iter();
-        let controllers = controllers.filter_map(nvme::Controller::next_deadline);
-        let disks = self.disks.iter().filter_map(BlkDisk::next_poll);
         let soon = Instant::from_nanos(now.as_nanos() + POLL_NANOS);
-        controllers
-            .chain(disks.map(Instant::from_nanos))
-            .chain(self.must_poll.then_some(soon))
-            .min()
+        let mut next = self.must_poll.then_some(soon);
+        for controller in &self.controllers {
+            next = sooner(next, controller.next_deadline());
+        }
+        for disk in &self.disks {
+            next = sooner(next, disk.next_poll().map(Instant::from_nanos));
+        }
+        next
     }
 
     /// Tells the drives that power will go.

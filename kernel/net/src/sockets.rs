@@ -21,7 +21,7 @@ use core::time::Duration;
 use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::State;
 use smoltcp::socket::{self, tcp};
-use world::{Instant, Link};
+use world::{Instant, Link, sooner};
 
 use crate::device::{Device, Refusal};
 use crate::recovery::Recovery;
@@ -238,7 +238,7 @@ impl Sockets {
             return Some(now);
         }
         let settle = (!self.unsettled.is_empty()).then(|| self.settled_at + SETTLE_INTERVAL);
-        [self.earliest, settle].into_iter().flatten().min()
+        sooner(self.earliest, settle)
     }
 
     /// Makes those restless whose time has come.
@@ -266,8 +266,7 @@ impl Sockets {
             let slot = &mut self.all[index];
             slot.is_unsettled = false;
             let due = interface.poll_at(to_wire(now), &slot.set);
-            let all = [due.map(from_wire), slot.recovery.deadline()];
-            slot.deadline = all.into_iter().flatten().min();
+            slot.deadline = sooner(due.map(from_wire), slot.recovery.deadline());
         }
         self.find_earliest();
     }

@@ -15,7 +15,7 @@ use exec::Exec;
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv6Address};
-use world::{Entropy, FrameMeta, Instant, Link};
+use world::{Entropy, FrameMeta, Instant, Link, sooner};
 
 use crate::NetError;
 use crate::config::{ADDRESSES_MAX, Cidr, NetConfig, is_host};
@@ -396,13 +396,11 @@ impl<L: Link> Core<L> {
         if self.device.has_received() {
             return Some(now);
         }
-        let all = [
+        let connections = sooner(
             self.table.sockets.next_deadline(now),
-            self.others_due,
             self.table.next_deadline(),
-            self.discovery_ends,
-        ];
-        all.into_iter().flatten().min()
+        );
+        sooner(connections, sooner(self.others_due, self.discovery_ends))
     }
 
     fn apply_lease(&mut self) {

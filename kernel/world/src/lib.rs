@@ -24,4 +24,4 @@ pub use buf::{BLOCK_SIZE, Buf, Page, Pool};
 pub use disk::{BlockAddr, Disk, DiskError, DiskInfo, Geometry};
 pub use entropy::Entropy;
 pub use link::{Frame, FrameMeta, Link, LinkInfo, Segmentation};
-pub use time::{Clock, Instant};
+pub use time::{Clock, Instant, sooner};

@@ -51,6 +51,15 @@ impl Sub for Instant {
     }
 }
 
+/// The sooner of two deadlines, either of which may be missing.
+#[must_use]
+pub fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// A source of time.
 pub trait Clock {
     /// The current point on the monotonic clock. Never goes back.
