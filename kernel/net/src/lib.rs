@@ -52,8 +52,9 @@ pub trait Stream: Clone + 'static {
     /// Reads what is there into `into`, without waiting; 0 when only [`read`](Self::read) can tell why.
     fn try_read(&self, into: &mut [u8]) -> usize;
 
-    /// Queues what there is room for, without waiting; 0 when only [`write`](Self::write) can tell why.
-    fn try_write(&self, from: &[u8]) -> usize;
+    /// Queues the bytes of `parts`, one behind the other, as far as there is room, without waiting; 0 when only
+    /// [`write`](Self::write) can tell why.
+    fn try_write<'a>(&self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> usize;
 
     /// Tells the peer that no more bytes follow, after all that is queued; does not wait.
     fn finish(&self);

@@ -160,10 +160,20 @@ impl Stream for Pipe {
         if is_aborted { 0 } else { lane.take(into) }
     }
 
-    fn try_write(&self, from: &[u8]) -> usize {
+    fn try_write<'a>(&self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> usize {
         let lane = &self.end.outgoing;
-        let is_open = lane.state.get() == LaneState::Open;
-        if is_open { lane.put(from) } else { 0 }
+        if lane.state.get() != LaneState::Open {
+            return 0;
+        }
+        let mut done = 0;
+        for part in parts {
+            let count = lane.put(part);
+            done += count;
+            if count < part.len() {
+                break;
+            }
+        }
+        done
     }
 
     fn finish(&self) {

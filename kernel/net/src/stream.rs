@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 use core::future::poll_fn;
+use core::iter;
 use core::net::SocketAddr;
 use core::task::{Context, Poll};
 
@@ -73,7 +74,7 @@ impl<L: Link> TcpStream<L> {
     }
 
     /// Queues what there is room for; `None` when that is not worth it.
-    fn put(&self, from: &[u8]) -> Option<usize> {
+    fn put<'a>(&self, mut parts: impl Iterator<Item = &'a [u8]> + Clone) -> Option<usize> {
         let Held { shared, connection } = &*self.held;
         if connection.is_aborted.get() || connection.is_finished.get() {
             return None;
@@ -82,10 +83,16 @@ impl<L: Link> TcpStream<L> {
         let socket = sockets.get_quietly(connection.place);
         // A writer that was woken for every acknowledged segment would write, and send, in crumbs.
         let capacity = socket.send_capacity();
-        if capacity - socket.send_queue() < from.len().min(capacity / 4) {
+        let room = capacity - socket.send_queue();
+        let wanted: usize = parts.clone().map(<[u8]>::len).sum();
+        if room < wanted.min(capacity / 4) {
             return None;
         }
-        let count = socket.send_slice(from).ok()?;
+        let (mut count, mut part) = (0, &[][..]);
+        // In two steps where the ring's end is in between.
+        while count < wanted.min(room) {
+            count += socket.send(|into| fill(into, &mut part, &mut parts)).ok()?;
+        }
         sockets.wrote(connection.place, count);
         let total = shared.sent_bytes.get();
         shared.sent_bytes.set(total + count as u64);
@@ -119,7 +126,7 @@ impl<L: Link> TcpStream<L> {
     }
 
     fn poll_write(&self, context: &Context<'_>, from: &[u8]) -> Poll<Result<usize, NetError>> {
-        if let Some(count) = self.put(from) {
+        if let Some(count) = self.put(iter::once(from)) {
             return Poll::Ready(Ok(count));
         }
         let Held { shared, connection } = &*self.held;
@@ -134,6 +141,28 @@ impl<L: Link> TcpStream<L> {
         socket.register_send_waker(context.waker());
         Poll::Pending
     }
+}
+
+/// Moves bytes to `into`, from the front of `part` and then of the `parts` behind it; how many, twice.
+fn fill<'a>(
+    into: &mut [u8],
+    part: &mut &'a [u8],
+    parts: &mut impl Iterator<Item = &'a [u8]>,
+) -> (usize, usize) {
+    let mut done = 0;
+    while done < into.len() {
+        if part.is_empty() {
+            match parts.next() {
+                Some(next) => *part = next,
+                None => break,
+            }
+        }
+        let count = part.len().min(into.len() - done);
+        into[done..done + count].copy_from_slice(&part[..count]);
+        *part = &part[count..];
+        done += count;
+    }
+    (done, done)
 }
 
 /// Why a connection that was not closed here is over.
@@ -159,8 +188,8 @@ impl<L: Link> Stream for TcpStream<L> {
         self.take(into).unwrap_or(0)
     }
 
-    fn try_write(&self, from: &[u8]) -> usize {
-        self.put(from).unwrap_or(0)
+    fn try_write<'a>(&self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> usize {
+        self.put(parts).unwrap_or(0)
     }
 
     fn finish(&self) {

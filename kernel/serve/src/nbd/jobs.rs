@@ -127,8 +127,8 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
         let (to, done) = (progress.to, progress.pieces_left == 0);
         match result {
             Ok(holes) if holes.is_empty() => {
-                turn.send(&to.data(done, span.offset, span.len)).await;
-                turn.send_span(span, &buf).await;
+                let head = to.data(done, span.offset, span.len);
+                turn.send_span(&head, span, &buf).await;
             }
             Ok(holes) => send_with_holes(&mut turn, to, done, (span, buf), holes).await,
             Err(error) => {
@@ -257,12 +257,12 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
         }
         for span in pieces {
             if span.offset == request.offset {
-                turn.send_span(span, &buf).await;
+                turn.send_span(&[], span, &buf).await;
                 continue;
             }
             if let Some(at) = collected.iter().position(|one| one.0 == span) {
                 let (_, kept, _share) = collected.swap_remove(at);
-                turn.send_span(span, &kept).await;
+                turn.send_span(&[], span, &kept).await;
                 continue;
             }
             let read = self.read_into(span, buf).await;
@@ -272,7 +272,7 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
                 self.line.hang_up();
                 return;
             }
-            turn.send_span(span, &buf).await;
+            turn.send_span(&[], span, &buf).await;
         }
     }
 
@@ -347,8 +347,8 @@ async fn send_with_holes<S: Stream>(
         if is_hole {
             turn.send(&to.hole(done, at, part.len)).await;
         } else {
-            turn.send(&to.data(done, at, part.len)).await;
-            turn.send_span(part, &buf).await;
+            turn.send_span(&to.data(done, at, part.len), part, &buf)
+                .await;
         }
         (at, buf) = (until, rest);
     }

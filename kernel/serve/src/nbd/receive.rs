@@ -9,6 +9,7 @@ use world::Disk;
 
 use super::errors::Broken;
 use super::jobs::{Job, Ticket, work};
+use super::line::Incoming;
 use super::pieces::Pieces;
 use super::status::FILTER_MAX;
 use super::workers::Claim;
@@ -21,9 +22,10 @@ use super::{PAYLOAD_MAX, Session};
 pub(super) async fn requests<D: Disk + 'static, S: Stream>(
     session: &Rc<Session<D, S>>,
 ) -> Result<(), Broken> {
+    let mut incoming = session.line.incoming();
     let mut bytes = [0; Request::EXTENDED_LEN];
     let len = session.headers.request_len();
-    while session.line.receive_head(&mut bytes[..len]).await? {
+    while incoming.receive_head(&mut bytes[..len]).await? {
         let request = decode(session.headers, &bytes)?;
         if request.command == NBD_CMD_DISC {
             break;
@@ -34,16 +36,18 @@ pub(super) async fn requests<D: Disk + 'static, S: Stream>(
         }
         match session.admit(request) {
             Ok(()) if request.command == NBD_CMD_BLOCK_STATUS => {
-                start_status(session, request, payload).await?;
+                start_status(session, &mut incoming, request, payload).await?;
             }
             Ok(()) if request.len == 0 && request.command != NBD_CMD_FLUSH => {
                 session.answer(request, None).await;
             }
-            Ok(()) if request.command == NBD_CMD_WRITE => receive_write(session, request).await?,
+            Ok(()) if request.command == NBD_CMD_WRITE => {
+                receive_write(session, &mut incoming, request).await?;
+            }
             Ok(()) if in_chunks(session, request) => start_read(session, request).await,
             Ok(()) => claim(session).await.assign(Job::Whole(request)),
             Err(error) => {
-                session.line.skip(payload).await?;
+                incoming.skip(payload).await?;
                 session.answer(request, Some(error)).await;
             }
         }
@@ -88,6 +92,7 @@ async fn start_read<D: Disk + 'static, S: Stream>(session: &Rc<Session<D, S>>, r
 
 async fn receive_write<D: Disk + 'static, S: Stream>(
     session: &Rc<Session<D, S>>,
+    incoming: &mut Incoming<'_, S>,
     request: Request,
 ) -> Result<(), Broken> {
     let (pieces, of) = begin(session, request);
@@ -96,7 +101,7 @@ async fn receive_write<D: Disk + 'static, S: Stream>(
         let worker = claim(session).await;
         let share = session.incoming.take(span.blocks()).await;
         let mut buf = session.pool.take(span.blocks()).await;
-        session.line.receive(span, &mut buf).await?;
+        incoming.receive(span, &mut buf).await?;
         worker.assign(Job::Write {
             of,
             span,
@@ -110,6 +115,7 @@ async fn receive_write<D: Disk + 'static, S: Stream>(
 /// Finds out what a BLOCK_STATUS is about, which its payload may say.
 async fn start_status<D: Disk + 'static, S: Stream>(
     session: &Rc<Session<D, S>>,
+    incoming: &mut Incoming<'_, S>,
     mut request: Request,
     payload: u64,
 ) -> Result<(), Broken> {
@@ -119,11 +125,11 @@ async fn start_status<D: Disk + 'static, S: Stream>(
         let bytes = filter.get_mut(..usize::try_from(payload).unwrap_or(usize::MAX));
         let chosen = match bytes {
             Some(bytes) => {
-                session.line.receive_bytes(bytes).await?;
+                incoming.receive_bytes(bytes).await?;
                 session.choose(bytes)
             }
             None => {
-                session.line.skip(payload).await?;
+                incoming.skip(payload).await?;
                 Err(NBD_EINVAL)
             }
         };

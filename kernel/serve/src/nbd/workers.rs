@@ -5,7 +5,9 @@
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, OnceCell, RefCell};
+use core::future::poll_fn;
+use core::task::{Poll, Waker};
 
 use exec::{Exec, Notify, Permit, Semaphore};
 
@@ -29,7 +31,8 @@ pub(super) struct Workers {
 /// Where a worker waits for its next job.
 pub(super) struct Seat {
     job: Cell<Option<Job>>,
-    called: Notify,
+    /// Of the task that sits here, from its first wait on.
+    waker: OnceCell<Waker>,
     /// What it costs the whole server to have this worker.
     _extra: Option<Permit>,
 }
@@ -78,7 +81,7 @@ impl Workers {
         };
         let seat = Rc::new(Seat {
             job: Cell::new(None),
-            called: Notify::default(),
+            waker: OnceCell::new(),
             _extra: extra,
         });
         self.hired.set(self.hired.get() + 1);
@@ -87,16 +90,18 @@ impl Workers {
     }
 
     /// Waits for the next job of the worker in `seat`; `None` when it is to end.
-    pub(super) async fn next_job(&self, seat: &Seat) -> Option<Job> {
-        loop {
+    pub(super) fn next_job(&self, seat: &Seat) -> impl Future<Output = Option<Job>> {
+        poll_fn(|context| {
             if let Some(job) = seat.job.take() {
-                return Some(job);
+                return Poll::Ready(Some(job));
             }
             if self.dismissed.get() {
-                return None;
+                return Poll::Ready(None);
             }
-            seat.called.wait().await;
-        }
+            // A worker is a task, and keeps its waker.
+            seat.waker.get_or_init(|| context.waker().clone());
+            Poll::Pending
+        })
     }
 
     /// Makes the worker in `seat` idle.
@@ -112,7 +117,16 @@ impl Workers {
         }
         self.dismissed.set(true);
         for seat in self.idle.borrow_mut().drain(..) {
-            seat.called.notify();
+            seat.call();
+        }
+    }
+}
+
+impl Seat {
+    /// Makes the worker look for a job. One that never waited will do so by itself.
+    fn call(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
         }
     }
 }
@@ -128,7 +142,7 @@ impl Claim<'_> {
     pub(super) fn assign(mut self, job: Job) {
         if let Some(seat) = self.seat.take() {
             seat.job.set(Some(job));
-            seat.called.notify();
+            seat.call();
         }
     }
 }
