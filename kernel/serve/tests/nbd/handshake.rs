@@ -25,7 +25,8 @@ fn go_tells_size_flags_and_block_sizes() {
     Rig::new().story(async |port| {
         let mut client = Client::connect(&port).await;
         client.structured().await;
-        let data = info_data("", &[NBD_INFO_NAME, NBD_INFO_BLOCK_SIZE, 77]);
+        let wanted = [NBD_INFO_NAME, NBD_INFO_DESCRIPTION, NBD_INFO_BLOCK_SIZE, 77];
+        let data = info_data("", &wanted);
         let replies = client.option(NBD_OPT_INFO, &data).await;
         let infos = [
             (
@@ -33,6 +34,7 @@ fn go_tells_size_flags_and_block_sizes() {
                 info_export(SIZE, RW | NBD_FLAG_SEND_DF).to_vec(),
             ),
             (NBD_REP_INFO, b"\x00\x01demo".to_vec()),
+            (NBD_REP_INFO, b"\x00\x02Ferrite volume demo".to_vec()),
             (NBD_REP_INFO, info_block_size(512, 4096, 32 << 20).to_vec()),
             (NBD_REP_ACK, vec![]),
         ];

@@ -20,9 +20,11 @@ fn a_snapshot_is_a_read_only_export() {
 
         let mut reader = Client::connect(&port).await;
         reader.structured().await;
-        let data = info_data("demo@monday", &[NBD_INFO_NAME]);
+        let data = info_data("demo@monday", &[NBD_INFO_NAME, NBD_INFO_DESCRIPTION]);
         let replies = reader.option(NBD_OPT_INFO, &data).await;
         assert_eq!(replies[1], (NBD_REP_INFO, b"\x00\x01demo@monday".to_vec()));
+        let description = b"\x00\x02Ferrite snapshot demo@monday".to_vec();
+        assert_eq!(replies[2], (NBD_REP_INFO, description));
         let flags = NBD_FLAG_HAS_FLAGS
             | NBD_FLAG_READ_ONLY
             | NBD_FLAG_SEND_FLUSH
