@@ -1,6 +1,7 @@
 //! Bounded, repeatable noise for everything that decodes bytes from outside; `tests/fuzz` looks further.
 
 use sim::decoders;
+use wire::nbd::*;
 
 /// A stream of numbers, so that a failure repeats.
 struct Numbers(u64);
@@ -59,27 +60,164 @@ fn nbd_structures() {
         b"\x21\xe4\x1c\x71\0\x28\0\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x10\0\0\0\0\x01\0\0\x10\0";
     let filter = b"\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x01".as_slice();
     let contexts = b"\0\0\0\x04demo\0\0\0\x02\0\0\0\x0fbase:allocation\0\0\0\x03x:y".as_slice();
-    let samples = [info, option, request, extended, filter, contexts];
+    let flags = b"\0\0\0\x03".as_slice();
+    let samples = [flags, info, option, request, extended, filter, contexts];
     pelt(200_000, &samples, decoders::nbd);
+}
+
+/// An option of the handshake.
+fn option(option: u32, data: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(data.len()).expect("samples are short");
+    [&OptionHead { option, len }.encode()[..], data].concat()
+}
+
+/// A length and the text.
+fn text(text: &str) -> Vec<u8> {
+    let len = u32::try_from(text.len()).expect("samples are short");
+    [&len.to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+/// The data of INFO and GO.
+fn info(name: &str, wanted: &[u16]) -> Vec<u8> {
+    let count = u16::try_from(wanted.len()).expect("samples are short");
+    let wanted = wanted.iter().flat_map(|info| info.to_be_bytes());
+    let head = text(name).into_iter().chain(count.to_be_bytes());
+    head.chain(wanted).collect()
+}
+
+/// The data of LIST_META_CONTEXT and SET_META_CONTEXT.
+fn contexts(name: &str, queries: &[&str]) -> Vec<u8> {
+    let count = u32::try_from(queries.len()).expect("samples are short");
+    let queries = queries.iter().flat_map(|query| text(query));
+    let head = text(name).into_iter().chain(count.to_be_bytes());
+    head.chain(queries).collect()
+}
+
+fn request(flags: u16, command: u16, offset: u64, len: u64) -> Request {
+    Request {
+        flags,
+        command,
+        cookie: 1,
+        offset,
+        len,
+    }
+}
+
+/// An extended request with a payload.
+fn with_payload(flags: u16, command: u16, payload: &[u8]) -> Vec<u8> {
+    let flags = flags | NBD_CMD_FLAG_PAYLOAD_LEN;
+    let request = request(flags, command, 0, payload.len() as u64);
+    [&request.encode_extended()[..], payload].concat()
+}
+
+/// The payload of a BLOCK_STATUS.
+fn filter(len: u64, ids: &[u32]) -> Vec<u8> {
+    let ids = ids.iter().flat_map(|id| id.to_be_bytes());
+    len.to_be_bytes().into_iter().chain(ids).collect()
+}
+
+const BOTH: [&str; 2] = [BASE_ALLOCATION, "ferrite:changed:s"];
+
+/// No handshake goes before what the sample says, nor after these first bytes: the flags of a client.
+const FRESH: &[u8] = &[0, 0, 0, 0, 3];
+
+/// A session that looks at exports: LIST, INFO, contexts, and a name that is none.
+fn looking() -> Vec<u8> {
+    let all = [
+        NBD_INFO_EXPORT,
+        NBD_INFO_NAME,
+        NBD_INFO_DESCRIPTION,
+        NBD_INFO_BLOCK_SIZE,
+    ];
+    [
+        FRESH,
+        &option(NBD_OPT_LIST, &[]),
+        &option(NBD_OPT_INFO, &info("demo", &all)),
+        &option(NBD_OPT_INFO, &info("demo@s", &all[1..3])),
+        &option(NBD_OPT_INFO, &info("none", &[])),
+        &option(NBD_OPT_STRUCTURED_REPLY, &[]),
+        &option(NBD_OPT_LIST_META_CONTEXT, &contexts("demo", &[])),
+        &option(
+            NBD_OPT_LIST_META_CONTEXT,
+            &contexts("demo", &["base:", "ferrite:"]),
+        ),
+        &option(NBD_OPT_SET_META_CONTEXT, &contexts("demo", &["x:y"])),
+        &option(NBD_OPT_ABORT, &[]),
+    ]
+    .concat()
+}
+
+/// A session with compact requests, whose replies are structured.
+fn structured() -> Vec<u8> {
+    [
+        FRESH,
+        &option(NBD_OPT_STRUCTURED_REPLY, &[]),
+        &option(NBD_OPT_SET_META_CONTEXT, &contexts("demo", &BOTH)),
+        &option(NBD_OPT_GO, &info("demo", &[])),
+        &request(0, NBD_CMD_BLOCK_STATUS, 0, 1 << 20).encode(),
+        &request(NBD_CMD_FLAG_REQ_ONE, NBD_CMD_BLOCK_STATUS, 4096, 512).encode(),
+        &request(0, NBD_CMD_READ, 0, 64 << 10).encode(),
+        &request(NBD_CMD_FLAG_DF, NBD_CMD_READ, 0, 8192).encode(),
+        &request(0, NBD_CMD_READ, 1 << 20, 1).encode(),
+        &request(0, NBD_CMD_DISC, 0, 0).encode(),
+    ]
+    .concat()
+}
+
+/// A session with extended requests; ids and lengths go up to what there is, and beyond.
+fn extended() -> Vec<u8> {
+    let status = |ids: &[u32]| with_payload(0, NBD_CMD_BLOCK_STATUS, &filter(1 << 20, ids));
+    let too_many: Vec<u32> = (0..17).collect();
+    [
+        FRESH,
+        &option(NBD_OPT_EXTENDED_HEADERS, &[]),
+        &option(NBD_OPT_STRUCTURED_REPLY, &[]),
+        &option(NBD_OPT_SET_META_CONTEXT, &contexts("demo", &BOTH)),
+        &option(NBD_OPT_GO, &info("demo", &[NBD_INFO_NAME])),
+        &status(&[1, 0]),
+        &status(&[1]),
+        &status(&[2]),
+        &status(&[40]),
+        &status(&[]),
+        &status(&too_many),
+        &with_payload(NBD_CMD_FLAG_FUA, NBD_CMD_WRITE, &[7; 512]),
+        &request(0, NBD_CMD_WRITE_ZEROES, 0, 1 << 40).encode_extended(),
+        &request(0, NBD_CMD_BLOCK_STATUS, 0, 1 << 20).encode_extended(),
+        &request(0, NBD_CMD_READ, 0, 16384).encode_extended(),
+        &request(0, NBD_CMD_READ, 0, 1 << 33).encode_extended(),
+    ]
+    .concat()
+}
+
+/// EXPORT_NAME, once with and once without the zeros behind its answer.
+fn by_name(flags: u8) -> Vec<u8> {
+    [
+        &[0, 0, 0, 0, flags][..],
+        &option(NBD_OPT_EXPORT_NAME, b"demo"),
+        &request(0, NBD_CMD_READ, 0, 512).encode(),
+    ]
+    .concat()
 }
 
 #[test]
 fn nbd_sessions() {
-    let request =
-        b"\x80\x25\x60\x95\x13\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x10\0\0\0\x10\0".as_slice();
-    let zeroes =
-        b"\x80\x25\x60\x95\x13\0\0\0\x06\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\x02\0".as_slice();
-    let option = b"\0\0\0\0\x03IHAVEOPT\0\0\0\x03\0\0\0\0IHAVEOPT\0\0\0\x01\0\0\0\0".as_slice();
-    let status =
-        b"\xc0\x21\xe4\x1c\x71\0\x28\0\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\0\x0c\
-          \0\0\0\0\0\0\x10\0\0\0\0\0"
-            .as_slice();
-    let contexts = b"\0\0\0\0\x03IHAVEOPT\0\0\0\x08\0\0\0\0\
-          IHAVEOPT\0\0\0\x09\0\0\0\x13\0\0\0\0\0\0\0\x01\0\0\0\x07ferrite:\
-          IHAVEOPT\0\0\0\x0a\0\0\0\x11\0\0\0\0\0\0\0\x01\0\0\0\x05base:"
-        .as_slice();
-    let samples = [request, zeroes, option, status, contexts];
-    pelt(400, &samples, decoders::nbd_session);
+    let read = [&[128][..], &request(0, NBD_CMD_READ, 0, 4096).encode()].concat();
+    let zeroes = [
+        &[128][..],
+        &request(0, NBD_CMD_WRITE_ZEROES, 0, 512).encode(),
+    ]
+    .concat();
+    let status = with_payload(
+        NBD_CMD_FLAG_REQ_ONE,
+        NBD_CMD_BLOCK_STATUS,
+        &filter(4096, &[0]),
+    );
+    let status = [&[192][..], &status].concat();
+    let sessions = [looking(), structured(), extended(), by_name(1), by_name(3)];
+    let all = [read, zeroes, status].into_iter().chain(sessions);
+    let all: Vec<Vec<u8>> = all.collect();
+    let samples: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+    pelt(1000, &samples, decoders::nbd_session);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use sim::systematic::{Sequences, full_pools, single_faults};
 use sim::{Mutant, Mutants, hunt};
 
 /// Bugs that random runs must notice, and the seeds within which they must.
-const BY_SEEDS: [(Mutant, u64); 10] = [
+const BY_SEEDS: [(Mutant, u64); 22] = [
     (Mutant::NoFlush, 40),
     (Mutant::RecordBeforeData, 60),
     (Mutant::NodesFreeAtOnce, 40),
@@ -16,6 +16,18 @@ const BY_SEEDS: [(Mutant, u64); 10] = [
     (Mutant::CatalogOfNow, 60),
     (Mutant::DiscardNotJournalled, 60),
     (Mutant::CollapseWithTwo, 60),
+    (Mutant::DurableOffByOne, 40),
+    (Mutant::FlushForgetsWrites, 60),
+    (Mutant::GroupNotJournalled, 40),
+    (Mutant::LateControlRecord, 40),
+    (Mutant::TailTooLate, 40),
+    (Mutant::NoTailVerify, 40),
+    (Mutant::TailNotMarked, 40),
+    (Mutant::MountNotNoted, 40),
+    (Mutant::GroupOneByOne, 60),
+    (Mutant::HoleLoses, 60),
+    (Mutant::ErasedStillCounted, 40),
+    (Mutant::PartialOfParent, 40),
 ];
 
 /// Bugs that a power cut after a single operation shows.

@@ -1,6 +1,7 @@
 //! Everything that reads bytes from outside, given bytes by anybody: no input may panic, hang or allocate without
 //! bounds. The fuzz targets of `tests/fuzz` and the bounded loops of `tests/decoders.rs` call these functions.
 
+mod replies;
 mod servers;
 
 use std::hint::black_box;
@@ -27,11 +28,15 @@ pub fn nbd(bytes: &[u8]) {
     if let Some(head) = bytes.first_chunk() {
         black_box(ClientFlags::decode(*head).is_ok());
     }
-    if let Some(head) = bytes.first_chunk() {
-        black_box(OptionHead::decode(*head).is_ok());
+    if let Some(head) = bytes.first_chunk()
+        && let Ok(option) = OptionHead::decode(*head)
+    {
+        assert_eq!(option.encode(), *head);
     }
-    if let Some(head) = bytes.first_chunk() {
-        black_box(Request::decode(*head).is_ok());
+    if let Some(head) = bytes.first_chunk()
+        && let Ok(request) = Request::decode(*head)
+    {
+        assert_eq!(request.encode(), *head);
     }
     if let Some(head) = bytes.first_chunk()
         && let Ok(request) = Request::decode_extended(*head)
@@ -46,7 +51,14 @@ pub fn nbd(bytes: &[u8]) {
         assert_eq!(8 + request.name.len() + texts, bytes.len());
     }
     if let Ok(request) = InfoRequest::decode(bytes) {
-        black_box(request.wants(0));
+        let (name, rest) = bytes[4..].split_at(request.name.len());
+        assert_eq!(request.name.as_bytes(), name);
+        // Nothing follows the list, and all of it can be asked for.
+        let count = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+        assert_eq!(rest.len(), 2 + 2 * count);
+        for pair in rest[2..].as_chunks().0 {
+            assert!(request.wants(u16::from_be_bytes(*pair)));
+        }
     }
 }
 
