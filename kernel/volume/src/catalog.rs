@@ -14,6 +14,7 @@ use world::Disk;
 
 use crate::attachment::{Attachment, Attachments, End};
 use crate::name::split_name;
+use crate::traffic::Traffic;
 use crate::usage::Usages;
 use crate::{Access, Settings, Volume, VolumeError, check_name, check_size};
 
@@ -41,6 +42,8 @@ struct Shared<D> {
     /// Whoever changes settings holds it from reading them to having kept them.
     settings_turn: Semaphore,
     usages: Usages,
+    /// Of the volumes that had clients.
+    traffic: RefCell<BTreeMap<VolumeId, Rc<Traffic>>>,
 }
 
 /// What can be attached to.
@@ -78,6 +81,7 @@ impl<D: Disk + 'static> Volumes<D> {
                 settings: RefCell::default(),
                 settings_turn: Semaphore::new(1),
                 usages: Usages::new(),
+                traffic: RefCell::default(),
             }),
         }
     }
@@ -225,6 +229,7 @@ impl<D: Disk + 'static> Volumes<D> {
         ending.quiet().await;
         self.shared.store.delete_volume(info.id).await?;
         self.usages().forget();
+        self.shared.traffic.borrow_mut().remove(&info.id);
         ending.confirm();
         self.forget_settings(info.id).await;
         Ok(())
@@ -302,7 +307,8 @@ impl<D: Disk + 'static> Volumes<D> {
             .read_only
             .set(wanted.is_some_and(|settings| settings.read_only));
         drop(settings);
-        Ok(Volume::new(self.clone(), attachment, access))
+        let traffic = self.traffic_entry(export.volume);
+        Ok(Volume::new(self.clone(), attachment, traffic, access))
     }
 
     /// Space and state of the pool.
@@ -327,6 +333,10 @@ impl<D: Disk + 'static> Volumes<D> {
 impl<D> Volumes<D> {
     pub(crate) fn usages(&self) -> &Usages {
         &self.shared.usages
+    }
+
+    pub(crate) fn all_traffic(&self) -> &RefCell<BTreeMap<VolumeId, Rc<Traffic>>> {
+        &self.shared.traffic
     }
 
     pub(crate) fn attachments(&self) -> &Attachments {

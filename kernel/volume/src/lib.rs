@@ -2,7 +2,7 @@
 //!
 //! - [`Volumes`]: the catalog; lists, creates, grows, renames, deletes, and attaches clients ([`catalog`]); makes
 //!   snapshots, clones them, rolls back ([`snapshots`]); keeps what users set ([`settings`]); tells what is
-//!   used ([`usage`]);
+//!   used ([`usage`]) and what clients did ([`traffic`]);
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
@@ -25,6 +25,7 @@ mod error;
 mod name;
 mod settings;
 mod snapshots;
+mod traffic;
 mod usage;
 mod volume;
 
@@ -36,4 +37,5 @@ pub use store::{
     Change, Changes, Content, Extent, Fullness, Holes, PoolInfo, PoolState, SnapshotId,
     SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
 };
+pub use traffic::{Meter, Operation, Traffic};
 pub use volume::{Access, Volume};

@@ -7,7 +7,7 @@ use store::{Extent, Holes, SnapshotId, SnapshotInfo, Source, Span, StoreError, V
 use world::{Buf, Disk};
 
 use crate::attachment::Attachment;
-use crate::{VolumeError, Volumes};
+use crate::{Traffic, VolumeError, Volumes};
 
 /// What a client may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +23,21 @@ pub enum Access {
 pub struct Volume<D> {
     volumes: Volumes<D>,
     attachment: Rc<Attachment>,
+    traffic: Rc<Traffic>,
     access: Access,
 }
 
 impl<D: Disk + 'static> Volume<D> {
-    pub(crate) fn new(volumes: Volumes<D>, attachment: Rc<Attachment>, access: Access) -> Self {
+    pub(crate) fn new(
+        volumes: Volumes<D>,
+        attachment: Rc<Attachment>,
+        traffic: Rc<Traffic>,
+        access: Access,
+    ) -> Self {
         Self {
             volumes,
             attachment,
+            traffic,
             access,
         }
     }
@@ -39,6 +46,12 @@ impl<D: Disk + 'static> Volume<D> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.attachment.name
+    }
+
+    /// Where requests to it are counted, by whoever takes them.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Its present size in bytes.

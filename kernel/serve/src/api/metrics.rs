@@ -4,9 +4,10 @@
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{Display, Write};
 
-use volume::{PoolState, Volumes};
+use volume::{Meter, Operation, PoolState, Traffic, Volumes};
 use world::Disk;
 
 use super::Backend;
@@ -252,7 +253,59 @@ impl Page {
                 volumes.clients(volume.id),
             );
         }
+        let used = list
+            .iter()
+            .filter_map(|volume| Some((volume.name.as_str(), volumes.traffic(volume.id)?)));
+        self.requests(&used.collect::<Vec<_>>());
     }
+
+    /// What clients did with the volumes that had any.
+    fn requests(&mut self, used: &[(&str, Rc<Traffic>)]) {
+        let all = || {
+            used.iter().flat_map(|(name, traffic)| {
+                Operation::ALL.map(|operation| {
+                    let labels = [("volume", *name), ("operation", operation.name())];
+                    (labels, traffic.of(operation))
+                })
+            })
+        };
+        let about = "Bytes that requests of clients were for.";
+        self.family("ferrite_volume_bytes_total", "counter", about);
+        for (labels, meter) in all() {
+            self.sample("ferrite_volume_bytes_total", &labels, meter.bytes());
+        }
+        let about = "Requests of clients, from received to answered.";
+        self.family(
+            "ferrite_volume_request_duration_seconds",
+            "histogram",
+            about,
+        );
+        for (labels, meter) in all() {
+            self.durations(labels, meter);
+        }
+    }
+
+    fn durations(&mut self, labels: [(&str, &str); 2], meter: &Meter) {
+        let [volume, operation] = labels;
+        let name = "ferrite_volume_request_duration_seconds_bucket";
+        for (nanos, requests) in meter.within() {
+            self.sample(
+                name,
+                &[volume, operation, ("le", &seconds(nanos))],
+                requests,
+            );
+        }
+        let requests = meter.requests();
+        self.sample(name, &[volume, operation, ("le", "+Inf")], requests);
+        let name = "ferrite_volume_request_duration_seconds_sum";
+        self.sample(name, &labels, seconds(meter.nanos()));
+        let name = "ferrite_volume_request_duration_seconds_count";
+        self.sample(name, &labels, requests);
+    }
+}
+
+fn seconds(nanos: u64) -> String {
+    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use net::Stream;
-use volume::{Holes, Span, VolumeError};
+use volume::{Holes, Operation, Span, VolumeError};
 use wire::nbd::*;
-use world::{BLOCK_SIZE, Buf, Disk};
+use world::{BLOCK_SIZE, Buf, Disk, Instant};
 
 use super::Session;
 use super::errors::errno;
@@ -47,6 +47,9 @@ pub(super) enum Job {
 struct Progress {
     to: ReplyTo,
     fua: bool,
+    len: u64,
+    /// When it was received.
+    begun: Instant,
     pieces_left: usize,
     error: Option<Errno>,
 }
@@ -64,10 +67,18 @@ pub(super) struct Requests {
 
 impl Requests {
     /// Notes a request of `pieces` pieces.
-    pub(super) fn begin(&mut self, request: Request, to: ReplyTo, pieces: usize) -> Ticket {
+    pub(super) fn begin(
+        &mut self,
+        request: Request,
+        to: ReplyTo,
+        pieces: usize,
+        now: Instant,
+    ) -> Ticket {
         let progress = Progress {
             to,
             fua: request.flags & NBD_CMD_FLAG_FUA != 0,
+            len: request.len,
+            begun: now,
             pieces_left: pieces,
             error: None,
         };
@@ -136,6 +147,9 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
                 turn.send(&to.error_at(done, error, span.offset)).await;
             }
         }
+        if done {
+            self.count(Operation::Read, progress.len, progress.begun);
+        }
     }
 
     async fn write_piece(&self, of: Ticket, span: Span, buf: Buf, share: Share) {
@@ -151,9 +165,33 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
             error = self.flush(NBD_CMD_WRITE).await.err();
         }
         self.reply(progress.to, error).await;
+        self.count(Operation::Write, progress.len, progress.begun);
     }
 
     async fn whole(&self, request: Request) {
+        let begun = self.exec.now();
+        self.carry_out(request).await;
+        let operation = match request.command {
+            NBD_CMD_READ => Operation::Read,
+            NBD_CMD_FLUSH => Operation::Flush,
+            NBD_CMD_WRITE_ZEROES if request.flags & NBD_CMD_FLAG_NO_HOLE != 0 => Operation::Write,
+            NBD_CMD_TRIM | NBD_CMD_WRITE_ZEROES => Operation::Discard,
+            _ => return,
+        };
+        let len = match operation {
+            Operation::Flush => 0,
+            _ => request.len,
+        };
+        self.count(operation, len, begun);
+    }
+
+    /// Counts a request that was answered.
+    fn count(&self, operation: Operation, bytes: u64, begun: Instant) {
+        let took = self.exec.now().since(begun);
+        self.volume.traffic().note(operation, bytes, took);
+    }
+
+    async fn carry_out(&self, request: Request) {
         let result = match request.command {
             NBD_CMD_READ => return self.read_contiguous(request).await,
             NBD_CMD_FLUSH => self.flush(request.command).await,

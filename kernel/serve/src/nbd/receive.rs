@@ -80,7 +80,8 @@ fn begin<D: Disk + 'static, S: Stream>(
     let pieces = Pieces::new(request.offset, request.len);
     let to = session.reply_to(request);
     let mut requests = session.requests.borrow_mut();
-    (pieces, requests.begin(request, to, pieces.count()))
+    let now = session.exec.now();
+    (pieces, requests.begin(request, to, pieces.count(), now))
 }
 
 async fn start_read<D: Disk + 'static, S: Stream>(session: &Rc<Session<D, S>>, request: Request) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use net::Stream;
-use volume::VolumeError;
+use volume::{Operation, VolumeError};
 use wire::nbd::*;
 
 use crate::client::{ALL, Answer};
@@ -295,4 +295,34 @@ fn closing_drops_the_replies_only() {
         );
         other.bye().await;
     });
+}
+
+#[test]
+fn each_request_is_counted_once_whatever_its_length() {
+    for headers in ALL {
+        let rig = Rig::new();
+        let volumes = rig.volumes.clone();
+        rig.story(async move |port| {
+            let mut client = attached(&port, headers).await;
+            let len = 300 << 10;
+            assert_eq!(client.write(512, &noise(len, 1)).await, Answer::Done);
+            assert!(matches!(client.read(0, len as u64).await, Answer::Data(_)));
+            assert!(matches!(client.read(0, 512).await, Answer::Data(_)));
+            for (command, len) in [
+                (NBD_CMD_FLUSH, 0),
+                (NBD_CMD_TRIM, 8192),
+                (NBD_CMD_CACHE, 512),
+            ] {
+                assert_eq!(client.command(command, 0, 0, len).await, Answer::Done);
+            }
+            let id = volumes.get("demo").unwrap().id;
+            let traffic = volumes.traffic(id).unwrap();
+            let counted = Operation::ALL.map(|operation| {
+                let meter = traffic.of(operation);
+                (meter.requests(), meter.bytes())
+            });
+            let len = len as u64;
+            assert_eq!(counted, [(2, len + 512), (1, len), (1, 0), (1, 8192)]);
+        });
+    }
 }
