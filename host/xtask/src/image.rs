@@ -44,6 +44,12 @@ pub fn command(args: &ImageArgs) -> Result<()> {
     Ok(())
 }
 
+/// Where `ferrite.elf` is once it was built.
+#[must_use]
+pub fn built() -> PathBuf {
+    dist().join("ferrite.elf")
+}
+
 /// Builds `ferrite.elf` and returns where it is.
 ///
 /// # Errors

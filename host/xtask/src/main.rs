@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod console;
 mod disk_image;
 mod drives;
 mod image;

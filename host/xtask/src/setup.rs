@@ -31,6 +31,8 @@ pub enum Need {
     DiskImage,
     /// Run outside clients against it.
     Tests,
+    /// Look at its console with a browser.
+    Browser,
 }
 
 /// A Debian package, what is looked for to see that it is there, and who needs it.
@@ -41,7 +43,7 @@ struct Package {
     need: Need,
 }
 
-const PACKAGES: [Package; 12] = [
+const PACKAGES: [Package; 15] = [
     package("qemu-system-x86", &["qemu-system-x86_64"], Need::Machine),
     package("grub-common", &["grub-mkimage"], Need::DiskImage),
     package(
@@ -81,6 +83,9 @@ const PACKAGES: [Package; 12] = [
         &["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"],
         Need::Tests,
     ),
+    package("nodejs", &["node"], Need::Browser),
+    package("npm", &["npm"], Need::Browser),
+    package("chromium", &["/usr/bin/chromium"], Need::Browser),
 ];
 
 const fn package(name: &'static str, evidence: &'static [&'static str], need: Need) -> Package {
@@ -107,7 +112,7 @@ impl Package {
 /// # Errors
 /// When something is missing and cannot be installed from here.
 pub fn command(args: &SetupArgs) -> Result<()> {
-    let missing = missing(Need::Tests);
+    let missing = missing(Need::Browser);
     if missing.is_empty() {
         println!("everything is installed");
         return Ok(());
@@ -115,7 +120,14 @@ pub fn command(args: &SetupArgs) -> Result<()> {
     if args.dry_run {
         bail!("missing: {}", names(&missing));
     }
-    ensure(Need::Tests)
+    ensure(Need::Browser)
+}
+
+/// What `need` takes and is missing, as Debian packages.
+#[must_use]
+pub fn lacks(need: Need) -> Option<String> {
+    let missing = missing(need);
+    (!missing.is_empty()).then(|| names(&missing))
 }
 
 /// Installs what `need` takes and is missing.
@@ -125,7 +137,7 @@ pub fn command(args: &SetupArgs) -> Result<()> {
 pub fn ensure(need: Need) -> Result<()> {
     let missing = missing(need);
     if missing.is_empty() {
-        return if need == Need::Tests {
+        return if need >= Need::Tests {
             ensure_package_lists()
         } else {
             Ok(())
@@ -250,7 +262,7 @@ mod tests {
         let needs = |need| PACKAGES.iter().filter(|p| p.need <= need).count();
         assert!(needs(Need::Machine) < needs(Need::DiskImage));
         assert!(needs(Need::DiskImage) < needs(Need::Tests));
-        assert_eq!(needs(Need::Tests), PACKAGES.len());
+        assert_eq!(needs(Need::Browser), PACKAGES.len());
     }
 
     #[test]

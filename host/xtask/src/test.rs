@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use qemu::instance::target_dir;
 
-use crate::image;
 use crate::setup::{self, Need};
 use crate::steps::{cargo, run, run_tests, seconds, step};
+use crate::{console, image};
 
 /// Crates that are only ever built by themselves, without std.
 const IMAGE_CRATES: [&str; 2] = ["appliance", "boot"];
@@ -50,12 +50,20 @@ enum Step {
     Image,
     /// The image in QEMU with real clients, after it was built
     Guest,
+    /// The web console in a headless browser, if there is one
+    Console,
     /// An operation takes no more instructions than expected
     Instructions,
 }
 
 const QUICK: [Step; 5] = [Step::Format, Step::Lint, Step::Docs, Step::Unit, Step::Tidy];
-const SLOW: [Step; 4] = [Step::Sim, Step::Image, Step::Guest, Step::Instructions];
+const SLOW: [Step; 5] = [
+    Step::Sim,
+    Step::Image,
+    Step::Guest,
+    Step::Console,
+    Step::Instructions,
+];
 
 /// Runs `test`.
 ///
@@ -68,7 +76,9 @@ pub fn command(args: &TestArgs) -> Result<()> {
     }
     if !args.only.is_empty() {
         // An old image would be tested otherwise.
-        let builds = |step: &Step| *step == Step::Image && args.only.contains(&Step::Guest);
+        let boots = [Step::Guest, Step::Console];
+        let is_booted = boots.iter().any(|step| args.only.contains(step));
+        let builds = |step: &Step| *step == Step::Image && is_booted;
         steps.retain(|step| args.only.contains(step) || builds(step));
         if steps.is_empty() {
             bail!("--fast leaves that step out");
@@ -78,6 +88,9 @@ pub fn command(args: &TestArgs) -> Result<()> {
         bail!(
             "a filter needs `--only` unit, sim or guest; the other steps would not know what to do with it"
         );
+    }
+    if args.only.contains(&Step::Console) {
+        setup::ensure(Need::Browser)?;
     }
     run_steps(&steps, &args.filter)
 }
@@ -173,6 +186,15 @@ fn run_step(name: Step, filter: &[String]) -> Result<u64> {
             .args(filter);
             run_tests(&mut test)
         }),
+        Step::Console => {
+            if let Some(packages) = setup::lacks(Need::Browser) {
+                eprintln!(
+                    "==> console: left out without {packages}; `cargo xtask setup` installs that"
+                );
+                return Ok(0);
+            }
+            step("console", || console::test(&image::built())).map(|()| 0)
+        }
         Step::Instructions => step("instructions", || {
             run(cargo().args(["run", "--quiet", "--package", "bench", "--", "--check"]))
         })

@@ -1,7 +1,7 @@
 //! One module per listening port.
 //!
 //! - [`nbd`]: volumes for clients;
-//! - [`api`]: HTTP for people and scripts.
+//! - [`api`]: HTTP for people and scripts, which also serves the web [`console`].
 //!
 //! Servers know streams (`net`), bytes (`wire`) and volumes (`volume`); nothing of drives, frames or the machine.
 
@@ -11,5 +11,6 @@
 extern crate alloc;
 
 pub mod api;
+pub mod console;
 pub mod nbd;
 mod quota;

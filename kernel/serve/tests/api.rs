@@ -3,6 +3,8 @@
 #[path = "../../volume/tests/ram/mod.rs"]
 mod ram;
 
+#[path = "api/console.rs"]
+mod console;
 #[path = "api/edits.rs"]
 mod edits;
 #[path = "api/http.rs"]

@@ -9,7 +9,7 @@ use world::Disk;
 
 use super::clients::{Phase, Place};
 use super::problem::Problem;
-use super::router::Response;
+use super::router::{Response, console};
 use super::{BODY_MAX, Server};
 
 /// How long, and how much, a client may go on sending after the answer that closes its connection. Closing at once
@@ -121,7 +121,7 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
         self.enters(Phase::Work);
         let response = match accepted {
             Ok(accepted) => self.server.perform(accepted, &head, peer, &body).await,
-            Err(problem) => problem.into_response(),
+            Err(problem) => console(&head).unwrap_or_else(|| problem.into_response()),
         };
         self.respond(response, manner).await
     }
@@ -177,15 +177,13 @@ impl<D: Disk + 'static, S: Stream> Connection<'_, D, S> {
         self.enters(Phase::Transfer);
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
         headers.extend(response.content_type.map(|value| ("Content-Type", value)));
-        headers.push(("Cache-Control", "no-store"));
-        headers.extend(
-            response
-                .headers
-                .iter()
-                .map(|(name, value)| (*name, value.as_str())),
-        );
-        // RFC 9110, 8.6: a 204 has no Content-Length.
-        let len = (response.status != 204).then_some(response.body.len());
+        let own = response.headers.iter();
+        headers.extend(own.map(|(name, value)| (*name, value.as_str())));
+        if !headers.iter().any(|(name, _)| *name == "Cache-Control") {
+            headers.push(("Cache-Control", "no-store"));
+        }
+        // RFC 9110, 8.6: a 204 has no Content-Length, and that of a 304 would be another's.
+        let len = (!matches!(response.status, 204 | 304)).then_some(response.body.len());
         let mut bytes = encode_response_head(response.status, &headers, len, manner.keeps_alive);
         let mut rest: &[u8] = if manner.head_only {
             &[]

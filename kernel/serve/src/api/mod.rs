@@ -2,7 +2,8 @@
 //!
 //! What can be called is one table, of `Route`s in `routes`; dispatch, the `Allow` of a 405, who may call
 //! it, what bodies and queries may contain, and the OpenAPI document come from it. What is done then is in
-//! `resources` (the appliance itself), `events`, `volumes`, `snapshots`, `changes`, `jobs`, `schedules`, `tokens` and `metrics`. Errors
+//! `resources` (the appliance itself), `events`, `volumes`, `snapshots`, `changes`, `jobs`, `schedules`, `tokens` and `metrics`; what is not in the table may be
+//! a file of the console. Errors
 //! are `application/problem+json` (RFC 9457), made in `problem`.
 //!
 //! | file | what |

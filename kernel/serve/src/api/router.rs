@@ -12,11 +12,12 @@ use access::{Role, Who};
 use exec::Exec;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use wire::http::percent_decode;
+use wire::http::{RequestHead, percent_decode};
 
 use super::Backend;
 use super::problem::Problem;
 use super::shape::{Property, Shape};
+use crate::console;
 
 /// What is done with a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +203,31 @@ pub(super) fn find<'a, D>(
     let allowed = allowed.join(", ");
     let detail = format!("only {allowed} can be done here");
     Err(Problem::new(405, detail).with_header("Allow", allowed))
+}
+
+/// A file of the console, if that is what is asked for.
+pub(super) fn console(head: &RequestHead) -> Option<Response> {
+    let file = console::file(&head.path)?;
+    if head.method != "GET" && head.method != "HEAD" {
+        let problem = Problem::new(405, "only GET, HEAD can be done here");
+        return Some(problem.with_header("Allow", "GET, HEAD").into_response());
+    }
+    let tag = file.tag();
+    let known = head.if_none_match.as_deref().unwrap_or_default();
+    let is_known = |one: &str| one.trim().trim_start_matches("W/") == tag;
+    let mut response = match known.split(',').any(is_known) {
+        true => Response::empty(304),
+        false => Response {
+            content_type: Some(file.content_type),
+            body: Rc::new(file.bytes.to_vec()),
+            ..Response::empty(200)
+        },
+    };
+    let headers = console::HEADERS.iter();
+    let headers = headers.map(|(name, value)| (*name, String::from(*value)));
+    response.headers.extend(headers);
+    response.headers.push(("ETag", tag));
+    Some(response)
 }
 
 /// Matches `path` with `pattern`, segment by segment.

@@ -10,7 +10,6 @@ use crate::{Reply, Rig, header};
 fn paths_and_methods() {
     let rig = Rig::new();
     for path in [
-        "/",
         "/v1",
         "/v1/",
         "/v1/volumes/",

@@ -1,0 +1,329 @@
+// The console in a browser: against an appliance that is not there (`fake.mjs`), and against a real one if FERRITE_API (its URL),
+// FERRITE_TOKEN and FERRITE_NBD (HOST:PORT) say where it is. Pictures go to the folder that PICTURES names.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+
+import { chromium } from 'playwright-core';
+
+import { Fake } from './fake.mjs';
+import { load } from './load.mjs';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const ARGUMENTS = [
+  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+];
+const DESK = { viewport: { width: 1280, height: 900 }, colorScheme: 'light' };
+const NIGHT = { ...DESK, colorScheme: 'dark' };
+const PHONE = { viewport: { width: 360, height: 740 }, colorScheme: 'light', hasTouch: true, isMobile: true };
+const VIEWS = ['/', '/volumes', '/volumes/db', '/drives', '/jobs', '/log'];
+/** Machines that run tests are busy. */
+const PATIENCE_MS = 30_000;
+
+let browser;
+before(async () => {
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ARGUMENTS });
+});
+after(() => browser?.close());
+
+/** A page whose faults are collected: errors of its own, refusals of its policy, requests to somewhere else. */
+async function open(base, options) {
+  const context = await browser.newContext(options);
+  context.setDefaultTimeout(PATIENCE_MS);
+  const page = await context.newPage();
+  const faults = [];
+  page.on('pageerror', (error) => faults.push(error.stack));
+  page.on('console', (message) => {
+    // Refused requests are errors to the browser; what becomes of them is tested.
+    if (message.type() === 'error' && !/status of 4|ERR_/.test(message.text())) faults.push(message.text());
+  });
+  page.on('request', (request) => {
+    if (!request.url().startsWith(base)) faults.push(`asked for ${request.url()}`);
+  });
+  await page.goto(base);
+  return { page, faults, close: () => context.close() };
+}
+
+async function logIn(page, token) {
+  await page.getByLabel('Token').fill(token);
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'Capacity' }).waitFor();
+}
+
+async function picture(page, name) {
+  const folder = process.env.PICTURES;
+  if (folder) await page.screenshot({ path: join(folder, `${name}.png`) });
+}
+
+async function isAccessible(page, where) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
+  const told = violations.map(({ id, help, nodes }) => `${id}: ${help}\n    ${nodes.map((node) => node.html).slice(0, 3).join('\n    ')}`);
+  assert.deepEqual(told, [], `${where} is not accessible`);
+}
+
+const isWide = (page) => page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+
+/** From an empty name to a volume that is gone, as somebody with a mouse would. */
+async function story(page, { base, token, name }) {
+  await page.getByLabel('Token').fill('wrong');
+  await page.getByRole('button', { name: 'Log in' }).click();
+  await page.getByText('The appliance does not know this token.').waitFor();
+  await logIn(page, token);
+
+  await page.getByRole('link', { name: 'Volumes' }).click();
+  await page.getByRole('button', { name: 'New volume' }).click();
+  await page.getByLabel('Name').fill('Bad Name');
+  await page.getByLabel('Size').fill('64 MiB');
+  await page.getByRole('button', { name: 'Create' }).click();
+  await page.getByText('which begins with a letter or digit').waitFor();
+  assert.equal(await page.getByLabel('Name').getAttribute('aria-invalid'), 'true');
+  await picture(page, `${token === 'fake' ? 'fake' : 'real'}-bad-name`);
+  await page.getByLabel('Name').fill(name);
+  await page.getByLabel('Size').fill('sixty');
+  await page.getByRole('button', { name: 'Create' }).click();
+  await page.locator('.error:visible', { hasText: 'Not a size' }).waitFor();
+  await page.getByLabel('Size').fill('64 MiB');
+  await page.getByRole('button', { name: 'Create' }).click();
+  await page.getByRole('heading', { name, exact: true }).waitFor();
+
+  await page.getByRole('button', { name: 'Snapshot', exact: true }).click();
+  await page.getByLabel('Name').fill('monday');
+  await page.getByRole('button', { name: 'Take snapshot' }).click();
+  const monday = page.getByRole('group', { name: 'Snapshot monday' });
+  await monday.getByRole('button', { name: 'Clone' }).click();
+  await page.getByLabel('Name of the new volume').fill(name);
+  await page.getByRole('dialog').getByRole('button', { name: 'Clone' }).click();
+  await page.getByRole('dialog').locator('.error:visible').waitFor();
+  await page.getByLabel('Name of the new volume').fill(`${name}-test`);
+  await page.getByRole('dialog').getByRole('button', { name: 'Clone' }).click();
+  await page.getByRole('list', { name: 'Clones of monday' }).getByRole('link', { name: `${name}-test` }).waitFor();
+
+  await monday.getByRole('button', { name: 'Roll back' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Roll back' }).click();
+  await page.getByText(/^before-rollback-/).waitFor();
+  await picture(page, `${token === 'fake' ? 'fake' : 'real'}-volume`);
+  await monday.getByRole('button', { name: 'Delete' }).click();
+  await page.getByRole('button', { name: 'Delete the snapshot' }).click();
+  await monday.waitFor({ state: 'detached' });
+
+  for (const gone of [`${name}-test`, name]) {
+    await page.goto(`${base}/#/volumes/${gone}`);
+    await page.getByRole('heading', { name: gone, exact: true }).waitFor();
+    await page.getByRole('button', { name: 'Delete', exact: true }).first().click();
+    await page.getByLabel('to confirm').fill('something else');
+    await page.getByRole('button', { name: 'Delete the volume' }).click();
+    await page.getByText('That is not its name').waitFor();
+    await page.getByLabel('to confirm').fill(gone);
+    await page.getByRole('button', { name: 'Delete the volume' }).click();
+    await page.getByRole('heading', { name: 'Volumes' }).waitFor();
+    await page.getByRole('rowheader', { name: gone }).and(page.getByText(gone, { exact: true })).waitFor({ state: 'detached' });
+  }
+}
+
+/** Whether the lines are of something, and of something new a little later. */
+async function chartsMove(page, base) {
+  await page.goto(`${base}/#/`);
+  const chart = page.locator('.chart', { hasText: 'Requests per second' });
+  const line = () => chart.locator('.line.write').getAttribute('d');
+  const figure = () => chart.locator('dd').nth(1).textContent();
+  const positive = async () => Number((await figure()).replaceAll(',', '')) > 0;
+  await until(positive, 'no writes are shown');
+  const before = await line();
+  await until(async () => (await line()) !== before, 'the line stands still');
+}
+
+async function until(is, otherwise) {
+  const deadline = Date.now() + PATIENCE_MS;
+  while (!(await is())) {
+    assert.ok(Date.now() < deadline, otherwise);
+    await new Promise((done) => setTimeout(done, 200));
+  }
+}
+
+describe('an appliance that is not there', () => {
+  let fake;
+  let base;
+  before(async () => {
+    fake = new Fake();
+    base = await fake.listen();
+  });
+  after(() => fake?.close());
+
+  test('volumes and snapshots from creation to deletion', async () => {
+    const { page, faults, close } = await open(base, DESK);
+    await story(page, { base, token: 'fake', name: 'new' });
+    assert.deepEqual(faults, []);
+    await close();
+  });
+
+  test('charts move, and tell of a moment', async () => {
+    const { page, faults, close } = await open(base, DESK);
+    await logIn(page, 'fake');
+    await chartsMove(page, base);
+    const plot = page.getByRole('slider', { name: /^Latency/ });
+    await plot.focus();
+    await page.keyboard.press('ArrowLeft');
+    assert.equal(await plot.getAttribute('aria-valuenow'), '-1');
+    assert.match(await plot.getAttribute('aria-valuetext'), /^\d\d:\d\d:\d\d: read [\d.]+ µs, write/);
+    assert.deepEqual(faults, []);
+    await close();
+  });
+
+  test('all of it is accessible, by day, by night and on a phone', async () => {
+    for (const [name, options] of Object.entries({ DESK, NIGHT, PHONE })) {
+      const { page, faults, close } = await open(base, options);
+      await isAccessible(page, `log-in, ${name}`);
+      await logIn(page, 'fake');
+      for (const view of VIEWS) {
+        await page.goto(`${base}/#${view}`);
+        await page.getByText('Asking the appliance').waitFor({ state: 'detached' });
+        await page.locator('main h1').waitFor();
+        await isAccessible(page, `${view}, ${name}`);
+        assert.equal(await isWide(page), false, `${view} is wider than the screen, ${name}`);
+        await picture(page, `fake-${name}-${view.replaceAll('/', '-')}`);
+      }
+      await page.goto(`${base}/#/volumes/scratch`);
+      await page.getByRole('button', { name: 'Delete', exact: true }).click();
+      await page.getByRole('button', { name: 'Delete the volume' }).click();
+      await isAccessible(page, `a dialog with an error, ${name}`);
+      assert.deepEqual(faults, []);
+      await close();
+    }
+  });
+
+  test('the keyboard is enough', async () => {
+    const { page, close } = await open(base, DESK);
+    const { keyboard } = page;
+    // The field of the token has the focus.
+    await keyboard.type('fake');
+    await keyboard.press('Enter');
+    await page.getByRole('heading', { name: 'Capacity' }).waitFor();
+    const focused = () => page.evaluate(() => document.activeElement.textContent.trim() || document.activeElement.ariaLabel);
+    await tabTo(page, 'Volumes');
+    await keyboard.press('Enter');
+    await page.getByRole('button', { name: 'New volume' }).waitFor();
+    assert.equal(await focused(), 'Volumes');
+    await tabTo(page, 'New volume');
+    await keyboard.press('Enter');
+    await keyboard.type('by-keys');
+    await keyboard.press('Tab');
+    await keyboard.type('1g');
+    await keyboard.press('Enter');
+    await page.getByRole('heading', { name: 'by-keys' }).waitFor();
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+    await tabTo(page, 'Delete');
+    await keyboard.press('Enter');
+    await page.getByRole('dialog').waitFor();
+    await keyboard.press('Escape');
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+    assert.equal(await focused(), 'Delete', 'the focus is where it was before');
+    await tabTo(page, 'Log out');
+    await keyboard.press('Enter');
+    await page.getByLabel('Token').waitFor();
+    assert.equal(await page.evaluate(() => sessionStorage.length + localStorage.length), 0);
+    await close();
+  });
+
+  test('whoever is attached is cut off only on request', async () => {
+    const { page, close } = await open(base, DESK);
+    await logIn(page, 'fake');
+    await page.goto(`${base}/#/volumes/mail`);
+    await page.getByRole('group', { name: 'Snapshot daily-21' }).getByRole('button', { name: 'Roll back' }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByRole('button', { name: 'Roll back' }).click();
+    await dialog.getByText('1 clients are attached.').waitFor();
+    await dialog.getByLabel('Do it anyway').check();
+    await dialog.getByRole('button', { name: 'Roll back' }).click();
+    await dialog.waitFor({ state: 'detached' });
+    const { snapshots } = fake.volumes.get('mail');
+    assert.deepEqual(snapshots.map((one) => one.name.slice(0, 15)), ['daily-21', 'before-rollback'], 'kept once');
+    await close();
+  });
+
+  test('troubles are said first, and what text says is no markup', async () => {
+    const { page, faults, close } = await open(base, DESK);
+    await logIn(page, 'fake');
+    fake.fullness = 'critical';
+    fake.log.push('[   99.000] error nbd: <img src=x onerror=alert(1)>');
+    await page.getByRole('heading', { name: 'The pool is almost full.' }).waitFor();
+    await page.goto(`${base}/#/log`);
+    await page.getByText('<img src=x onerror=alert(1)>').waitFor();
+    await page.getByPlaceholder('Only lines with').fill('gpt');
+    await page.getByText('1 of the last 6 lines').waitFor();
+    await page.waitForTimeout(2500);
+    assert.equal(await page.getByPlaceholder('Only lines with').inputValue(), 'gpt');
+    fake.silent = true;
+    await page.getByText('The appliance does not answer.').waitFor();
+    fake.silent = false;
+    await page.getByText('The appliance does not answer.').waitFor({ state: 'detached' });
+    fake.token = 'another';
+    await page.getByText('does not know this token any more').waitFor();
+    fake.token = 'fake';
+    fake.fullness = 'fine';
+    assert.deepEqual(faults, []);
+    await close();
+  });
+
+  test('jobs are paused, and drives given up, only with their serial number', async () => {
+    const { page, close } = await open(base, PHONE);
+    await logIn(page, 'fake');
+    await page.goto(`${base}/#/jobs`);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.getByRole('button', { name: 'Resume' }).waitFor();
+    await page.goto(`${base}/#/drives`);
+    await page.getByRole('button', { name: 'Make blank' }).click();
+    await page.getByLabel('serial number').fill('wrong');
+    await page.getByRole('dialog').getByRole('button', { name: 'Make blank' }).click();
+    await page.getByText("must be the drive's serial number").waitFor();
+    await page.getByLabel('serial number').fill('S64FNE0R');
+    await page.getByRole('dialog').getByRole('button', { name: 'Make blank' }).click();
+    await page.getByText('Drive nvme1n1 is blank.').waitFor();
+    await close();
+  });
+});
+
+/** Presses Tab until what is called so has the focus. */
+async function tabTo(page, name) {
+  for (let presses = 0; presses < 60; presses += 1) {
+    await page.keyboard.press('Tab');
+    const here = await page.evaluate(() => (document.activeElement.ariaLabel ?? document.activeElement.textContent).trim());
+    if (here === name) return;
+  }
+  assert.fail(`${name} cannot be reached by Tab`);
+}
+
+const { FERRITE_API: api, FERRITE_TOKEN: token, FERRITE_NBD: nbd } = process.env;
+describe('a real appliance', { skip: api ? false : 'FERRITE_API is not set' }, () => {
+  test('volumes and snapshots from creation to deletion', async () => {
+    const { page, faults, close } = await open(api, DESK);
+    await story(page, { base: api, token, name: 'from-the-console' });
+    assert.deepEqual(faults, []);
+    await close();
+  });
+
+  test('charts show what a client does', async () => {
+    const { page, faults, close } = await open(api, NIGHT);
+    await logIn(page, token);
+    const stop = new AbortController();
+    const [host, port] = nbd.split(':');
+    const client = load({ host, port: Number(port), volume: 'demo', signal: stop.signal });
+    await chartsMove(page, api);
+    await page.waitForTimeout(8000);
+    await picture(page, 'real-overview');
+    for (const view of ['/drives', '/jobs', '/log', '/volumes/demo']) {
+      await page.goto(`${api}/#${view}`);
+      await page.getByText('Asking the appliance').waitFor({ state: 'detached' });
+      await isAccessible(page, view);
+      await picture(page, `real-${view.slice(1).replaceAll('/', '-')}`);
+    }
+    stop.abort();
+    assert.ok((await client) > 0);
+    assert.deepEqual(faults, []);
+    await close();
+  });
+});
