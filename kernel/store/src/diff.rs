@@ -126,7 +126,8 @@ impl<D: Disk + 'static> Shared<D> {
                 Ok(unique) => {
                     return Ok(Usage {
                         referenced_bytes: referenced * BLOCK_SIZE as u64,
-                        unique_bytes: unique * BLOCK_SIZE as u64,
+                        // The number is that of a checkpoint under way already, the walk's root perhaps not yet.
+                        unique_bytes: unique.min(referenced) * BLOCK_SIZE as u64,
                     });
                 }
                 Err(error) if tries == TRIES_MAX => return Err(error),

@@ -10,6 +10,9 @@
 //! | [`map`], [`cache`], [`delta`] | where blocks are |
 //! | [`load`], [`replay`], [`recover`], [`complete`] | opening |
 //! | [`format`](mod@format), [`inspect`], [`check`](mod@check) | making and looking at pools |
+//! | [`snapshots`], [`lineage`], [`apart`] | snapshots and clones: made, looked through, taken apart |
+//! | [`allocation`], [`diff`], [`lockstep`] | where data is, what changed, who uses how much |
+//! | [`scrub`], [`trim`] | what goes on by itself: every block verified, drives told of what is free |
 //! | [`volumes`], [`records`] | the catalog, and settings of the rooms above |
 //! | [`layout`], [`tag`] | bytes on a drive |
 //!

@@ -49,6 +49,9 @@ impl Item {
     }
 }
 
+/// Discards wait from so many items on (512 KiB of them): all of them are written with each checkpoint that changes any.
+const ITEMS_ENOUGH: usize = 8192;
+
 /// All items, oldest first.
 #[derive(Default)]
 pub struct Reclaim {
@@ -67,6 +70,11 @@ impl Reclaim {
 
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// Whether discards have to wait until some of it is done.
+    pub fn is_long(&self) -> bool {
+        self.items.len() >= ITEMS_ENOUGH
     }
 
     pub fn first(&self) -> Option<Item> {

@@ -554,7 +554,10 @@ impl<D: Disk> Shared<D> {
             self.wait_for_room(0).await?;
             let (has_room, is_short) = {
                 let state = self.state.borrow();
-                (state.active.has_hole_room(), state.is_short_of_nodes(2))
+                // What a drive keeps from being taken apart is nothing to wait for.
+                let is_behind = state.reclaim.is_long() && !state.is_stalled;
+                let has_room = state.active.has_hole_room() && !is_behind;
+                (has_room, state.is_short_of_nodes(2))
             };
             if is_short {
                 self.wait_for_space(waited).await?;

@@ -271,10 +271,12 @@ impl<D: Disk + 'static> Shared<D> {
 
     /// Makes a snapshot and deletes those that are too many now.
     async fn serve(&self, volume: &VolumeInfo, entry: &Entry, now: u64) -> Result<(), VolumeError> {
-        self.volumes
-            .create_snapshot(&volume.name, &name_at(now))
-            .await?;
-        entry.last.set(Some(now));
+        let name = name_at(now);
+        let created = self.volumes.create_snapshot(&volume.name, &name).await;
+        if created.is_ok() {
+            entry.last.set(Some(now));
+        }
+        // Also when there was no room for another one: that may be the reason.
         let made = self.made(volume.id);
         let times: Vec<u64> = made.iter().map(|(at, _)| *at).collect();
         for index in surplus(&entry.schedule.keep, &times) {
@@ -290,7 +292,7 @@ impl<D: Disk + 'static> Shared<D> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        created.map(drop)
     }
 }
 

@@ -11,6 +11,9 @@ use crate::layout::{PoolAddr, REPLICAS_MAX};
 /// Drives are told of at least this many blocks at a time (64 KiB).
 const TRIM_MIN: usize = 16;
 
+/// So many runs wait for that at most; others are handed out without.
+const TRIMS_MAX: usize = 4096;
+
 /// See [`Space::totals`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -100,7 +103,9 @@ impl Space {
     fn queue_trims(&mut self, freed: &mut Vec<PoolAddr>) {
         freed.sort_unstable();
         let runs = freed.chunk_by(|one, two| one + 1 == *two);
-        let (long, short): (Vec<_>, Vec<_>) = runs.partition(|run| run.len() >= TRIM_MIN);
+        let (mut long, mut short): (Vec<_>, Vec<_>) = runs.partition(|run| run.len() >= TRIM_MIN);
+        let room = TRIMS_MAX.saturating_sub(self.trims.len());
+        short.extend(long.split_off(room.min(long.len())));
         let run = |run: &[PoolAddr]| Run {
             addr: run[0],
             blocks: u32::try_from(run.len()).unwrap_or(0),

@@ -64,3 +64,26 @@ fn blocks_on_their_way_back_are_no_room_for_nodes() {
         Err(Shortage::Load(0))
     );
 }
+
+#[test]
+fn no_more_than_so_many_runs_wait_for_a_drive_to_be_told() {
+    let groups = 300_u32;
+    let entry = |chunk| GroupEntry::assigned(Class::Data, &[Replica::in_sync(0, chunk)], 0);
+    let entries = (0..groups).map(entry).collect();
+    let mut space = Space::new(SHIFT, entries, &[groups], 16);
+    space.want_trims();
+    // Fourteen runs of sixteen blocks in each group.
+    for group in 0..u64::from(groups) {
+        let runs = (0..14).flat_map(|run| 2 + run * 17..18 + run * 17);
+        runs.for_each(|block| space.free(group << GROUP_BITS | block));
+    }
+    space.publish(true);
+    space.publish(true);
+    let mut waiting = 0;
+    while space.first_trim().is_some() {
+        space.finish_trim();
+        waiting += 1;
+    }
+    assert_eq!(waiting, 4096);
+    assert!(!space.has_pending());
+}
