@@ -77,7 +77,8 @@ impl<D: Disk> Shared<D> {
     /// Writes every bitmap that this checkpoint changes, into the slot that the checkpoint before does not use.
     pub async fn write_bitmaps(&self) -> Result<(), StoreError> {
         let (open, mut freed) = {
-            let state = self.state.borrow();
+            let mut state = self.state.borrow_mut();
+            state.space.count_freed();
             let mut open: Vec<u32> = state.space.dirty_groups().collect();
             open.sort_unstable();
             let closed = state.space.freed.iter().copied();

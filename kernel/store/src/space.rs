@@ -82,6 +82,8 @@ pub struct Space {
     pub superseded_frozen: Vec<PoolAddr>,
     /// Freed by the running checkpoint.
     pub freed: Vec<PoolAddr>,
+    /// The entries of closed groups count these as free.
+    are_freed_counted: bool,
     /// Freed by the last checkpoint; not reusable before the next.
     pub deferred: Vec<PoolAddr>,
     /// Reusable as soon as the drives were told that nobody needs them.
@@ -126,6 +128,7 @@ impl Space {
             superseded: Vec::new(),
             superseded_frozen: Vec::new(),
             freed: Vec::new(),
+            are_freed_counted: false,
             deferred: Vec::new(),
             trims: VecDeque::new(),
             trims_wanted: false,
@@ -371,7 +374,7 @@ impl Space {
             let class = self.entry(group).map(GroupEntry::class);
             class == Some(Class::Meta) && !self.open.contains_key(&group)
         };
-        let withheld = self.withheld().filter(is_counted);
+        let withheld = self.withheld_though_free().filter(is_counted);
         withheld.map(|run| u64::from(run.blocks)).sum()
     }
 

@@ -33,10 +33,31 @@ impl Space {
         freed.chain(self.trims.iter().copied())
     }
 
-    /// How many blocks there are in each group; its entry may count them as free.
+    /// Those of them that the entries of closed groups count as free. What the running checkpoint frees is in no entry
+    /// before it writes the bitmaps.
+    pub(super) fn withheld_though_free(&self) -> impl Iterator<Item = Run> + '_ {
+        let skipped = if self.are_freed_counted {
+            0
+        } else {
+            self.freed.len()
+        };
+        let freed = self.deferred.iter().chain(&self.freed[skipped..]);
+        let freed = freed.map(|addr| Run {
+            addr: *addr,
+            blocks: 1,
+        });
+        freed.chain(self.trims.iter().copied())
+    }
+
+    /// The running checkpoint writes its bitmaps now, and with them what it freed.
+    pub fn count_freed(&mut self) {
+        self.are_freed_counted = true;
+    }
+
+    /// How many blocks that its entry counts as free a closed group withholds.
     pub(super) fn withheld_by_group(&self) -> HashMap<u32, u32> {
         let mut counts = HashMap::new();
-        for run in self.withheld() {
+        for run in self.withheld_though_free() {
             *counts.entry(group_of(run.addr)).or_insert(0) += run.blocks;
         }
         counts
@@ -71,6 +92,7 @@ impl Space {
     ///
     /// With `keep`, what this one freed is kept until the next, so that the drive can go back one checkpoint.
     pub fn publish(&mut self, keep: bool) {
+        self.are_freed_counted = false;
         let mut available = core::mem::take(&mut self.deferred);
         for addr in &self.superseded_frozen {
             if let Some(open) = self.open.get_mut(&group_of(*addr)) {
@@ -195,15 +217,11 @@ impl Space {
         };
         let replaced = self.superseded.iter().chain(&self.superseded_frozen);
         totals.pending = replaced.map(|addr| copies(*addr)).sum();
-        let mut closed = 0;
-        for run in self.withheld() {
-            let blocks = copies(run.addr) * u64::from(run.blocks);
-            totals.pending += blocks;
-            // In groups that are not open they count as free in the entries.
-            if !self.open.contains_key(&group_of(run.addr)) {
-                closed += blocks;
-            }
-        }
+        let blocks = |run: &Run| copies(run.addr) * u64::from(run.blocks);
+        totals.pending += self.withheld().map(|run| blocks(&run)).sum::<u64>();
+        let is_closed = |run: &Run| !self.open.contains_key(&group_of(run.addr));
+        let closed = self.withheld_though_free().filter(is_closed);
+        let closed: u64 = closed.map(|run| blocks(&run)).sum();
         totals.free -= closed.min(totals.free);
         totals
     }

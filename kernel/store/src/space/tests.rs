@@ -57,6 +57,12 @@ fn blocks_on_their_way_back_are_no_room_for_nodes() {
     assert_eq!(space.node_room(), 100);
     (10..70).for_each(|block| space.free(block));
     space.set_node_reserve(1);
+    assert_eq!(space.node_room(), 100, "no entry counts them yet");
+    space.count_freed();
+    space.set_node_reserve(1);
+    assert_eq!(space.node_room(), 40);
+    space.publish(true);
+    space.set_node_reserve(1);
     assert_eq!(space.node_room(), 40);
     let mut runs = Runs::new();
     assert_eq!(
