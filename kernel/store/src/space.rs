@@ -512,7 +512,7 @@ impl Space {
     pub fn settle(&mut self, addr: PoolAddr) {
         if let Some(open) = self.open.get_mut(&group_of(addr)) {
             open.base.set(block_of(addr));
-            open.outstanding -= 1;
+            open.settle_one();
             open.dirty = true;
         }
     }
@@ -521,7 +521,7 @@ impl Space {
     pub fn give_back(&mut self, run: Run) {
         for addr in run.addr..run.addr + u64::from(run.blocks) {
             if let Some(open) = self.open.get_mut(&group_of(addr)) {
-                open.outstanding -= 1;
+                open.settle_one();
             }
             self.make_available(addr);
         }
@@ -539,6 +539,12 @@ impl Space {
 }
 
 impl OpenGroup {
+    /// One block less that was handed out and is in no map. A group whose bitmap could not be read at a replay, and can now,
+    /// does not know of those that the journal named.
+    fn settle_one(&mut self) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+    }
+
     pub fn base(&self) -> &Bitmap {
         &self.base
     }

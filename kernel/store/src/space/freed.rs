@@ -96,7 +96,7 @@ impl Space {
         let mut available = core::mem::take(&mut self.deferred);
         for addr in &self.superseded_frozen {
             if let Some(open) = self.open.get_mut(&group_of(*addr)) {
-                open.outstanding -= 1;
+                open.settle_one();
             }
         }
         self.deferred = core::mem::take(&mut self.freed);
