@@ -7,19 +7,22 @@ use exec::join_all;
 use world::{Buf, Disk, DiskError};
 
 use crate::api::StoreError;
-use crate::layout::{PoolAddr, Replica};
+use crate::layout::{PoolAddr, REPLICAS_MAX, Replica};
 use crate::shared::Shared;
-use crate::space::{block_of, group_of};
+use crate::space::{Space, block_of, group_of};
 
 impl<D: Disk> Shared<D> {
     /// The replicas of the group of `addr`.
-    pub fn replicas(&self, addr: PoolAddr) -> Result<arrayvec::ArrayVec<Replica, 3>, StoreError> {
+    pub fn replicas(
+        &self,
+        addr: PoolAddr,
+    ) -> Result<arrayvec::ArrayVec<Replica, REPLICAS_MAX>, StoreError> {
         let state = self.state.borrow();
         let entry = state
             .space
             .entry(group_of(addr))
             .ok_or(StoreError::DamagedPool)?;
-        let replicas: arrayvec::ArrayVec<Replica, 3> = entry.in_sync().collect();
+        let replicas: arrayvec::ArrayVec<Replica, REPLICAS_MAX> = entry.in_sync().collect();
         if replicas.is_empty() {
             Err(StoreError::DamagedPool)
         } else {
@@ -29,11 +32,14 @@ impl<D: Disk> Shared<D> {
 
     /// The block of a drive where `addr` is on `replica`.
     pub fn disk_block(&self, replica: Replica, addr: PoolAddr) -> (usize, u64) {
+        self.block_in(&self.state.borrow().space, replica, addr)
+    }
+
+    fn block_in(&self, space: &Space, replica: Replica, addr: PoolAddr) -> (usize, u64) {
         let device = usize::from(replica.device);
-        let group_blocks = u64::from(self.state.borrow().space.group_blocks());
         let start = self.regions[device].chunks_start.get();
-        let block = start + u64::from(replica.chunk.get()) * group_blocks;
-        (device, block + u64::from(block_of(addr)))
+        let chunk = u64::from(replica.chunk.get()) << space.group_bits();
+        (device, start + chunk + u64::from(block_of(addr)))
     }
 
     /// Where the first replica of these blocks is, if one command of its drive can carry them, and whether it is the only one.
@@ -41,11 +47,9 @@ impl<D: Disk> Shared<D> {
         let state = self.state.borrow();
         let mut replicas = state.space.entry(group_of(addr))?.in_sync();
         let (first, is_only) = (replicas.next()?, replicas.next().is_none());
-        let device = usize::from(first.device);
-        let start = self.regions[device].chunks_start.get()
-            + (u64::from(first.chunk.get()) << state.space.group_bits());
+        let (device, block) = self.block_in(&state.space, first, addr);
         let fits = blocks <= self.transfers_max[device];
-        fits.then_some((device, start + u64::from(block_of(addr)), is_only))
+        fits.then_some((device, block, is_only))
     }
 
     /// Reads blocks from one replica.

@@ -25,23 +25,21 @@ pub struct Totals {
 impl Space {
     /// Runs of blocks that no map has any more and that must not be handed out yet; each within a group.
     pub(super) fn withheld(&self) -> impl Iterator<Item = Run> + '_ {
-        let freed = self.deferred.iter().chain(&self.freed);
-        let freed = freed.map(|addr| Run {
-            addr: *addr,
-            blocks: 1,
-        });
-        freed.chain(self.trims.iter().copied())
+        self.withheld_with(&self.freed)
     }
 
     /// Those of them that the entries of closed groups count as free. What the running checkpoint frees is in no entry
     /// before it writes the bitmaps.
     pub(super) fn withheld_though_free(&self) -> impl Iterator<Item = Run> + '_ {
-        let skipped = if self.are_freed_counted {
-            0
-        } else {
-            self.freed.len()
+        let freed: &[PoolAddr] = match self.are_freed_counted {
+            true => &self.freed,
+            false => &[],
         };
-        let freed = self.deferred.iter().chain(&self.freed[skipped..]);
+        self.withheld_with(freed)
+    }
+
+    fn withheld_with<'a>(&'a self, freed: &'a [PoolAddr]) -> impl Iterator<Item = Run> + 'a {
+        let freed = self.deferred.iter().chain(freed);
         let freed = freed.map(|addr| Run {
             addr: *addr,
             blocks: 1,
