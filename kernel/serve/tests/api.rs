@@ -173,6 +173,19 @@ impl Rig {
         self.bench.run(story(self.port.clone()));
     }
 
+    /// The answer of `/metrics`, which must have these lines.
+    fn measures(&self, lines: &[&str]) -> Reply {
+        let reply = self.call("GET", "/metrics", None);
+        assert_eq!(reply.status, 200);
+        let kind = reply.header("content-type").unwrap();
+        assert!(kind.starts_with("text/plain; version=0.0.4"));
+        for line in lines {
+            let is_there = reply.body.lines().any(|one| one == *line);
+            assert!(is_there, "no {line} in {}", reply.body);
+        }
+        reply
+    }
+
     /// One request with the token.
     fn call(&self, method: &str, path: &str, body: Option<&str>) -> Reply {
         self.call_with(&["Authorization: Bearer secret"], method, path, body)
