@@ -221,6 +221,10 @@ mod tests {
             "volume create db 10GiB",
             "volume rename db data",
             "volume delete db --snapshots",
+            "volume limit db",
+            "volume limit db --iops 500 --rate 10MiB",
+            "volume limit db --iops none",
+            "volume show db",
             "snapshot create db@monday",
             "snapshot create data@night log@night",
             "snapshot list",
@@ -251,6 +255,7 @@ mod tests {
         }
         for line in [
             "volume create db much",
+            "volume limit db --iops much",
             "snapshot create db",
             "snapshot create @monday",
             "clone db test",

@@ -11,6 +11,8 @@ mod edits;
 mod http;
 #[path = "api/jobs.rs"]
 mod jobs;
+#[path = "api/limits.rs"]
+mod limits;
 #[path = "api/resources.rs"]
 mod resources;
 #[path = "api/schedules.rs"]

@@ -11,6 +11,8 @@ mod fair;
 mod handshake;
 #[path = "nbd/hostile.rs"]
 mod hostile;
+#[path = "nbd/limits.rs"]
+mod limits;
 #[path = "nbd/requests.rs"]
 mod requests;
 #[path = "nbd/snapshots.rs"]

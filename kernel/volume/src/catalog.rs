@@ -252,6 +252,9 @@ impl<D: Disk + 'static> Volumes<D> {
         if let Some(attachment) = self.shared.attachments.get(id.into()) {
             attachment.read_only.set(settings.read_only);
         }
+        if let Some(traffic) = self.traffic(id) {
+            traffic.pace().set(settings.limits);
+        }
         self.shared.settings.borrow_mut().insert(id, settings);
     }
 
@@ -306,8 +309,10 @@ impl<D: Disk + 'static> Volumes<D> {
         attachment
             .read_only
             .set(wanted.is_some_and(|settings| settings.read_only));
+        let limits = wanted.map(|settings| settings.limits).unwrap_or_default();
         drop(settings);
         let traffic = self.traffic_entry(export.volume);
+        traffic.pace().set(limits);
         Ok(Volume::new(self.clone(), attachment, traffic, access))
     }
 

@@ -33,6 +33,8 @@ pub enum VolumeError {
     NamedTwice,
     /// The request is wrong: not a network, or too many of them.
     BadNetwork,
+    /// The request is wrong: a limit is out of its bounds ([`Limits`](crate::Limits)).
+    BadLimit,
     /// The request is wrong: this volume is not for clients from there.
     NotAllowed,
     /// The volume or snapshot is being or was deleted while attached. Detach.
@@ -68,6 +70,9 @@ impl fmt::Display for VolumeError {
             Self::NamedTwice => out.write_str("one volume is named twice"),
             Self::BadNetwork => out.write_str(
                 "`allow` is a list of at most 32 networks, like 10.0.0.0/8 or 2001:db8::/32",
+            ),
+            Self::BadLimit => out.write_str(
+                "a limit is 1 to 10000000 requests, or 65536 to 68719476736 bytes, in a second",
             ),
             Self::NotAllowed => out.write_str("this volume is not for clients from there"),
             Self::Deleted => out.write_str("it was deleted"),

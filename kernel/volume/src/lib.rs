@@ -1,8 +1,8 @@
 //! What a client sees: named volumes and their snapshots.
 //!
 //! - [`Volumes`]: the catalog; lists, creates, grows, renames, deletes, and attaches clients ([`catalog`]); makes
-//!   snapshots, clones them, rolls back ([`snapshots`]); keeps what users set ([`settings`]); tells what is
-//!   used ([`usage`]) and what clients did ([`traffic`]);
+//!   snapshots, clones them, rolls back ([`snapshots`]); keeps what users set ([`settings`]), which may be how much clients do
+//!   in a second ([`limits`]); tells what is used ([`usage`]) and what clients did ([`traffic`]);
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
@@ -22,6 +22,7 @@ extern crate alloc;
 mod attachment;
 mod catalog;
 mod error;
+mod limits;
 mod name;
 mod settings;
 mod snapshots;
@@ -31,6 +32,7 @@ mod volume;
 
 pub use catalog::{DEMO, Export, Volumes};
 pub use error::VolumeError;
+pub use limits::{Limits, Pace};
 pub use name::{check_name, check_size, split_name};
 pub use settings::{ALLOW_MAX, Network, Settings};
 pub use store::{

@@ -1,10 +1,12 @@
-//! What users set for a volume: whether it takes writes, and from where its clients may come.
+//! What users set for a volume: whether it takes writes, from where its clients may come, and how much they may do.
 //!
 //! Kept in one record of the store for each volume that has any, as lines of text:
 //!
 //! ```text
 //! read-only
 //! allow 10.0.0.0/8
+//! iops 500
+//! rate 10485760
 //! ```
 
 use alloc::format;
@@ -17,7 +19,7 @@ use core::str::FromStr;
 use store::{StoreError, VolumeId, VolumeInfo};
 use world::Disk;
 
-use crate::{VolumeError, Volumes};
+use crate::{Limits, VolumeError, Volumes};
 
 /// The most networks of one volume.
 pub const ALLOW_MAX: usize = 32;
@@ -31,6 +33,8 @@ pub struct Settings {
     pub read_only: bool,
     /// From where clients may come; none means from anywhere.
     pub allow: Vec<Network>,
+    /// How much clients may do in a second.
+    pub limits: Limits,
 }
 
 /// A range of addresses, like `10.0.0.0/8`.
@@ -117,6 +121,7 @@ impl Settings {
                 address: Ipv6Addr::UNSPECIFIED.into(),
                 prefix_bits: 128,
             }],
+            limits: Limits::default(),
         }
     }
 
@@ -128,6 +133,12 @@ impl Settings {
         for network in &self.allow {
             text.push_str(&format!("allow {network}\n"));
         }
+        let Limits { iops, rate_bytes } = self.limits;
+        for (name, limit) in [("iops", iops), ("rate", rate_bytes)] {
+            if let Some(limit) = limit {
+                text.push_str(&format!("{name} {limit}\n"));
+            }
+        }
         text
     }
 
@@ -137,10 +148,12 @@ impl Settings {
             match line.split_once(' ') {
                 None if line == "read-only" => settings.read_only = true,
                 Some(("allow", network)) => settings.allow.push(network.parse().ok()?),
+                Some(("iops", limit)) => settings.limits.iops = Some(limit.parse().ok()?),
+                Some(("rate", limit)) => settings.limits.rate_bytes = Some(limit.parse().ok()?),
                 _ => return None,
             }
         }
-        Some(settings)
+        settings.limits.is_valid().then_some(settings)
     }
 }
 
@@ -179,11 +192,11 @@ impl<D: Disk + 'static> Volumes<D> {
         self.update(name, |now| *now = settings).await
     }
 
-    /// Changes what users want of a volume; durable when this returns. Writes are refused or taken at once; from where
-    /// clients may come is asked of those that attach from now on. Changes of the same moment all count.
+    /// Changes what users want of a volume; durable when this returns. Writes are refused or taken, and limits hold, at once;
+    /// from where clients may come is asked of those that attach from now on. Changes of the same moment all count.
     ///
     /// # Errors
-    /// No such volume, [`VolumeError::BadNetwork`] for too many networks, and what the store says.
+    /// No such volume, [`VolumeError::BadNetwork`] for too many networks, [`VolumeError::BadLimit`], and what the store says.
     pub async fn update(
         &self,
         name: &str,
@@ -195,6 +208,9 @@ impl<D: Disk + 'static> Volumes<D> {
         change(&mut settings);
         if settings.allow.len() > ALLOW_MAX {
             return Err(VolumeError::BadNetwork);
+        }
+        if !settings.limits.is_valid() {
+            return Err(VolumeError::BadLimit);
         }
         self.record_settings(info.id, &settings).await?;
         // It may have been deleted meanwhile; then nobody else takes the record away.
@@ -218,8 +234,8 @@ impl<D: Disk + 'static> Volumes<D> {
             return Ok(());
         }
         let settings = Settings {
-            read_only: false,
             allow: origin.allow,
+            ..Settings::default()
         };
         // Before anybody else has a turn.
         self.keep_settings(id, settings.clone());
@@ -297,13 +313,24 @@ mod tests {
         let full = Settings {
             read_only: true,
             allow: alloc::vec![network(longest); ALLOW_MAX],
+            limits: Limits {
+                iops: Some(Limits::IOPS.1),
+                rate_bytes: Some(Limits::RATE_BYTES.1),
+            },
         };
         assert!(full.encode().len() <= 3072);
         for settings in [Settings::default(), full] {
             let text = settings.encode();
             assert_eq!(Settings::decode(text.as_bytes()), Some(settings));
         }
-        for bad in ["read-write\n", "allow\n", "allow ten\n", "\u{0}"] {
+        for bad in [
+            "read-write\n",
+            "allow\n",
+            "allow ten\n",
+            "iops 0\n",
+            "rate -1\n",
+            "\u{0}",
+        ] {
             assert_eq!(Settings::decode(bad.as_bytes()), None, "{bad:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! What clients did with a volume, counted.
 //!
 //! Whoever serves clients notes each request when it ends; that costs a few additions and no memory. The counters are of
-//! the volume, whichever clients it has, and of this run.
+//! the volume, whichever clients it has, and of this run. Beside them is how fast clients may go on ([`Pace`]).
 
 use alloc::rc::Rc;
 use core::cell::Cell;
@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use store::VolumeId;
 
-use crate::Volumes;
+use crate::{Pace, Volumes};
 
 /// The shortest time that is told apart, as a power of two of nanoseconds: 33 µs.
 const FINEST: u32 = 15;
@@ -45,16 +45,23 @@ impl Operation {
     }
 }
 
-/// The counters of a volume.
-#[derive(Debug, Default)]
+/// The counters of a volume, and its limits at work.
+#[derive(Default)]
 pub struct Traffic {
     meters: [Meter; Operation::ALL.len()],
+    pace: Pace,
 }
 
 impl Traffic {
     /// Notes a request that ended.
     pub fn note(&self, operation: Operation, bytes: u64, took: Duration) {
         self.meters[operation as usize].note(bytes, took);
+    }
+
+    /// What requests have to wait for before they begin.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// The counters of one kind of request.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ram::{Bench, RamDisk};
-use volume::{Access, Settings, Span, StoreError, Volume, VolumeError, Volumes};
+use volume::{Access, Limits, Settings, Span, StoreError, Volume, VolumeError, Volumes};
 use world::Buf;
 
 const MIB: u64 = 1 << 20;
@@ -266,6 +266,10 @@ fn settings_are_kept_and_go_with_their_volume() {
         let settings = Settings {
             read_only: true,
             allow: vec!["10.0.0.0/8".parse().unwrap()],
+            limits: Limits {
+                iops: Some(500),
+                rate_bytes: Some(1 << 20),
+            },
         };
         let id = volumes.set("v", settings.clone()).await.unwrap().id;
         assert_eq!(fill(&client, 2).await, Err(VolumeError::ReadOnly));
@@ -339,6 +343,7 @@ fn a_clone_is_for_those_that_its_origin_is_for() {
         let settings = Settings {
             read_only: true,
             allow: vec!["10.0.0.0/8".parse().unwrap()],
+            ..Settings::default()
         };
         volumes.set("v", settings).await.unwrap();
         volumes.create_snapshot("v", "s").await.unwrap();

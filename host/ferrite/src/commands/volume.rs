@@ -23,6 +23,7 @@ pub enum Volume {
         size: u64,
     },
     /// Show one volume, with what it alone uses
+    #[command(visible_alias = "show")]
     Get {
         /// Its name
         name: String,
@@ -53,6 +54,39 @@ pub enum Volume {
         /// Its name from now on
         new_name: String,
     },
+    /// Limit what clients of a volume do in a second, or show the limits
+    ///
+    /// Limits hold at once and stay over restarts. The volume's snapshots count as the volume; flushes cost nothing.
+    Limit {
+        /// Its name
+        name: String,
+        /// The most requests in a second, or `none`
+        #[arg(long, value_parser = iops)]
+        iops: Option<Limit>,
+        /// The most bytes read and written in a second, e.g. 50MiB, or `none`
+        #[arg(long, value_parser = rate)]
+        rate: Option<Limit>,
+    },
+}
+
+/// What a limit is to be; `None`: there is to be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(Option<u64>);
+
+fn iops(text: &str) -> Result<Limit, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        number => (number.parse().map(|iops| Limit(Some(iops))))
+            .map_err(|_| "a number of requests in a second, or `none`".into()),
+    }
+}
+
+fn rate(text: &str) -> Result<Limit, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        size => (qemu::size::parse(size).map(|bytes| Limit(Some(bytes))))
+            .map_err(|error| format!("{error}, or `none`")),
+    }
 }
 
 impl Volume {
@@ -80,12 +114,49 @@ impl Volume {
             }
             Self::Grow { name, size } => patch(&name, json!({"size": size})),
             Self::Rename { name, new_name } => patch(&name, json!({"name": new_name})),
+            Self::Limit { name, iops, rate } => limit(console, &name, iops, rate),
             Self::Delete {
                 name,
                 snapshots,
                 force,
             } => delete(console, &name, snapshots, force),
         }
+    }
+}
+
+fn limit(
+    console: &Console,
+    name: &str,
+    iops: Option<Limit>,
+    rate: Option<Limit>,
+) -> Result<(), Failure> {
+    let client = console.client()?;
+    let mut change = serde_json::Map::new();
+    for (key, limit) in [("iops_max", iops), ("rate_max", rate)] {
+        if let Some(Limit(limit)) = limit {
+            change.insert(key.into(), limit.into());
+        }
+    }
+    let volume = match change.is_empty() {
+        true => client.get(&volume_path(name)),
+        false => client.patch(&volume_path(name), &change.into()),
+    };
+    let volume = volume.map_err(|failure| explain(&client, failure, name, None))?;
+    console.show(&volume, limits)
+}
+
+/// A volume's limits in words.
+fn limits(volume: &Value) -> String {
+    let (iops, rate) = (volume["iops_max"].as_u64(), volume["rate_max"].as_u64());
+    let words = [
+        iops.map(|iops| format!("{iops} requests")),
+        rate.map(qemu::size::human),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    let name = text_of(volume, "name");
+    match words.is_empty() {
+        true => format!("{name}: no limits\n"),
+        false => format!("{name}: at most {} in a second\n", words.join(" and ")),
     }
 }
 
@@ -155,6 +226,25 @@ mod tests {
              demo  1 GiB      4 KiB          2  -\n\
              test  1 GiB        0 B          0  demo@monday\n"
         );
+    }
+
+    #[test]
+    fn limits_are_told_in_words() {
+        let told = |iops: Value, rate: Value| {
+            limits(&json!({"name": "db", "iops_max": iops, "rate_max": rate}))
+        };
+        assert_eq!(told(Value::Null, Value::Null), "db: no limits\n");
+        assert_eq!(
+            told(500.into(), Value::Null),
+            "db: at most 500 requests in a second\n"
+        );
+        assert_eq!(
+            told(500.into(), (10 << 20).into()),
+            "db: at most 500 requests and 10 MiB in a second\n"
+        );
+        assert_eq!(iops("none"), Ok(Limit(None)));
+        assert_eq!(rate("10MiB"), Ok(Limit(Some(10 << 20))));
+        assert!(iops("many").is_err() && rate("much").is_err());
     }
 
     #[test]

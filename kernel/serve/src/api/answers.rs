@@ -120,6 +120,8 @@ answer! {
         required("clients", COUNT, "Attached clients."),
         required("read_only", Kind::Flag, "Whether writes are refused."),
         required("allow", Kind::List(&Kind::Text, 0, ANY), "From where clients may come; none: from anywhere."),
+        required("iops_max", SIZE_OR_NULL, "The most requests of its clients in a second; `null`: no limit."),
+        required("rate_max", SIZE_OR_NULL, "The most bytes that its clients read and write in a second; `null`: no limit."),
         required("created_at", TIME, "`null` when the appliance had no clock then."),
     ];
     SNAPSHOT "Snapshot": [

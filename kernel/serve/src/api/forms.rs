@@ -3,7 +3,7 @@
 use store::{SIZE_MAX, is_name};
 use upkeep::policy::KEEP_MAX;
 use upkeep::{Keep, Schedule};
-use volume::{ALLOW_MAX, Network, split_name};
+use volume::{ALLOW_MAX, Limits, Network, split_name};
 
 use access::Role;
 
@@ -174,6 +174,16 @@ pub(super) const ALLOW: Property = optional(
     Kind::List(&NETWORK_FORM, 0, ALLOW_MAX),
     "From where clients may come from now on: networks like `10.0.0.0/8`, at most 32; none: from anywhere.",
 );
+pub(super) const IOPS_MAX: Property = optional(
+    "iops_max",
+    Kind::OrNull(&Kind::Number(Limits::IOPS.0, Limits::IOPS.1)),
+    "The most requests of its clients in a second, but for flushes; `null`: no limit.",
+);
+pub(super) const RATE_MAX: Property = optional(
+    "rate_max",
+    Kind::OrNull(&Kind::Number(Limits::RATE_BYTES.0, Limits::RATE_BYTES.1)),
+    "The most bytes that its clients read and write in a second; `null`: no limit.",
+);
 pub(super) const ORIGIN: Property = optional(
     "from",
     EXPORT_FORM,
@@ -295,7 +305,7 @@ body! {
     /// A new volume.
     NEW_VOLUME: Rule::OneOf(&["size", "from"]), [NAME, SIZE, ORIGIN];
     /// A volume's changes.
-    VOLUME_CHANGE: Rule::Free, [NEW_SIZE, NEW_NAME, READ_ONLY, ALLOW];
+    VOLUME_CHANGE: Rule::Free, [NEW_SIZE, NEW_NAME, READ_ONLY, ALLOW, IOPS_MAX, RATE_MAX];
     /// Which snapshot.
     ROLLBACK: Rule::Free, [SNAPSHOT];
     /// A name alone.

@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{Display, Write};
 
-use volume::{Meter, Operation, PoolState, Traffic, Volumes};
+use volume::{Limits, Meter, Operation, PoolState, Traffic, VolumeInfo, Volumes};
 use world::Disk;
 
 use super::Backend;
@@ -256,7 +256,52 @@ impl Page {
         let used = list
             .iter()
             .filter_map(|volume| Some((volume.name.as_str(), volumes.traffic(volume.id)?)));
-        self.requests(&used.collect::<Vec<_>>());
+        let used = used.collect::<Vec<_>>();
+        self.limits(volumes, &list);
+        self.waits(&used);
+        self.requests(&used);
+    }
+
+    /// What the volumes that have limits are limited to.
+    fn limits<D: Disk + 'static>(&mut self, volumes: &Volumes<D>, list: &[VolumeInfo]) {
+        type Limit = fn(Limits) -> Option<u64>;
+        let kinds: [(&str, &str, Limit); 2] = [
+            (
+                "ferrite_volume_limit_requests_per_second",
+                "The most requests of clients in a second; of volumes that are limited.",
+                |limits| limits.iops,
+            ),
+            (
+                "ferrite_volume_limit_bytes_per_second",
+                "The most bytes of clients in a second; of volumes that are limited.",
+                |limits| limits.rate_bytes,
+            ),
+        ];
+        for (name, about, limit) in kinds {
+            self.family(name, "gauge", about);
+            for volume in list {
+                if let Some(limit) = limit(volumes.settings(volume.id).limits) {
+                    self.sample(name, &[("volume", volume.name.as_str())], limit);
+                }
+            }
+        }
+    }
+
+    /// What limits made clients wait.
+    fn waits(&mut self, used: &[(&str, Rc<Traffic>)]) {
+        let name = "ferrite_volume_limited_total";
+        let about = "Requests, or 128 KiB pieces of them, that waited because of limits.";
+        self.family(name, "counter", about);
+        for (volume, traffic) in used {
+            self.sample(name, &[("volume", *volume)], traffic.pace().waits());
+        }
+        let name = "ferrite_volume_limited_seconds_total";
+        let about = "Time that these waited, added up.";
+        self.family(name, "counter", about);
+        for (volume, traffic) in used {
+            let nanos = u64::try_from(traffic.pace().waited().as_nanos()).unwrap_or(u64::MAX);
+            self.sample(name, &[("volume", *volume)], seconds(nanos));
+        }
     }
 
     /// What clients did with the volumes that had any.

@@ -107,6 +107,7 @@ impl From<VolumeError> for Problem {
             | VolumeError::Deleted => (404, None),
             VolumeError::RolledBack => (409, None),
             VolumeError::BadNetwork => (422, Some("allow")),
+            VolumeError::BadLimit => (422, None),
             VolumeError::NotAllowed => (403, None),
             VolumeError::NamedTwice | VolumeError::Store(StoreError::TooManyAtOnce) => {
                 (422, Some("volumes"))

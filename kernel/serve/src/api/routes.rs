@@ -85,7 +85,7 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
             edit!(volumes::tag, Get "/v1/volumes/{volume}", ReadOnly, [], NOTHING, 200 VOLUME, volumes::get,
                 "One volume, with what it uses at this moment."),
             edit!(volumes::tag, Patch "/v1/volumes/{volume}", Operator, [], VOLUME_CHANGE, 200 VOLUME, volumes::change,
-                "Makes a volume larger, renames it, or says who may do what with it."),
+                "Makes a volume larger, renames it, or says who may do what and how much with it."),
             edit!(volumes::tag, Delete "/v1/volumes/{volume}", Operator, [FORCE], NOTHING, 204 ANYTHING, volumes::delete,
                 "Deletes a volume and its snapshots; clones of them live on."),
             Route {

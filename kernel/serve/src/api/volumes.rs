@@ -16,11 +16,14 @@ use world::Disk;
 
 use super::Backend;
 use super::edits::tag_of;
-use super::forms::{ALLOW, FORCE, NAME, NEW_NAME, ORIGIN, READ_ONLY, SIZE, SNAPSHOT};
+use super::forms::{
+    ALLOW, FORCE, IOPS_MAX, NAME, NEW_NAME, ORIGIN, RATE_MAX, READ_ONLY, SIZE, SNAPSHOT,
+};
 use super::pages::{listed, page};
 use super::problem::Problem;
 use super::resources::{catalog, uuid};
 use super::router::{Call, Handled, Response};
+use super::shape::Property;
 
 #[derive(Serialize)]
 struct VolumeResource {
@@ -39,6 +42,9 @@ struct VolumeResource {
     read_only: bool,
     /// From where clients may come; none: from anywhere.
     allow: Vec<String>,
+    /// The most requests and bytes of clients in a second.
+    iops_max: Option<u64>,
+    rate_max: Option<u64>,
     /// `null` when the appliance had no clock then.
     created_at: Option<String>,
 }
@@ -87,6 +93,8 @@ impl VolumeResource {
             clients: volumes.clients(info.id),
             read_only: settings.read_only,
             allow: settings.allow.iter().map(ToString::to_string).collect(),
+            iops_max: settings.limits.iops,
+            rate_max: settings.limits.rate_bytes,
             uuid: uuid(info.uuid),
             size: info.size_bytes,
             allocated: usage.map_or(info.allocated_bytes, |usage| usage.referenced_bytes),
@@ -110,14 +118,19 @@ fn snapshot_name<D: Disk + 'static>(volumes: &Volumes<D>, id: SnapshotId) -> Opt
 pub(super) fn tag<D: Disk + 'static>(backend: &Backend<D>, call: &Call) -> Option<String> {
     let volumes = catalog(backend).ok()?;
     let info = volumes.get(&call.captures[0]).ok()?;
-    let Settings { read_only, allow } = volumes.settings(info.id);
+    let Settings {
+        read_only,
+        allow,
+        limits,
+    } = volumes.settings(info.id);
     let allow: Vec<String> = allow.iter().map(ToString::to_string).collect();
     Some(tag_of(&json!([
         info.uuid,
         info.name,
         info.size_bytes,
         read_only,
-        allow
+        allow,
+        [limits.iops, limits.rate_bytes]
     ])))
 }
 
@@ -182,10 +195,15 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     // All of it is checked before any of it is done.
     let mut info = volumes.check_change(name, new_name, size)?;
     let (read_only, allow) = settings(&call)?;
-    if read_only.is_some() || allow.is_some() {
+    let (iops, rate) = (limit(&call, &IOPS_MAX), limit(&call, &RATE_MAX));
+    let is_set = read_only.is_some() || allow.is_some() || iops.is_some() || rate.is_some();
+    if is_set {
         let change = |settings: &mut Settings| {
             settings.read_only = read_only.unwrap_or(settings.read_only);
             settings.allow = allow.unwrap_or_else(|| mem::take(&mut settings.allow));
+            let limits = &mut settings.limits;
+            limits.iops = iops.unwrap_or(limits.iops);
+            limits.rate_bytes = rate.unwrap_or(limits.rate_bytes);
         };
         info = volumes.update(name, change).await?;
     }
@@ -199,6 +217,11 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
         200,
         &VolumeResource::new(volumes, info, None),
     ))
+}
+
+/// What is wanted of a limit, if anything: another one, or none.
+fn limit(call: &Call, property: &Property) -> Option<Option<u64>> {
+    call.body.get(property.name).map(Value::as_u64)
 }
 
 /// What is wanted of a volume's settings: whether it is read-only, and from where clients may come.

@@ -33,6 +33,7 @@ pub(super) fn errno(error: VolumeError, command: u16) -> Errno {
         | VolumeError::Shrinks(_)
         | VolumeError::NamedTwice
         | VolumeError::BadNetwork
+        | VolumeError::BadLimit
         | VolumeError::NotAllowed
         | VolumeError::Attached(_) => NBD_EINVAL,
         VolumeError::Store(_) => NBD_EIO,

@@ -36,8 +36,8 @@ pub(super) enum Job {
         /// The connection's part of the pool that `buf` takes.
         share: Share,
     },
-    /// Carry out a request that was admitted, and reply.
-    Whole(Request),
+    /// Carry out a request that was admitted, and received then, and reply.
+    Whole(Request, Instant),
     /// Tell what these contexts say of a range that was admitted.
     Status(Request, Chosen),
 }
@@ -114,7 +114,7 @@ pub(super) async fn work<D: Disk + 'static, S: Stream>(session: Rc<Session<D, S>
                 buf,
                 share,
             } => session.write_piece(of, span, buf, share).await,
-            Job::Whole(request) => session.whole(request).await,
+            Job::Whole(request, begun) => session.whole(request, begun).await,
             Job::Status(request, contexts) => session.block_status(request, contexts).await,
         }
         session.workers.rest(seat.clone());
@@ -168,8 +168,7 @@ impl<D: Disk + 'static, S: Stream> Session<D, S> {
         self.count(Operation::Write, progress.len, progress.begun);
     }
 
-    async fn whole(&self, request: Request) {
-        let begun = self.exec.now();
+    async fn whole(&self, request: Request, begun: Instant) {
         self.carry_out(request).await;
         let operation = match request.command {
             NBD_CMD_READ => Operation::Read,

@@ -3,7 +3,7 @@
 use alloc::rc::Rc;
 
 use net::Stream;
-use volume::Access;
+use volume::{Access, Span};
 use wire::nbd::*;
 use world::Disk;
 
@@ -45,7 +45,11 @@ pub(super) async fn requests<D: Disk + 'static, S: Stream>(
                 receive_write(session, &mut incoming, request).await?;
             }
             Ok(()) if in_chunks(session, request) => start_read(session, request).await,
-            Ok(()) => claim(session).await.assign(Job::Whole(request)),
+            Ok(()) => {
+                let begun = session.exec.now();
+                pace_whole(session, request).await;
+                claim(session).await.assign(Job::Whole(request, begun));
+            }
             Err(error) => {
                 incoming.skip(payload).await?;
                 session.answer(request, Some(error)).await;
@@ -84,9 +88,43 @@ fn begin<D: Disk + 'static, S: Stream>(
     (pieces, requests.begin(request, to, pieces.count(), now))
 }
 
+/// Waits until the volume's limits let this piece in; the first one is the request.
+async fn pace_piece<D: Disk + 'static, S: Stream>(
+    session: &Session<D, S>,
+    request: Request,
+    span: Span,
+) {
+    let pace = session.volume.traffic().pace();
+    if pace.is_limited() {
+        let requests = u64::from(span.offset == request.offset);
+        pace.admit(&session.exec, requests, span.len.into()).await;
+    }
+}
+
+/// Waits until the volume's limits let all of a request in.
+async fn pace_whole<D: Disk + 'static, S: Stream>(session: &Session<D, S>, request: Request) {
+    let pace = session.volume.traffic().pace();
+    if !pace.is_limited() {
+        return;
+    }
+    let no_hole = request.flags & NBD_CMD_FLAG_NO_HOLE != 0;
+    match request.command {
+        // Whoever wants to be sure of something does not wait for the sake of others.
+        NBD_CMD_FLUSH => {}
+        NBD_CMD_TRIM => pace.admit(&session.exec, 1, 0).await,
+        NBD_CMD_WRITE_ZEROES if !no_hole => pace.admit(&session.exec, 1, 0).await,
+        _ => {
+            for span in Pieces::new(request.offset, request.len) {
+                pace_piece(session, request, span).await;
+            }
+        }
+    }
+}
+
 async fn start_read<D: Disk + 'static, S: Stream>(session: &Rc<Session<D, S>>, request: Request) {
     let (pieces, of) = begin(session, request);
     for span in pieces {
+        pace_piece(session, request, span).await;
         claim(session).await.assign(Job::Read { of, span });
     }
 }
@@ -98,6 +136,8 @@ async fn receive_write<D: Disk + 'static, S: Stream>(
 ) -> Result<(), Broken> {
     let (pieces, of) = begin(session, request);
     for span in pieces {
+        // Before anything is held: whoever is limited takes nothing from others.
+        pace_piece(session, request, span).await;
         // The worker before the buffer: idle workers may depend on buffers, never the other way round.
         let worker = claim(session).await;
         let share = session.incoming.take(span.blocks()).await;

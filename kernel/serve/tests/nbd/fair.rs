@@ -25,7 +25,7 @@ async fn number(stream: &Pipe) -> u32 {
 }
 
 /// Takes simple replies to `count` READs of `len` bytes; `seen` counts them.
-async fn take(stream: &Pipe, count: u64, len: u64, seen: &Cell<u64>) {
+pub async fn take(stream: &Pipe, count: u64, len: u64, seen: &Cell<u64>) {
     let mut data = vec![0; len as usize];
     for _ in 0..count {
         assert_eq!(number(stream).await, NBD_SIMPLE_REPLY_MAGIC);
