@@ -136,11 +136,11 @@ impl<D: Disk + 'static> Shared<D> {
     async fn view(&self, question: Question, range: Range<u64>) -> Result<View, StoreError> {
         let (roots, layers, checkpoint) = {
             let state = self.state.borrow();
-            let tree = state.tree_at(question.to).ok_or(StoreError::NoVolume)?;
+            let tree = state.tree_at(question.to).ok_or(question.to.missing())?;
             let layers = state.layers(tree.id());
             let last = layers.last().and_then(|last| state.trees.get(last));
             let old = match question.from {
-                Some(from) => root_of(state.tree_at(from).ok_or(StoreError::NoSnapshot)?),
+                Some(from) => root_of(state.tree_at(from).ok_or(from.missing())?),
                 None => Root::default(),
             };
             let roots = [old, last.map_or_else(Root::default, root_of)];

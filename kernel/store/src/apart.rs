@@ -108,7 +108,7 @@ impl<D: Disk> Shared<D> {
             return false;
         };
         let is_under_way = |id: &u64| state.trees.get(id).is_some_and(|tree| tree.cursor() > 0);
-        id < cut.next_node
+        id < cut.maps_end
             && tree.kind_at_cut() == CatalogKind::Hidden
             && tree.children.len() <= 1 + usize::from(self.config.mutants.collapse_with_two())
             && !tree.children.iter().any(is_under_way)

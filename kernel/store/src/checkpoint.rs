@@ -34,7 +34,7 @@ const STALLED_PAUSE: core::time::Duration = core::time::Duration::from_secs(10);
 /// What the cut fixed, and what the checkpoint changes beside the deltas.
 pub struct Cut {
     /// Maps below this number existed.
-    pub next_node: u64,
+    pub maps_end: u64,
     /// Catalog slots whose entries change.
     pub touched: BTreeSet<usize>,
     /// Maps that are taken apart by the end of this checkpoint.
@@ -178,8 +178,14 @@ impl<D: Disk> Shared<D> {
                 touched.insert(tree.slot);
             }
         }
+        let covers_later = self.config.mutants.cut_covers_later_maps();
+        let maps_end = if covers_later {
+            state.next_node
+        } else {
+            state.maps_end
+        };
         let cut = Cut {
-            next_node: state.next_node,
+            maps_end,
             touched,
             gone: Vec::new(),
             tail: JournalTail::default(),
@@ -195,7 +201,7 @@ impl<D: Disk> Shared<D> {
             let changed = changes.next_tree(self);
             let next = {
                 let state = self.state.borrow();
-                let inheriting = state.inheriting.range(after..cut.next_node).next().copied();
+                let inheriting = state.inheriting.range(after..cut.maps_end).next().copied();
                 inheriting.into_iter().chain(changed).min()
             };
             let Some(id) = next else { break };
@@ -325,7 +331,7 @@ impl<D: Disk> Shared<D> {
         {
             let slot = usize::try_from(lba).unwrap_or(usize::MAX).saturating_mul(8) + index;
             let id = state.directory.in_slot(slot);
-            let id = id.filter(|id| *id < cut.next_node && !cut.gone.contains(id));
+            let id = id.filter(|id| *id < cut.maps_end && !cut.gone.contains(id));
             if let Some(tree) = id.and_then(|id| state.trees.get(&id)) {
                 room.copy_from_slice(tree.entry_at_cut().as_bytes());
             }

@@ -76,9 +76,9 @@ impl<D: Disk + 'static> Shared<D> {
     /// Roots of both as of the last checkpoint, and the size of the newer one in blocks.
     fn roots_of(&self, from: Option<Place>, to: Place) -> Result<([Root; 2], u64), StoreError> {
         let state = self.state.borrow();
-        let tree = state.tree_at(to).ok_or(StoreError::NoVolume)?;
+        let tree = state.tree_at(to).ok_or(to.missing())?;
         let old = match from {
-            Some(from) => root_of(state.tree_at(from).ok_or(StoreError::NoVolume)?),
+            Some(from) => root_of(state.tree_at(from).ok_or(from.missing())?),
             None => Root::default(),
         };
         Ok(([old, root_of(tree)], tree.blocks()))
@@ -90,7 +90,7 @@ impl<D: Disk + 'static> Shared<D> {
             {
                 let state = self.state.borrow();
                 state.require_open()?;
-                let tree = state.tree_at(place).ok_or(StoreError::NoVolume)?;
+                let tree = state.tree_at(place).ok_or(place.missing())?;
                 let is_head = tree.kind() == CatalogKind::Head;
                 let is_changed = state.has_changes(tree.id()) && (is_wanted || !is_head);
                 if tree.source.is_none() && !is_changed {
@@ -108,11 +108,12 @@ impl<D: Disk + 'static> Shared<D> {
     pub async fn usage(&self, source: Source) -> Result<Usage, StoreError> {
         let place = self.place_of(source)?;
         self.settle(place, true).await?;
+        self.settle_heirs(place).await?;
         let mut tries = 0;
         loop {
             let (referenced, walk) = {
                 let state = self.state.borrow();
-                let tree = state.tree_at(place).ok_or(StoreError::NoVolume)?;
+                let tree = state.tree_at(place).ok_or(place.missing())?;
                 (tree.entry.blocks.get(), state.freed_with(tree))
             };
             let unique = match &walk {
@@ -134,6 +135,21 @@ impl<D: Disk + 'static> Shared<D> {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Waits until the nodes of those who keep what a map has say all that their deltas said when this began.
+    async fn settle_heirs(&self, place: Place) -> Result<(), StoreError> {
+        let is_settled = {
+            let state = self.state.borrow();
+            state.require_open()?;
+            let tree = state.tree_at(place).ok_or(place.missing())?;
+            let mut heirs = state.keepers(tree).into_iter();
+            heirs.all(|heir| heir.source.is_none() && !state.has_changes(heir.id()))
+        };
+        if !is_settled {
+            self.checkpoint_reached(self.want_checkpoint()).await?;
+        }
+        Ok(())
     }
 
     /// Blocks of data that a map has, its heir has not, and no ancestor has.
@@ -174,30 +190,43 @@ impl State {
     /// be one of two for whom a deleted map was kept: then also what it has of that one and the other has not.
     fn freed_with(&self, tree: &Tree) -> Option<Walk> {
         let seq = |tree: Option<(&Tree, u64)>| tree.map_or(0, |(tree, _)| tree.entry.seq.get());
-        let parent = self.lasting_parent(tree);
-        let heirs = self.heirs(tree, None);
-        let mut walk = Walk {
-            map: root_of(tree),
-            heir: heirs
-                .first()
-                .map_or_else(Root::default, |tree| root_of(tree)),
-            boundary: seq(parent),
+        let heir = match self.keepers(tree)[..] {
+            [] => Root::default(),
+            [heir] => root_of(heir),
+            _ => return None,
         };
-        if heirs.len() > 1 {
-            return None;
-        }
-        if let Some((parent, via)) = parent
-            && heirs.is_empty()
-            && parent.kind() == CatalogKind::Hidden
-            && let [other] = self.heirs(parent, Some(via))[..]
-        {
-            walk.heir = root_of(other);
-            walk.boundary = seq(self.lasting_parent(parent));
-        }
-        Some(walk)
+        let parent = self.lasting_parent(tree);
+        let boundary = match parent {
+            Some((parent, via)) if self.is_kept_for_two(tree, parent, via) => {
+                seq(self.lasting_parent(parent))
+            }
+            parent => seq(parent),
+        };
+        Some(Walk {
+            map: root_of(tree),
+            heir,
+            boundary,
+        })
     }
 
-    /// Who keeps what a map has when it is taken apart, at most two of them: its children, without the one on the way `via`, and without those
+    /// Who keeps what a map has when it is taken apart, at most two of them.
+    fn keepers(&self, tree: &Tree) -> ArrayVec<&Tree, 2> {
+        match self.lasting_parent(tree) {
+            Some((parent, via)) if self.is_kept_for_two(tree, parent, via) => {
+                self.heirs(parent, Some(via))
+            }
+            _ => self.heirs(tree, None),
+        }
+    }
+
+    /// Whether the deleted map `parent` was kept for two, of which this map, on the way `via` and without heirs, is one.
+    fn is_kept_for_two(&self, tree: &Tree, parent: &Tree, via: u64) -> bool {
+        parent.kind() == CatalogKind::Hidden
+            && self.heirs(tree, None).is_empty()
+            && self.heirs(parent, Some(via)).len() == 1
+    }
+
+    /// Those whose maps began as this one, at most two of them: its children, without the one on the way `via`, and without those
     /// that are about to be taken apart themselves.
     fn heirs(&self, tree: &Tree, via: Option<u64>) -> ArrayVec<&Tree, 2> {
         let mut heirs = ArrayVec::new();

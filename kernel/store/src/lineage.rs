@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
 
+use crate::api::StoreError;
 use crate::layout::{CatalogEntry, CatalogKind, Pointer};
 use crate::shared::{FIRST_VOLUME, State, Tree};
 
@@ -65,6 +66,16 @@ pub enum Place {
     Volume(u64),
     /// This map.
     Map(u64),
+}
+
+impl Place {
+    /// What somebody hears who asks for it when it is not there.
+    pub fn missing(self) -> StoreError {
+        match self {
+            Place::Volume(_) => StoreError::NoVolume,
+            Place::Map(_) => StoreError::NoSnapshot,
+        }
+    }
 }
 
 impl State {
@@ -142,7 +153,8 @@ impl State {
     pub fn insert_tree(&mut self, entry: CatalogEntry, slot: Option<usize>) {
         let id = entry.id.get();
         let slot = self.directory.take_slot(id, slot);
-        self.next_node = self.next_node.max(id + 1);
+        self.maps_end = self.maps_end.max(id + 1);
+        self.next_node = self.next_node.max(self.maps_end);
         let mut tree = Tree::new(entry, slot);
         if self.mutants.cursor_forgotten() {
             tree.entry.collapse_cursor = 0.into();

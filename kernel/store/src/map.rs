@@ -139,7 +139,7 @@ impl<D: Disk> Shared<D> {
             out.clear();
             let found = {
                 let state = &mut *self.state.borrow_mut();
-                let tree = state.tree_at(place).ok_or(StoreError::NoVolume)?.id();
+                let tree = state.tree_at(place).ok_or(place.missing())?.id();
                 state.find_blocks(tree, lba, count, out)
             };
             let Err(missing) = found else { return Ok(()) };

@@ -104,6 +104,8 @@ mutants! {
     ReplaySkipsFrame, replay_skips_frame;
     /// Replay takes parent and cursor of known maps from records.
     ReplayTakesParent, replay_takes_parent;
+    /// A checkpoint cut in the middle of a replay covers maps that the journal makes behind the cut.
+    CutCoversLaterMaps, cut_covers_later_maps;
     /// The cursor of a map that is being taken apart is forgotten.
     CursorForgotten, cursor_forgotten;
 

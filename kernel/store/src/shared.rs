@@ -80,6 +80,9 @@ pub struct State {
     pub table_tags: [Vec<[u8; 16]>; 2],
     /// The next number of a map.
     pub next_node: u64,
+    /// One more than the greatest number of a map that was there since the pool was opened. During a replay it is less than the next
+    /// number, which the superblock keeps also of maps that are only in the journal.
+    pub maps_end: u64,
     pub space: Space,
     pub journal: Journal,
     pub cache: NodeCache,

@@ -260,7 +260,7 @@ impl<D: Disk + 'static> Shared<D> {
             let layers = {
                 let state = self.state.borrow();
                 state.require_serving()?;
-                let tree = state.tree_at(place).ok_or(StoreError::NoVolume)?;
+                let tree = state.tree_at(place).ok_or(place.missing())?;
                 state.layers(tree.id()).len()
             };
             if layers >= LAYERS_ENOUGH {

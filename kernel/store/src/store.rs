@@ -538,6 +538,7 @@ fn assemble<D: Disk>(
     let state = State {
         table_tags: tags,
         next_node: superblock.next_node.get(),
+        maps_end: 0,
         space,
         journal,
         cache: NodeCache::new(config.nodes_max),

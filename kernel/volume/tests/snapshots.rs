@@ -384,3 +384,17 @@ fn what_is_used_is_looked_up_again_after_a_while_and_when_snapshots_come() {
         assert_eq!(used().await, (4096, 4096));
     });
 }
+
+#[test]
+fn what_a_snapshot_alone_has_counts_at_once() {
+    let bench = Bench::new();
+    let volumes = with_volume(&bench);
+    bench.run(async move {
+        let snapshot = volumes.create_snapshot("v", "s").await.unwrap();
+        let unique = async || volumes.usage(snapshot.id).await.unwrap().unique_bytes;
+        assert_eq!(unique().await, 0);
+        let client = volumes.attach("v", Access::ReadWrite).unwrap();
+        fill(&client, 3).await.unwrap();
+        assert_eq!(unique().await, 4096);
+    });
+}

@@ -149,7 +149,8 @@ impl Model {
             let none = Vec::new();
             let gone = self.snapshots.iter().find(|(number, snapshot)| {
                 let own = children.get(number).unwrap_or(&none);
-                snapshot.existence == Existence::Hidden && own.len() < 2
+                let is_needed = own.len() >= 2 || self.is_awaited(**number);
+                snapshot.existence == Existence::Hidden && !is_needed
             });
             let Some((number, snapshot)) = gone else {
                 return;
@@ -160,6 +161,16 @@ impl Model {
             }
             self.snapshots.remove(&number);
         }
+    }
+
+    /// Whether a volume may have been rolled back to this snapshot without that being answered.
+    fn is_awaited(&self, number: u64) -> bool {
+        self.volumes.values().any(|volume| {
+            let changing = volume.changing.as_ref();
+            let coming = changing.and_then(|changing| changing.parent);
+            let doubtful = volume.doubt.map(|(_, snapshot)| snapshot);
+            [coming, doubtful].contains(&Some(number))
+        })
     }
 
     /// What a member holds, block by block; `None` where that is not certain.

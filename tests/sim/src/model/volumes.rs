@@ -265,8 +265,8 @@ impl Model {
         }
         if outcome == Outcome::Done {
             self.promise_before(operation);
-            self.prune();
         }
+        self.prune();
         Ok(())
     }
 }
