@@ -7,6 +7,7 @@
 
 mod console;
 mod disk_image;
+mod docs;
 mod drives;
 mod image;
 mod run;
@@ -46,6 +47,8 @@ enum Command {
     Test(test::TestArgs),
     /// Run the quick part of `test`: format, lints, unit tests, house rules
     Check,
+    /// Write the documents that are made of the source: docs/api.md
+    Docs,
     /// Run the simulator; `cargo xtask sim --help` shows its options
     Sim(Rest),
     /// Record the real image in QEMU and cut its power at many points; `cargo xtask crashes --help` shows its options
@@ -86,6 +89,7 @@ fn run_command(command: Command) -> Result<()> {
         Command::Image(args) => image::command(&args),
         Command::Test(args) => test::command(&args),
         Command::Check => test::quick(),
+        Command::Docs => docs::command(),
         Command::Sim(rest) => steps::become_program("sim", Profile::Release, &rest.arguments),
         Command::Crashes(rest) => {
             if !asks_for_help(&rest) {

@@ -13,6 +13,8 @@ mod http;
 mod jobs;
 #[path = "api/limits.rs"]
 mod limits;
+#[path = "api/reference.rs"]
+mod reference;
 #[path = "api/resources.rs"]
 mod resources;
 #[path = "api/schedules.rs"]
