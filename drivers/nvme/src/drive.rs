@@ -321,8 +321,7 @@ impl<R: Registers> Disk for Drive<R> {
         self.run(BLOCKS, command, Payload::None, limit).await.1
     }
 
-    async fn discard(&self, at: BlockAddr, blocks: u64) -> Result<(), DiskError> {
-        let end = at.checked_add(blocks).ok_or(DiskError::OutOfRange)?;
-        self.deallocate(core::iter::once(at..end)).await
+    async fn discard(&self, ranges: &[ops::Range<BlockAddr>]) -> Result<(), DiskError> {
+        self.deallocate(ranges.iter().cloned()).await
     }
 }

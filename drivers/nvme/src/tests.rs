@@ -6,6 +6,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::pin::{Pin, pin};
+use core::slice::from_ref;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
@@ -282,7 +283,7 @@ fn other_commands_reach_the_drive_as_specified() {
     );
     assert_eq!(bench.opcodes(), [9, 9, 9]);
     assert_eq!(
-        bench.run(drive.discard(1000, 30)),
+        bench.run(drive.discard(from_ref(&(1000..1030)))),
         Err(DiskError::OutOfRange)
     );
     assert_eq!(bench.run(drive.health()).unwrap().temperature_kelvin, 300);
@@ -297,7 +298,7 @@ fn a_drive_without_a_volatile_cache_needs_no_flush() {
     fake.seen.borrow_mut().clear();
     let drive = &controller.drives()[0];
     assert!(poll(pin!(drive.flush())).is_ready());
-    assert!(poll(pin!(drive.discard(0, 1))).is_ready());
+    assert!(poll(pin!(drive.discard(from_ref(&(0..1))))).is_ready());
     assert!(!drive.geometry().can_discard);
     assert_eq!(fake.seen.borrow().len(), 0);
 }

@@ -5,6 +5,7 @@
 use alloc::rc::Rc;
 use alloc::string::String;
 use core::cell::RefCell;
+use core::ops::Range;
 use core::time::Duration;
 
 use log::info;
@@ -219,20 +220,24 @@ impl<T: Transport> Disk for BlkDisk<T> {
         request.await.1
     }
 
-    async fn discard(&self, at: BlockAddr, blocks: u64) -> Result<(), DiskError> {
+    async fn discard(&self, ranges: &[Range<BlockAddr>]) -> Result<(), DiskError> {
         let traits = &self.shared.traits;
-        traits.check(at, blocks)?;
+        for range in ranges {
+            traits.check(range.start, range.end.saturating_sub(range.start))?;
+        }
         let Some((kind, sectors_max)) = traits.discard else {
             return Ok(());
         };
-        let (mut sector, mut left) = (at * SECTORS_PER_BLOCK, blocks * SECTORS_PER_BLOCK);
-        while left > 0 {
-            let count = left.min(u64::from(sectors_max));
-            let engine = &self.shared.engine;
-            let request = Request::new(engine, kind, sector, count as u32, Buf::empty());
-            request.await.1?;
-            sector += count;
-            left -= count;
+        for range in ranges {
+            let end = range.end * SECTORS_PER_BLOCK;
+            let mut sector = range.start * SECTORS_PER_BLOCK;
+            while sector < end {
+                let count = (end - sector).min(u64::from(sectors_max));
+                let engine = &self.shared.engine;
+                let request = Request::new(engine, kind, sector, count as u32, Buf::empty());
+                request.await.1?;
+                sector += count;
+            }
         }
         Ok(())
     }

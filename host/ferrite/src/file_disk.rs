@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -80,7 +81,7 @@ impl Disk for FileDisk {
         Ok(())
     }
 
-    async fn discard(&self, _: BlockAddr, _: u64) -> Result<(), DiskError> {
+    async fn discard(&self, _: &[Range<BlockAddr>]) -> Result<(), DiskError> {
         Err(DiskError::ReadOnly)
     }
 }

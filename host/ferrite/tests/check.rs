@@ -1,6 +1,7 @@
 //! `ferrite check` on a pool that the store itself has made, sound and damaged.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,7 +54,7 @@ impl Disk for Image {
         Ok(())
     }
 
-    async fn discard(&self, _: BlockAddr, _: u64) -> Result<(), DiskError> {
+    async fn discard(&self, _: &[Range<BlockAddr>]) -> Result<(), DiskError> {
         Ok(())
     }
 }

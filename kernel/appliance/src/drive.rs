@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 use core::cell::Cell;
+use core::ops::Range;
 
 use virtio::{BlkDisk, PciDevice};
 use world::{BlockAddr, Buf, Disk, DiskError, DiskInfo, Geometry};
@@ -105,10 +106,10 @@ impl Disk for Drive {
         self.note(result)
     }
 
-    async fn discard(&self, at: BlockAddr, blocks: u64) -> Result<(), DiskError> {
+    async fn discard(&self, ranges: &[Range<BlockAddr>]) -> Result<(), DiskError> {
         let result = match &self.device {
-            Device::Nvme(drive) => drive.discard(at, blocks).await,
-            Device::Virtio(disk) => disk.discard(at, blocks).await,
+            Device::Nvme(drive) => drive.discard(ranges).await,
+            Device::Virtio(disk) => disk.discard(ranges).await,
         };
         self.note(result)
     }

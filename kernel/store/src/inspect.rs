@@ -10,6 +10,7 @@ mod tests;
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::slice::from_ref;
 
 use world::{BLOCK_SIZE, BlockAddr, Buf, Disk, DiskError};
 
@@ -88,7 +89,7 @@ pub async fn erase<D: Disk>(disk: &D) -> Result<(), DiskError> {
     let geometry = disk.geometry();
     if geometry.can_discard {
         // Only a hint: what matters is written below.
-        let _ = disk.discard(0, geometry.blocks).await;
+        let _ = disk.discard(from_ref(&(0..geometry.blocks))).await;
     }
     let end = geometry.blocks.min(END_BLOCKS);
     let mut one = Buf::from_heap(1);

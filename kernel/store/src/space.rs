@@ -88,6 +88,8 @@ pub struct Space {
     pub deferred: Vec<PoolAddr>,
     /// Reusable as soon as the drives were told that nobody needs them.
     trims: VecDeque<Run>,
+    /// So many of them the drives are being told of.
+    trims_begun: usize,
     /// Whether any drive wants to be told.
     trims_wanted: bool,
     /// Blocks that must stay available for map nodes.
@@ -131,6 +133,7 @@ impl Space {
             are_freed_counted: false,
             deferred: Vec::new(),
             trims: VecDeque::new(),
+            trims_begun: 0,
             trims_wanted: false,
             node_reserve: 0,
             node_room: 0,

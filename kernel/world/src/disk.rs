@@ -1,6 +1,7 @@
 //! What a drive can do.
 
 use core::fmt;
+use core::ops::Range;
 
 use crate::buf::Buf;
 
@@ -87,6 +88,7 @@ pub trait Disk {
     /// Makes every write that completed before this call durable.
     fn flush(&self) -> impl Future<Output = Result<(), DiskError>>;
 
-    /// Tells the drive that the contents of these blocks are not needed. They read as anything afterwards.
-    fn discard(&self, at: BlockAddr, blocks: u64) -> impl Future<Output = Result<(), DiskError>>;
+    /// Tells the drive that the contents of these blocks are not needed, in as few commands as it takes. They read as
+    /// anything afterwards, some of them also after an error.
+    fn discard(&self, ranges: &[Range<BlockAddr>]) -> impl Future<Output = Result<(), DiskError>>;
 }

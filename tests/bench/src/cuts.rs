@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::future::pending;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -295,7 +296,7 @@ impl Disk for FileDrive {
         Ok(())
     }
 
-    async fn discard(&self, _: BlockAddr, _: u64) -> Result<(), DiskError> {
+    async fn discard(&self, _: &[Range<BlockAddr>]) -> Result<(), DiskError> {
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! An image as a drive.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use world::{BlockAddr, Buf, Disk, DiskError, DiskInfo, Geometry};
@@ -78,13 +79,19 @@ impl Disk for RamDrive {
         Ok(())
     }
 
-    async fn discard(&self, at: BlockAddr, blocks: u64) -> Result<(), DiskError> {
-        if !self.lies_on(at, blocks) {
+    async fn discard(&self, ranges: &[Range<BlockAddr>]) -> Result<(), DiskError> {
+        let len = |range: &Range<BlockAddr>| range.end.saturating_sub(range.start);
+        if !ranges
+            .iter()
+            .all(|range| self.lies_on(range.start, len(range)))
+        {
             return Err(DiskError::OutOfRange);
         }
         // Contents are arbitrary from now on; these are nobody's.
         let mut image = self.image.borrow_mut();
-        (at..at + blocks).for_each(|at| image.set_block(at, &[0xdc; world::BLOCK_SIZE]));
+        for at in ranges.iter().cloned().flatten() {
+            image.set_block(at, &[0xdc; world::BLOCK_SIZE]);
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use crate::fake::{Chain, FakeDevice, TickingClock};
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::pin::{Pin, pin};
+use core::slice::from_ref;
 use core::task::{Context, Poll, Waker};
 use hal::fake::is_lent;
 use virtio_drivers::device::common::Feature;
@@ -241,13 +242,16 @@ fn discards_are_cut_to_what_the_device_takes() {
     let medium = Medium::new(ALL, 256);
     let disk = medium.open();
     medium.log.borrow_mut().clear();
-    assert_eq!(finish(&disk, disk.discard(2, 20)), Ok(()));
+    assert_eq!(finish(&disk, disk.discard(&[2..22, 40..41])), Ok(()));
     // 100 sectors at most, in whole blocks.
-    assert_eq!(*medium.log.borrow(), [(11, 16, 96), (11, 112, 64)]);
+    assert_eq!(
+        *medium.log.borrow(),
+        [(11, 16, 96), (11, 112, 64), (11, 320, 8)]
+    );
     let medium = Medium::new(ALL & !feature::DISCARD, 256);
     let disk = medium.open();
     medium.log.borrow_mut().clear();
-    assert_eq!(finish(&disk, disk.discard(2, 9)), Ok(()));
+    assert_eq!(finish(&disk, disk.discard(from_ref(&(2..11)))), Ok(()));
     assert_eq!(*medium.log.borrow(), [(13, 16, 64), (13, 80, 8)]);
 }
 
@@ -263,7 +267,7 @@ fn wrong_requests_do_not_reach_the_device() {
     let (_, result) = finish(&disk, disk.read(u64::MAX, Buf::from_heap(2)));
     assert_eq!(result, Err(DiskError::OutOfRange));
     assert_eq!(
-        finish(&disk, disk.discard(BLOCKS, 1)),
+        finish(&disk, disk.discard(from_ref(&(BLOCKS..BLOCKS + 1)))),
         Err(DiskError::OutOfRange)
     );
     assert!(!disk.geometry().can_discard);

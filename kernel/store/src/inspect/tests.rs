@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use core::cell::RefCell;
+use core::ops::Range;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
@@ -363,7 +364,7 @@ impl Disk for Drive {
         panic!("looking must not flush")
     }
 
-    async fn discard(&self, _: u64, _: u64) -> Result<(), DiskError> {
+    async fn discard(&self, _: &[Range<u64>]) -> Result<(), DiskError> {
         panic!("looking must not discard")
     }
 }

@@ -137,9 +137,9 @@ impl Space {
         *freed = short.concat();
     }
 
-    /// Space is short: hands out what drives have not been told of yet. The first run may be under way.
+    /// Space is short: hands out what drives have not been told of yet.
     fn hurry_trims(&mut self) {
-        let waiting = self.trims.split_off(self.trims.len().min(1));
+        let waiting = self.trims.split_off(self.trims_begun);
         for run in waiting {
             self.make_run_available(run);
         }
@@ -156,15 +156,18 @@ impl Space {
         !self.trims.is_empty()
     }
 
-    /// What a drive should be told of next.
-    pub fn first_trim(&self) -> Option<Run> {
-        self.trims.front().copied()
+    /// What drives should be told of next, at most `max` runs. They stay until [`finish_trims`](Self::finish_trims).
+    pub fn begin_trims(&mut self, max: usize) -> Vec<Run> {
+        self.trims_begun = self.trims.len().min(max);
+        self.trims.range(..self.trims_begun).copied().collect()
     }
 
-    /// The first of the trims is done: its blocks can be handed out.
-    pub fn finish_trim(&mut self) {
-        if let Some(run) = self.trims.pop_front() {
-            self.make_run_available(run);
+    /// The drives have been told: those blocks can be handed out.
+    pub fn finish_trims(&mut self) {
+        for _ in 0..core::mem::take(&mut self.trims_begun) {
+            if let Some(run) = self.trims.pop_front() {
+                self.make_run_available(run);
+            }
         }
     }
 

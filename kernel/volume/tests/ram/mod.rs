@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -99,7 +100,7 @@ impl Disk for RamDisk {
         Ok(())
     }
 
-    async fn discard(&self, _at: BlockAddr, _blocks: u64) -> Result<(), DiskError> {
+    async fn discard(&self, _: &[Range<BlockAddr>]) -> Result<(), DiskError> {
         Ok(())
     }
 }

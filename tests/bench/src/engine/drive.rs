@@ -1,6 +1,7 @@
 //! A drive that counts what it is told, and takes its time.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -129,7 +130,7 @@ impl<D: Disk> Disk for MeteredDrive<D> {
         self.inner.flush().await
     }
 
-    async fn discard(&self, _at: BlockAddr, _blocks: u64) -> Result<(), DiskError> {
+    async fn discard(&self, _: &[Range<BlockAddr>]) -> Result<(), DiskError> {
         // What was there stays: the drive may do that, and nothing is spent on it.
         self.meter.add(|counts| counts.discards += 1);
         self.work(WRITE, 1).await;

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 use std::rc::Rc;
 
 use world::{BLOCK_SIZE, BlockAddr, Buf};
@@ -161,14 +162,13 @@ impl Medium {
     }
 
     /// Blocks of the range read as anything afterwards: as zeros, as before, or as garbage.
-    pub fn discard(&mut self, random: &mut Random, at: BlockAddr, count: u64) {
-        let mut present: Vec<BlockAddr> = if count < self.written.len() as u64 {
-            (at..at + count).collect()
+    pub fn discard(&mut self, random: &mut Random, range: &Range<BlockAddr>) {
+        let mut present: Vec<BlockAddr> = if range.end - range.start < self.written.len() as u64 {
+            range.clone().collect()
         } else {
             let dirty = self.dirty.iter().map(|(_, block)| block);
             let all = self.written.iter().chain(dirty).copied();
-            all.filter(|block| (at..at + count).contains(block))
-                .collect()
+            all.filter(|block| range.contains(block)).collect()
         };
         present.sort_unstable();
         present.dedup();
@@ -213,10 +213,13 @@ impl Medium {
     pub fn cut(&mut self, random: &mut Random, in_flight: &[Work]) -> u64 {
         let style = random.below(7);
         for work in in_flight {
-            if let Work::Discard { at, count } = work
-                && random.one_in(2)
-            {
-                self.discard(random, *at, *count);
+            let Work::Discard { ranges } = work else {
+                continue;
+            };
+            for range in ranges {
+                if random.one_in(2) {
+                    self.discard(random, range);
+                }
             }
         }
         let cached = core::mem::take(&mut self.cached);

@@ -15,6 +15,7 @@ mod tests;
 
 use core::time::Duration;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 
 use world::{BlockAddr, Buf, Clock, Disk, DiskError, DiskInfo, Geometry, Instant};
@@ -337,11 +338,13 @@ impl State {
                 self.medium.flush(*covers);
                 Ok(())
             }
-            Work::Discard { at, count } => {
-                if at.saturating_add(*count) > blocks {
+            Work::Discard { ranges } => {
+                if ranges.iter().any(|range| range.end > blocks) {
                     return Err(DiskError::OutOfRange);
                 }
-                self.medium.discard(&mut self.random, *at, *count);
+                for range in ranges {
+                    self.medium.discard(&mut self.random, range);
+                }
                 Ok(())
             }
         }
@@ -433,8 +436,9 @@ impl Disk for SimDisk {
         self.submit(Work::Flush { covers }).await.into_buf().1
     }
 
-    async fn discard(&self, at: BlockAddr, blocks: u64) -> Result<(), DiskError> {
-        let work = Work::Discard { at, count: blocks };
+    async fn discard(&self, ranges: &[Range<BlockAddr>]) -> Result<(), DiskError> {
+        let ranges = ranges.to_vec();
+        let work = Work::Discard { ranges };
         self.submit(work).await.into_buf().1
     }
 }

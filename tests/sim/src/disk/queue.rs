@@ -1,5 +1,6 @@
 //! Operations in flight on one drive.
 
+use core::ops::Range;
 use core::task::{Context, Poll, Waker};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +24,7 @@ pub enum Work {
         covers: u64,
     },
     Discard {
-        at: BlockAddr,
-        count: u64,
+        ranges: Vec<Range<BlockAddr>>,
     },
 }
 
@@ -35,7 +35,11 @@ impl Work {
             Self::Read { at, buf } => ("read", *at, buf.blocks() as u64),
             Self::Write { at, buf } => ("write", *at, buf.blocks() as u64),
             Self::Flush { covers } => ("flush", *covers, 0),
-            Self::Discard { at, count } => ("discard", *at, *count),
+            Self::Discard { ranges } => {
+                let first = ranges.first().map_or(0, |range| range.start);
+                let blocks = ranges.iter().map(|range| range.end - range.start).sum();
+                ("discard", first, blocks)
+            }
         }
     }
 }

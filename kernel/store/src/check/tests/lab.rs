@@ -7,6 +7,7 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::ops::Range;
 
 use exec::Exec;
 use world::{BLOCK_SIZE, Buf, Clock, Disk, DiskError, DiskInfo, Entropy, Geometry, Instant, Pool};
@@ -82,7 +83,7 @@ impl Disk for Ram {
         Ok(())
     }
 
-    async fn discard(&self, _: u64, _: u64) -> Result<(), DiskError> {
+    async fn discard(&self, _: &[Range<u64>]) -> Result<(), DiskError> {
         Ok(())
     }
 }
