@@ -2,7 +2,8 @@
 
 use crate::BootInfo;
 
-/// Breaks in the way that the word `test.fault=` on the command line names, and returns without one:
+/// Breaks in the way that the word `test.fault=` on the command line names, and returns without one. Whoever finds the report
+/// of a crash at the start does not call this, so a machine that restarts breaks once:
 ///
 /// | word | what happens |
 /// |---|---|

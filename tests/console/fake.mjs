@@ -200,7 +200,7 @@ export class Fake {
     const size = 2048 * GIB;
     return {
       name: 'rack3-a', version: '0.1.0', uptime_ms: Date.now() - this.started + 9 * 86_400_000,
-      memory: { total: 128 * MIB, free: 71 * MIB },
+      memory: { total: 128 * MIB, free: 71 * MIB }, crash: null,
       pool: {
         uuid: '5d0c5d1e-54b6-4ab4-9a05-6c1f2b1c1b7e', state: 'serving', redundancy: 'none', size, used, pending: 11 * GIB,
         reserved: 26 * GIB, free: size - used - 37 * GIB, fullness: this.fullness, deallocated: 0, checkpoints: 12, damaged_reads: 0,

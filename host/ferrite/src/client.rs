@@ -44,7 +44,7 @@ impl Client {
     pub fn find(api: Option<&str>, token: Option<&str>) -> Result<Self, Failure> {
         let unknown = |error: &dyn std::fmt::Display| {
             Failure::Unreachable(format!(
-                "{error}; to reach another appliance set FERRITE_API and FERRITE_TOKEN"
+                "{error}; to reach another appliance set FERRITE_API and FERRITE_TOKEN, or use `ferrite context add`"
             ))
         };
         if let (Some(api), Some(token)) = (api, token) {
@@ -71,6 +71,22 @@ impl Client {
             .get(self.url(path))
             .header("Authorization", self.bearer());
         self.answer(request.call())
+    }
+
+    /// Reads what is text, not JSON.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn get_text(&self, path: &str) -> Result<String, Failure> {
+        let request = self
+            .agent
+            .get(self.url(path))
+            .header("Authorization", self.bearer());
+        let (status, text) = self.text(request.call())?;
+        match status {
+            200..300 => Ok(text),
+            _ => Err(refusal(status, text)),
+        }
     }
 
     /// Creates something or starts an action.
@@ -121,6 +137,15 @@ impl Client {
         self.answer(request.call())
     }
 
+    /// A text without the token, should that be in it.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        match self.token.as_str() {
+            "" => text.to_owned(),
+            token => text.replace(token, "(token)"),
+        }
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
@@ -130,6 +155,18 @@ impl Client {
     }
 
     fn answer(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
+        let (status, text) = self.text(result)?;
+        if !(200..300).contains(&status) {
+            return Err(refusal(status, text));
+        }
+        match text.trim() {
+            "" => Ok(Value::Null),
+            text => serde_json::from_str(text).map_err(|_| strange(status, text)),
+        }
+    }
+
+    /// Status and body of an answer.
+    fn text(&self, result: Result<Response<Body>, ureq::Error>) -> Result<(u16, String), Failure> {
         let mut response = result.map_err(|error| {
             Failure::Unreachable(format!("no appliance answers at {}: {error}", self.base))
         })?;
@@ -138,17 +175,22 @@ impl Client {
             .body_mut()
             .read_to_string()
             .map_err(|error| Failure::Unreachable(format!("{} went silent: {error}", self.base)))?;
-        let value = match text.trim() {
-            "" => Value::Null,
-            text => serde_json::from_str(text).map_err(|_| strange(status, text))?,
-        };
-        if (200..300).contains(&status) {
-            return Ok(value);
-        }
-        Err(Failure::Refused {
+        Ok((status, text))
+    }
+}
+
+/// Why an appliance did not do it.
+fn refusal(status: u16, text: String) -> Failure {
+    match serde_json::from_str(&text) {
+        Ok(value) => Failure::Refused {
             status,
             message: problem(&value).unwrap_or(text),
-        })
+        },
+        Err(_) if text.trim().is_empty() => Failure::Refused {
+            status,
+            message: "it says nothing more".into(),
+        },
+        Err(_) => strange(status, text.trim()),
     }
 }
 

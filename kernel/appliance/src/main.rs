@@ -50,9 +50,7 @@ boot::entry!(main);
 
 fn main(info: &'static BootInfo) -> ! {
     log::info!("ferrite {VERSION}, {} MiB of memory", info.heap_bytes >> 20);
-    if let Some(report) = hal::crash::take_previous() {
-        log::warn!("the last run ended in a crash: {report}");
-    }
+    let crash = previous_crash();
     power::guard_start();
     let (config, net_config) = configure(info);
     let clock = Rc::new(TurnClock::default());
@@ -80,14 +78,27 @@ fn main(info: &'static BootInfo) -> ! {
         drives: machine.drives().to_vec(),
         broken: machine.broken().to_vec(),
         power: power.clone(),
+        crash: crash.clone(),
     }));
 
     power::guard_run();
-    boot::test_fault(info);
+    if crash.is_none() {
+        boot::test_fault(info);
+    }
     let end = idle::run(&machine, &exec, stack.as_ref(), &power, &clock);
     hal::watchdog::stop();
     machine.shut_down(&MachineClock);
     end.carry_out()
+}
+
+/// What the run before this one left behind, if it crashed. It goes to the log line by line, as what crashed wrote it.
+fn previous_crash() -> Option<Rc<str>> {
+    let report = hal::crash::take_previous()?;
+    log::error!("the last run ended in a crash:");
+    for line in report.lines() {
+        log::error!("crash: {line}");
+    }
+    Some(report.into())
 }
 
 /// Reads the configuration, or shows what is wrong with it for as long as the machine runs.

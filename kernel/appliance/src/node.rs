@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use appliance::plan::Verdict;
+use config::{Config, ConfigOption, OPTIONS};
 use serve::api::{
-    DriveInfo, DriveState, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending,
+    DriveInfo, DriveState, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending, SettingInfo,
 };
 use store::Store;
 use world::{BLOCK_SIZE, Disk};
@@ -21,14 +22,16 @@ use crate::power::{End, Power};
 /// What the API asks, and where the answers are.
 #[derive(Clone)]
 pub struct Appliance {
-    /// Its name.
-    pub name: String,
+    /// What it was told.
+    pub config: Rc<Config>,
     /// Drives, and what they are for the pool.
     pub drives: Rc<RefCell<Vec<(Drive, Verdict)>>>,
     /// What was found but cannot be used.
     pub broken: Vec<Broken>,
     /// The pool.
     pub store: Option<Store<Drive>>,
+    /// The report of the crash that ended the run before this one.
+    pub crash: Option<Rc<str>>,
     /// The way out.
     pub power: Rc<Power>,
 }
@@ -37,13 +40,14 @@ impl Node for Appliance {
     fn info(&self) -> NodeInfo {
         let heap = hal::heap::stats();
         NodeInfo {
-            name: self.name.clone(),
+            name: self.config.node_name.clone(),
             version: VERSION.into(),
             uptime_ms: hal::clock::now_nanos() / 1_000_000,
             memory: MemoryInfo {
                 total: heap.total_bytes as u64,
                 free: (heap.free_frames * hal::heap::FRAME_BYTES) as u64,
             },
+            crash: self.crash.as_deref().map(Into::into),
         }
     }
 
@@ -55,6 +59,16 @@ impl Node for Appliance {
         working
             .chain(self.broken.iter().map(describe_broken))
             .collect()
+    }
+
+    fn configuration(&self) -> Vec<SettingInfo> {
+        let setting = |option: &'static ConfigOption| SettingInfo {
+            key: option.key,
+            value: option.value(&self.config),
+            default: option.default,
+            about: option.about,
+        };
+        OPTIONS.iter().map(setting).collect()
     }
 
     fn log_tail(&self, lines: usize) -> Vec<String> {

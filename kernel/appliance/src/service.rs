@@ -7,7 +7,7 @@ use core::cell::RefCell;
 use core::net::IpAddr;
 use core::time::Duration;
 
-use access::{Audit, Secret, Tokens};
+use access::{Audit, Entry, Secret, Tokens};
 use appliance::memory::{
     API_BUFFER_BYTES, API_CONNECTIONS_MAX, API_CONNECTIONS_SPARE, NBD_CONNECTIONS_MAX, Shares,
 };
@@ -48,6 +48,8 @@ pub struct Parts {
     pub drives: Vec<Drive>,
     pub broken: Vec<Broken>,
     pub power: Rc<Power>,
+    /// The report of the crash that ended the run before this one.
+    pub crash: Option<Rc<str>>,
 }
 
 /// Brings the pool up, opens the ports, and says so.
@@ -61,17 +63,29 @@ pub async fn start(parts: Parts) {
         return;
     };
     let node = Appliance {
-        name: parts.config.node_name.clone(),
+        config: Rc::new(parts.config.clone()),
         drives: Rc::new(RefCell::new(
             parts.drives.iter().cloned().zip(verdicts).collect(),
         )),
         broken: parts.broken.clone(),
         store: store.clone(),
+        crash: parts.crash.clone(),
         power: parts.power.clone(),
     };
     let tokens = tokens(&parts, store.as_ref()).await;
     let audit = Audit::open(parts.exec.clone(), store.clone()).await;
     parts.power.will_save(audit.clone());
+    if let Some(report) = &parts.crash {
+        // The page in memory tells of it once; this stays.
+        audit.note(Entry {
+            who: "(firmware)".into(),
+            from: "-".into(),
+            what: "crash".into(),
+            status: 500,
+            error: report.lines().map(str::trim).collect::<Vec<_>>().join(" "),
+            ..Entry::default()
+        });
+    }
     let volumes = store.map(Volumes::new);
     if let Some(volumes) = &volumes {
         for name in volumes.load().await {

@@ -2,7 +2,7 @@
 //!
 //! Three sources, the later ones win: a TOML file on the boot medium, TOML handed over by the hypervisor (fw_cfg
 //! `opt/ferrite/config`), and the words of the kernel command line (`key=value`, keys as dotted TOML paths). All of them
-//! end in [`Config::set`], the one place that knows the keys. An unknown key or a wrong value is an error that names it.
+//! end in [`Config::set`]; the keys are one table, [`OPTIONS`]. An unknown key or a wrong value is an error that names it.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod address;
+mod options;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -17,6 +18,7 @@ use core::fmt;
 use core::net::IpAddr;
 
 pub use address::Cidr;
+pub use options::{ConfigOption, OPTIONS};
 
 /// Everything that can be configured, with its defaults.
 #[derive(Clone, PartialEq, Eq)]
@@ -107,16 +109,24 @@ impl Config {
     /// Applies the assignments of a TOML document.
     ///
     /// # Errors
-    /// See [`ConfigError`]; keys before the wrong one stay applied.
+    /// The first of [`check_toml`](Self::check_toml); what is right is applied all the same.
     pub fn apply_toml(&mut self, text: &str) -> Result<(), ConfigError> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            // The parser's full message quotes the offending line, which may be the token's.
-            ConfigError::NotToml(error.message().to_string())
-        })?;
-        self.apply_table("", &table)
+        self.check_toml(text).into_iter().next().map_or(Ok(()), Err)
     }
 
-    fn apply_table(&mut self, prefix: &str, table: &toml::Table) -> Result<(), ConfigError> {
+    /// Applies the assignments of a TOML document that are right, and tells what is wrong with the others.
+    pub fn check_toml(&mut self, text: &str) -> Vec<ConfigError> {
+        let table = match text.parse::<toml::Table>() {
+            Ok(table) => table,
+            // The parser's full message quotes the offending line, which may be the token's.
+            Err(error) => return Vec::from([ConfigError::NotToml(error.message().to_string())]),
+        };
+        let mut wrong = Vec::new();
+        self.apply_table("", &table, &mut wrong);
+        wrong
+    }
+
+    fn apply_table(&mut self, prefix: &str, table: &toml::Table, wrong: &mut Vec<ConfigError>) {
         for (name, value) in table {
             let key = if prefix.is_empty() {
                 name.clone()
@@ -124,25 +134,30 @@ impl Config {
                 [prefix, name].join(".")
             };
             match value {
-                toml::Value::Table(inner) => self.apply_table(&key, inner)?,
-                toml::Value::String(text) => self.set(&key, text)?,
-                toml::Value::Array(items) => {
-                    let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
-                    let texts = texts.ok_or(ConfigError::BadValue {
-                        key: key.clone(),
-                        expected: "a list of strings",
-                    })?;
-                    self.set(&key, &texts.join(","))?;
-                }
-                toml::Value::Boolean(value) => self.set(&key, &value.to_string())?,
-                toml::Value::Integer(value) => self.set(&key, &value.to_string())?,
-                toml::Value::Float(_) | toml::Value::Datetime(_) => {
-                    let expected = "a string, a number or true/false";
-                    return Err(ConfigError::BadValue { key, expected });
-                }
+                toml::Value::Table(inner) => self.apply_table(&key, inner, wrong),
+                value => wrong.extend(self.set_toml(key, value).err()),
             }
         }
-        Ok(())
+    }
+
+    fn set_toml(&mut self, key: String, value: &toml::Value) -> Result<(), ConfigError> {
+        if ConfigOption::find(&key).is_none() {
+            return Err(ConfigError::UnknownKey(key));
+        }
+        let expected = match value {
+            toml::Value::String(text) => return self.set(&key, text),
+            toml::Value::Boolean(value) => return self.set(&key, &value.to_string()),
+            toml::Value::Integer(value) => return self.set(&key, &value.to_string()),
+            toml::Value::Array(items) => {
+                let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+                match texts {
+                    Some(texts) => return self.set(&key, &texts.join(",")),
+                    None => "a list of strings",
+                }
+            }
+            _ => "a string, a number or true/false",
+        };
+        Err(ConfigError::BadValue { key, expected })
     }
 
     /// Applies the words of a kernel command line.
@@ -164,77 +179,13 @@ impl Config {
     /// # Errors
     /// An unknown key, or a value that it cannot have.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
-        let bad = |expected| ConfigError::BadValue {
+        let option = ConfigOption::find(key);
+        let option = option.ok_or_else(|| ConfigError::UnknownKey(key.to_string()))?;
+        (option.set)(self, value).ok_or_else(|| ConfigError::BadValue {
             key: key.to_string(),
-            expected,
-        };
-        match key {
-            "node.name" => {
-                if !is_name(value) {
-                    return Err(bad(
-                        "1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit",
-                    ));
-                }
-                self.node_name = value.to_string();
-            }
-            "net.address" => {
-                self.addresses = parse_list(value).ok_or(bad(
-                    "addresses such as 10.0.0.2/24 or fd00::2/64, comma-separated",
-                ))?;
-            }
-            "net.gateway" => {
-                self.gateways = parse_list(value)
-                    .filter(|list: &Vec<IpAddr>| {
-                        list.iter().filter(|address| address.is_ipv4()).count() <= 1
-                            && list.iter().filter(|address| address.is_ipv6()).count() <= 1
-                    })
-                    .ok_or(bad(
-                        "at most one IPv4 and one IPv6 address, comma-separated",
-                    ))?;
-            }
-            "api.token" => {
-                if !(1..=128).contains(&value.len()) || !value.bytes().all(|b| b.is_ascii_graphic())
-                {
-                    return Err(bad("1 to 128 visible ASCII characters"));
-                }
-                self.token = Some(value.to_string());
-            }
-            "log.level" => {
-                self.log_level = value
-                    .parse()
-                    .map_err(|_| bad("off, error, warn, info, debug or trace"))?;
-            }
-            "pool.demo" => self.demo = parse_flag(value).ok_or(bad("true or false"))?,
-            "test.exit" => self.test_exit = parse_flag(value).ok_or(bad("true or false"))?,
-            "test.fault" => self.test_fault = Some(value.to_string()),
-            _ => return Err(ConfigError::UnknownKey(key.to_string())),
-        }
-        Ok(())
+            expected: option.expected,
+        })
     }
-}
-
-fn is_name(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    (1..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| allowed(b) || matches!(b, b'.' | b'_' | b'-'))
-        && text.bytes().next().is_some_and(allowed)
-}
-
-/// `true` and `false`, and `1` and `0` as command lines are used to.
-fn parse_flag(text: &str) -> Option<bool> {
-    match text {
-        "true" | "1" => Some(true),
-        "false" | "0" => Some(false),
-        _ => None,
-    }
-}
-
-fn parse_list<T: core::str::FromStr>(text: &str) -> Option<Vec<T>> {
-    text.split(',')
-        .map(|item| item.trim().parse().ok())
-        .collect()
 }
 
 #[cfg(test)]
@@ -296,6 +247,24 @@ mod tests {
             error,
             "configuration key `pool.demo` needs a list of strings"
         );
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told() {
+        let mut config = Config::default();
+        let text =
+            "[node]\nname = \"b\"\nnme = 7\n[pool]\ndemo = \"maybe\"\n[colour.of]\nit = 1.5\n";
+        let wrong = config.check_toml(text);
+        let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            wrong,
+            [
+                "unknown configuration key `colour.of.it`",
+                "unknown configuration key `node.nme`",
+                "configuration key `pool.demo` needs true or false",
+            ]
+        );
+        assert_eq!(config.node_name, "b");
     }
 
     #[test]

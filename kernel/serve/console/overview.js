@@ -9,6 +9,7 @@ export function troubles({ node, jobs }) {
   const found = [];
   const add = (bad, text, more, link) => found.push({ bad, text, more, link });
   const { pool, drives } = node;
+  if (node.crash) add(false, 'The run before this one ended in a crash.', node.crash.split('\n')[0], '#/log');
   if (!pool) add(true, 'There is no pool.', 'Nothing can be served until its drives are there.', '#/drives');
   if (pool?.state === 'read-only') add(true, 'The pool takes no writes.', pool.reason, '#/log');
   for (const drive of drives) {

@@ -34,7 +34,7 @@ use ram::{Bench, RamDisk};
 use serde_json::Value;
 use serve::api::{
     Backend, DriveInfo, DriveState, FormatError, Limits, LogLevels, MemoryInfo, Node, NodeInfo,
-    Pending, Server,
+    Pending, Server, SettingInfo,
 };
 use upkeep::Upkeep;
 use volume::Volumes;
@@ -44,6 +44,7 @@ struct FakeNode {
     shutdowns: Cell<u32>,
     reboots: Cell<u32>,
     levels: RefCell<LogLevels>,
+    crash: RefCell<Option<String>>,
 }
 
 impl Default for FakeNode {
@@ -55,6 +56,7 @@ impl Default for FakeNode {
                 level: log::LevelFilter::Info,
                 modules: Vec::new(),
             }),
+            crash: RefCell::default(),
         }
     }
 }
@@ -76,6 +78,7 @@ impl Node for FakeNode {
             version: "0.1.0".into(),
             uptime_ms: 1234,
             memory: MemoryInfo { total: 2, free: 1 },
+            crash: self.crash.borrow().clone(),
         }
     }
 
@@ -90,6 +93,15 @@ impl Node for FakeNode {
             size: 1 << 30,
             used: 4096,
             errors: 0,
+        }]
+    }
+
+    fn configuration(&self) -> Vec<SettingInfo> {
+        vec![SettingInfo {
+            key: "node.name",
+            value: Some("box".into()),
+            default: "ferrite",
+            about: "Its name.",
         }]
     }
 

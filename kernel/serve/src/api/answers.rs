@@ -53,6 +53,7 @@ list! {
     SCHEDULES "schedules" SCHEDULE NEXT;
     JOBS "jobs" JOB;
     DRIVES "drives" DRIVE;
+    SETTINGS "options" SETTING;
     TOKENS "tokens" TOKEN;
     AUDIT "entries" AUDIT_ENTRY NEXT;
     CHANGES "ranges" RANGE NEXT;
@@ -69,8 +70,15 @@ answer! {
         required("version", Kind::Text, "Version of the firmware."),
         required("uptime_ms", COUNT, "Milliseconds since it started."),
         required("memory", Kind::Object(&MEMORY), "Its memory."),
+        required("crash", TEXT_OR_NULL, "The report of the crash that ended the run before this one; `null` if none did."),
         required("pool", Kind::OrNull(&Kind::Object(&POOL)), "Its pool; `null` when there is none."),
         required("drives", Kind::List(&Kind::Object(&DRIVE_SUMMARY), 0, ANY), "Its drives in short."),
+    ];
+    SETTING "": [
+        required("key", Kind::Text, "The dotted key."),
+        required("value", TEXT_OR_NULL, "Its value, `(set)` for a secret; `null` when it has none."),
+        required("default", Kind::Text, "What holds without it, for people."),
+        required("about", Kind::Text, "What it is for."),
     ];
     MEMORY "": [
         required("total", Kind::Size, "Bytes that the firmware found usable."),

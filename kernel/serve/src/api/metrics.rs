@@ -83,6 +83,12 @@ impl Page {
             "Time since the start.",
             seconds,
         );
+        self.one(
+            "ferrite_last_run_crashed",
+            "gauge",
+            "Whether the run before this one ended in a crash.",
+            u64::from(info.crash.is_some()),
+        );
         let memory = info.memory;
         self.one(
             "ferrite_memory_size_bytes",

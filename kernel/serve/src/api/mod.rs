@@ -58,7 +58,7 @@ use edits::Turns;
 use repeats::Repeats;
 
 pub use node::{
-    DriveInfo, DriveState, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending,
+    DriveInfo, DriveState, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending, SettingInfo,
 };
 
 /// The most bytes of a request's body.

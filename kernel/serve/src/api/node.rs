@@ -17,6 +17,9 @@ pub trait Node: 'static {
     /// All drives, those outside the pool included.
     fn drives(&self) -> Vec<DriveInfo>;
 
+    /// What it was told at its start, and could be told.
+    fn configuration(&self) -> Vec<SettingInfo>;
+
     /// The most recent log lines, oldest first, at most `lines`.
     fn log_tail(&self, lines: usize) -> Vec<String>;
 
@@ -85,6 +88,21 @@ pub struct NodeInfo {
     pub uptime_ms: u64,
     /// Its memory.
     pub memory: MemoryInfo,
+    /// The report of the crash that ended the run before this one; absent when it ended otherwise.
+    pub crash: Option<String>,
+}
+
+/// A key of the configuration.
+#[derive(Clone, Debug, Serialize)]
+pub struct SettingInfo {
+    /// The dotted key.
+    pub key: &'static str,
+    /// Its value, but for that of a secret; absent where there is none.
+    pub value: Option<String>,
+    /// What holds without it, for people.
+    pub default: &'static str,
+    /// What it is for.
+    pub about: &'static str,
 }
 
 /// Memory in bytes.

@@ -117,6 +117,11 @@ pub(super) async fn node<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) ->
     Ok(Response::json(200, &node))
 }
 
+pub(super) async fn configuration<D>(backend: Rc<Backend<D>>, _: Call) -> Handled {
+    let options = backend.node.configuration();
+    Ok(Response::json(200, &json!({"options": options})))
+}
+
 pub(super) async fn shutdown<D>(backend: Rc<Backend<D>>, _: Call) -> Handled {
     backend.node.shutdown();
     Ok(Response::json(202, &json!({"status": "shutting down"})))

@@ -62,11 +62,20 @@ fn the_node_its_drives_and_its_log() {
     assert_eq!(node["name"], "box");
     assert_eq!(node["uptime_ms"], 1234);
     assert_eq!(node["memory"], json!({"total": 2, "free": 1}));
+    assert_eq!(node["crash"], serde_json::Value::Null);
+    rig.measures(&["ferrite_last_run_crashed 0"]);
+    *rig.node.crash.borrow_mut() = Some("it broke\n0: here".into());
+    let told = rig.call("GET", "/v1/node", None).json();
+    assert_eq!(told["crash"], "it broke\n0: here");
+    rig.measures(&["ferrite_last_run_crashed 1"]);
     assert_eq!(node["pool"]["state"], "serving");
     assert_eq!(node["pool"]["fullness"], "fine");
     assert!(node["pool"]["size"].as_u64().unwrap() > 0);
     let summary = json!({"id": "nvme0n1", "state": "serving", "size": 1 << 30, "used": 4096});
     assert_eq!(node["drives"], json!([summary]));
+
+    let told = rig.call("GET", "/v1/node/configuration", None).json();
+    assert_eq!(told["options"][0]["value"], "box");
 
     let drive = rig.call("GET", "/v1/drives/nvme0n1", None).json();
     assert_eq!(
@@ -287,7 +296,7 @@ fn the_document_describes_what_is_served() {
             assert!(operation["summary"].as_str().unwrap().ends_with('.'));
         }
     }
-    assert_eq!(count, 39);
+    assert_eq!(count, 40);
     let create = &document["paths"]["/v1/volumes"]["post"]["requestBody"];
     let schema = &create["content"]["application/json"]["schema"];
     assert_eq!(schema["required"], json!(["name"]));

@@ -4,7 +4,9 @@
 
 mod api;
 mod boot;
+mod crash;
 mod damage;
+mod limits;
 mod linux;
 mod restart;
 mod serve;

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use access::{Audit, Tokens};
 use net::Stream;
 use net::pipe::pipe_port;
-use serve::api::{Backend, DriveInfo, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending};
+use serve::api::{
+    Backend, DriveInfo, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending, SettingInfo,
+};
 use serve::{api as api_server, nbd as nbd_server};
 use store::{FormatOptions, Store};
 use volume::Volumes;
@@ -163,10 +165,15 @@ impl Node for QuietNode {
             version: String::new(),
             uptime_ms: 0,
             memory: MemoryInfo { total: 0, free: 0 },
+            crash: None,
         }
     }
 
     fn drives(&self) -> Vec<DriveInfo> {
+        Vec::new()
+    }
+
+    fn configuration(&self) -> Vec<SettingInfo> {
         Vec::new()
     }
 
