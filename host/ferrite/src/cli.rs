@@ -10,13 +10,14 @@ use crate::Failure;
 use crate::check;
 use crate::client::segment;
 use crate::commands::{self, SnapshotName};
-use crate::console::Console;
+use crate::console::{Console, print};
 use crate::describe::{describe, items, size_of, text_of};
 use crate::output::table;
 
 /// Manages a Ferrite appliance.
 ///
-/// It finds the appliance in FERRITE_API and FERRITE_TOKEN, or takes the one that `cargo xtask run` started last.
+/// It finds the appliance in FERRITE_API and FERRITE_TOKEN, or in a context (`ferrite context`), or takes the one that
+/// `cargo xtask run` started last.
 /// Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no appliance answers, 4 `check` or `scrub` found damage.
 #[derive(Debug, Parser)]
 #[command(name = "ferrite", version)]
@@ -33,6 +34,9 @@ pub struct Arguments {
         hide_env_values = true
     )]
     token: Option<String>,
+    /// The context that names the appliance, instead of the one in use
+    #[arg(long, global = true, env = "FERRITE_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
     /// Print what the appliance answers, as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -44,6 +48,8 @@ pub struct Arguments {
 enum Command {
     /// Show name, version, memory, pool and drives
     Status,
+    /// Watch requests, throughput and latency of volumes, drives and memory
+    Top(commands::top::Top),
     /// Work with volumes
     #[command(subcommand)]
     Volume(commands::volume::Volume),
@@ -104,6 +110,19 @@ enum Command {
         #[arg(long)]
         fast: bool,
     },
+    /// Look at what an appliance can be told at its start
+    #[command(subcommand)]
+    Config(commands::config::Config),
+    /// Give appliances names, and choose which one is meant
+    #[command(subcommand)]
+    Context(commands::context::Choice),
+    /// Write all that is to be known of the appliance to one file, without secrets
+    Support(commands::support::Support),
+    /// Print the manual page, or write those of all commands into a folder
+    Man {
+        /// The folder, e.g. ~/.local/share/man/man1
+        folder: Option<PathBuf>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// bash, zsh, fish, …
@@ -146,11 +165,13 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let console = Console {
         api: arguments.api,
         token: arguments.token,
+        context: arguments.context,
         json: arguments.json,
     };
     let find = || console.client();
     match arguments.command {
-        Command::Status => console.show(&find()?.get("/v1/node")?, describe),
+        Command::Status => console.show(&find()?.get("/v1/node")?, commands::status::text),
+        Command::Top(what) => what.run(&console),
         Command::Volume(what) => what.run(&console),
         Command::Snapshot(what) => what.run(&console),
         Command::Clone { from, name } => commands::snapshot::clone(&console, &from, &name),
@@ -182,6 +203,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
                 count => Err(Failure::Damaged(count)),
             }
         }
+        Command::Config(what) => what.run(&console),
+        Command::Context(what) => what.run(&console),
+        Command::Support(what) => what.run(&console),
+        Command::Man { folder } => manual(folder),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -192,6 +217,24 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Without the commands that print help: a manual is that already.
+fn without_help(command: clap::Command) -> clap::Command {
+    let command = command.disable_help_subcommand(true);
+    command.mut_subcommands(without_help)
+}
+
+fn manual(folder: Option<PathBuf>) -> Result<(), Failure> {
+    let mut command = without_help(Arguments::command());
+    command.build();
+    let Some(folder) = folder else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page)?;
+        return print(&String::from_utf8_lossy(&page));
+    };
+    std::fs::create_dir_all(&folder)?;
+    Ok(clap_mangen::generate_to(command, folder)?)
 }
 
 fn drives(answer: &Value) -> String {
@@ -235,6 +278,9 @@ mod tests {
             "diff db@monday",
             "diff db@monday db@tuesday",
             "diff db",
+            "top",
+            "top --once",
+            "top -n 3 -i 0.5 --json",
             "schedule set db --every 1h --keep hourly=24,daily=7",
             "scrub --rate 50MiB",
             "jobs",
@@ -248,6 +294,16 @@ mod tests {
             "token create backup --role operator",
             "token revoke backup",
             "drive format nvme1n1 --confirm SERIAL",
+            "config check ferrite.toml",
+            "config options --toml",
+            "config show",
+            "context add lab --api http://10.0.0.2:8080",
+            "context use",
+            "context use lab",
+            "--context lab volume list",
+            "support -o bundle.json",
+            "man",
+            "man pages",
         ] {
             let words = format!("ferrite {line}");
             let parsed = Arguments::try_parse_from(words.split(' '));
@@ -263,11 +319,17 @@ mod tests {
             "schedule set db --every 1h",
             "schedule set db --every 1h --keep 7",
             "jobs pause",
+            "top -i 0",
+            "top -n 0",
+            "top --once -n 2",
             "log -f level",
             "log level info nvme",
             "token create backup",
             "token create backup --role root",
             "drive format nvme1n1",
+            "config check",
+            "config options --toml --json",
+            "context add a/b",
         ] {
             let words = format!("ferrite {line}");
             assert!(

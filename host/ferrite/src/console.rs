@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 
 use serde_json::Value;
 
+use crate::contexts::Contexts;
 use crate::{Client, Failure};
 
 /// What all commands share.
@@ -12,13 +13,24 @@ pub struct Console {
     pub api: Option<String>,
     /// Its token, likewise.
     pub token: Option<String>,
+    /// The context that was named.
+    pub context: Option<String>,
     /// Whether answers are for scripts.
     pub json: bool,
 }
 
 impl Console {
-    /// The appliance that is meant.
+    /// The appliance that is meant: by its address, by a context, or because it was started last.
     pub fn client(&self) -> Result<Client, Failure> {
+        if self.api.is_none() {
+            let contexts = Contexts::open()?;
+            let named = self.context.as_deref().or(contexts.current());
+            if let Some(name) = named {
+                let context = contexts.get(name)?;
+                let token = self.token.as_deref().unwrap_or(&context.token);
+                return Ok(Client::new(&context.api, token));
+            }
+        }
         Client::find(self.api.as_deref(), self.token.as_deref())
     }
 

@@ -36,7 +36,7 @@ const ARROWS: [(&str, &[&str]); 30] = [
         ],
     ),
     ("qemu", &[]),
-    ("ferrite", &["qemu", "store", "exec", "world"]),
+    ("ferrite", &["qemu", "config", "store", "exec", "world"]),
     ("xtask", &["qemu", "symbols"]),
     (
         "sim",

@@ -2,12 +2,17 @@
 //!
 //! A name that nothing has is answered with what was probably meant ([`explain`]).
 
+pub mod config;
+pub mod context;
 pub mod diff;
 pub mod job;
 pub mod log;
 pub mod schedule;
 pub mod snapshot;
+pub mod status;
+pub mod support;
 pub mod token;
+pub mod top;
 pub mod volume;
 
 use std::str::FromStr;
