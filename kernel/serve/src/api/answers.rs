@@ -14,6 +14,7 @@ const COUNT: Kind = Kind::Number(0, u64::MAX);
 const TIME: Kind = Kind::OrNull(&Kind::Time);
 const TEXT_OR_NULL: Kind = Kind::OrNull(&Kind::Text);
 const SIZE_OR_NULL: Kind = Kind::OrNull(&Kind::Size);
+const COUNT_OR_NULL: Kind = Kind::OrNull(&COUNT);
 /// How many of something an answer can have.
 const ANY: usize = usize::MAX;
 const NEXT: Property = optional(
@@ -128,7 +129,7 @@ answer! {
         required("clients", COUNT, "Attached clients."),
         required("read_only", Kind::Flag, "Whether writes are refused."),
         required("allow", Kind::List(&Kind::Text, 0, ANY), "From where clients may come; none: from anywhere."),
-        required("iops_max", SIZE_OR_NULL, "The most requests of its clients in a second; `null`: no limit."),
+        required("iops_max", COUNT_OR_NULL, "The most requests of its clients in a second; `null`: no limit."),
         required("rate_max", SIZE_OR_NULL, "The most bytes that its clients read and write in a second; `null`: no limit."),
         required("created_at", TIME, "`null` when the appliance had no clock then."),
     ];
