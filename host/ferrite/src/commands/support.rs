@@ -1,7 +1,7 @@
 //! `ferrite support`: all that is to be known of an appliance, in one file, for whoever is asked to help.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -130,7 +130,13 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let written = options
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| Failure::Here(format!("{}: {error}", path.display())))
+    written.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => Failure::Here(format!(
+            "{} is there already; --output names another file",
+            path.display()
+        )),
+        _ => Failure::Here(format!("{}: {error}", path.display())),
+    })
 }
 
 #[cfg(test)]

@@ -104,7 +104,11 @@ fn look(client: &Client) -> Result<Measures, Failure> {
 /// Lines of the terminal.
 fn rows() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stdout());
-    size.map_or(24, |size| usize::from(size.ws_row))
+    // A line to another machine may know nothing of its size.
+    match size.map_or(0, |size| size.ws_row) {
+        0 => 24,
+        rows => rows.into(),
+    }
 }
 
 /// A text in place of the one before it.

@@ -192,15 +192,16 @@ impl Volume {
     }
 
     fn json(&self) -> Value {
-        let latency = |pick: fn((f64, f64)) -> f64| self.latency.map(|both| pick(both) * 1000.0);
+        let in_ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
+        let latency = |pick: fn((f64, f64)) -> f64| self.latency.map(|both| in_ms(pick(both)));
         json!({
             "name": self.name,
             "clients": whole(self.clients),
-            "reads_per_second": self.reads.requests,
-            "writes_per_second": self.writes.requests,
-            "others_per_second": self.others,
-            "read_bytes_per_second": self.reads.bytes,
-            "written_bytes_per_second": self.writes.bytes,
+            "reads_per_second": tenths(self.reads.requests),
+            "writes_per_second": tenths(self.writes.requests),
+            "others_per_second": tenths(self.others),
+            "read_bytes_per_second": whole(self.reads.bytes),
+            "written_bytes_per_second": whole(self.writes.bytes),
             "latency_ms": latency(|both| both.0),
             "latency_99_ms": latency(|both| both.1),
             "iops_max": self.iops_max.map(whole),
@@ -312,6 +313,10 @@ fn size(bytes: f64) -> String {
 
 fn whole(number: f64) -> u64 {
     number.round() as u64
+}
+
+fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
 }
 
 /// A number for people, with as many digits as tell something.
