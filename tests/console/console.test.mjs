@@ -91,6 +91,15 @@ async function story(page, { base, token, name }) {
   await page.getByRole('button', { name: 'Create' }).click();
   await page.getByRole('heading', { name, exact: true }).waitFor();
 
+  await page.getByRole('button', { name: 'Change' }).click();
+  await page.getByLabel('Requests in a second').fill('many');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByText('“iops_max” must be a number').waitFor();
+  await page.getByLabel('Requests in a second').fill('500');
+  await page.getByLabel('Bytes in a second').fill('10 MiB');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByText('at most 500 requests and 10 MiB in a second').waitFor();
+
   await page.getByRole('button', { name: 'Snapshot', exact: true }).click();
   await page.getByLabel('Name').fill('monday');
   await page.getByRole('button', { name: 'Take snapshot' }).click();

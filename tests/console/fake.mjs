@@ -80,7 +80,7 @@ export class Fake {
   }
 
   #addVolume(volume) {
-    const made = { uuid: crypto.randomUUID(), origin: null, clients: 0, read_only: false, allow: [], created_at: new Date().toISOString(), snapshots: [], ...volume };
+    const made = { uuid: crypto.randomUUID(), origin: null, clients: 0, read_only: false, allow: [], iops_max: null, rate_max: null, created_at: new Date().toISOString(), snapshots: [], ...volume };
     this.volumes.set(made.name, made);
     return made;
   }
@@ -242,7 +242,10 @@ export class Fake {
     if (this.volumes.has(name)) throw new Problem(409, 'the name is taken', 'name');
   }
 
-  #change(volume, { name, size, read_only: readOnly }) {
+  #change(volume, { name, size, read_only: readOnly, iops_max: iops, rate_max: rate }) {
+    for (const [field, limit] of Object.entries({ iops_max: iops, rate_max: rate })) {
+      if (typeof limit === 'string') throw new Problem(422, `\`${field}\` must be a number`, field);
+    }
     if (size < volume.size) throw new Problem(409, `a volume cannot shrink; it has ${volume.size} bytes`, 'size');
     if (name) {
       this.#mayBeCalled(name);
@@ -250,7 +253,8 @@ export class Fake {
       volume.name = name;
       this.volumes.set(name, volume);
     }
-    Object.assign(volume, size && { size }, readOnly !== undefined && { read_only: readOnly });
+    Object.assign(volume, size && { size }, readOnly !== undefined && { read_only: readOnly },
+      iops !== undefined && { iops_max: iops }, rate !== undefined && { rate_max: rate });
     return volume;
   }
 

@@ -24,7 +24,8 @@ impl Console {
     pub fn client(&self) -> Result<Client, Failure> {
         if self.api.is_none() {
             let contexts = Contexts::open()?;
-            let named = self.context.as_deref().or(contexts.current());
+            let named = self.context.as_deref().filter(|name| !name.is_empty());
+            let named = named.or(contexts.current());
             if let Some(name) = named {
                 let context = contexts.get(name)?;
                 let token = self.token.as_deref().unwrap_or(&context.token);

@@ -27,7 +27,8 @@ pub struct Context {
 
 /// The file.
 pub struct Contexts {
-    path: PathBuf,
+    /// Where it is; unknown to programs without a home.
+    path: Option<PathBuf>,
     current: Option<String>,
     all: Map<String, Value>,
 }
@@ -38,17 +39,24 @@ impl Contexts {
     /// # Errors
     /// When there is one that cannot be read, or that others can read.
     pub fn open() -> Result<Self, Failure> {
-        Self::at(&path()?)
+        match path() {
+            Some(path) => Self::at(&path),
+            None => Ok(Self::empty(None)),
+        }
+    }
+
+    fn empty(path: Option<PathBuf>) -> Self {
+        Self {
+            path,
+            current: None,
+            all: Map::new(),
+        }
     }
 
     fn at(path: &Path) -> Result<Self, Failure> {
         let wrong =
             |why: &dyn std::fmt::Display| Failure::Here(format!("{}: {why}", path.display()));
-        let mut contexts = Self {
-            path: path.to_owned(),
-            current: None,
-            all: Map::new(),
-        };
+        let mut contexts = Self::empty(Some(path.to_owned()));
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(contexts),
             text => text.map_err(|error| wrong(&error))?,
@@ -136,14 +144,17 @@ impl Contexts {
     /// Writes the file: all of it or nothing.
     ///
     /// # Errors
-    /// When the file system refuses.
+    /// When nobody knows where, or the file system refuses.
     pub fn save(&self) -> Result<(), Failure> {
         let text = format!(
             "{:#}\n",
             json!({"current": self.current, "contexts": self.all})
         );
-        let saved = write_private(&self.path, &text);
-        saved.map_err(|error| Failure::Here(format!("{}: {error}", self.path.display())))
+        let path = self.path.as_deref().ok_or_else(|| {
+            Failure::Here("neither XDG_CONFIG_HOME nor HOME says where contexts are kept".into())
+        })?;
+        let saved = write_private(path, &text);
+        saved.map_err(|error| Failure::Here(format!("{}: {error}", path.display())))
     }
 }
 
@@ -172,17 +183,14 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     moved
 }
 
-/// Where the file is (XDG Base Directory Specification).
-fn path() -> Result<PathBuf, Failure> {
+/// Where the file is (XDG Base Directory Specification), if whoever runs this has such a place.
+fn path() -> Option<PathBuf> {
     let absolute = |name: &str| {
         let path = env::var_os(name).map(PathBuf::from);
         path.filter(|path| path.is_absolute())
     };
-    let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
-    let folder = folder.ok_or_else(|| {
-        Failure::Here("neither XDG_CONFIG_HOME nor HOME says where contexts are".into())
-    })?;
-    Ok(folder.join("ferrite").join("contexts.json"))
+    let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
+    Some(folder.join("ferrite").join("contexts.json"))
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ export function detail(state, name) {
       fact('Shared', size(one.shared), 'with snapshots and clones'),
       fact('Clients', count(one.clients), one.allow.length > 0 ? `from ${one.allow.join(', ')}` : 'from anywhere'),
       fact('Requests', now ? `${count(now.iops.read + now.iops.write)}/s` : '–',
-        now && (now.latency.read ?? now.latency.write) !== null ? `${latency(now.latency.read ?? now.latency.write)} each` : 'none now')),
+        limits(one) ?? (now && (now.latency.read ?? now.latency.write) !== null ? `${latency(now.latency.read ?? now.latency.write)} each` : 'none now'))),
     h('p.export', {},
       h('span.quiet', {}, 'NBD '), h('code', {}, exportOf(name)),
       h('button.quiet', { type: 'button', 'aria-label': 'Copy the NBD address', onclick: () => copy(exportOf(name)) }, icon('copy'))),
@@ -183,6 +183,15 @@ function bytesOf(text) {
   throw problem;
 }
 
+/** A limit as the API takes it; what is none is sent as it is, and the API says what it should be. */
+const limitOf = (text, number) => (text === '' ? null : Number.isInteger(number) ? number : text);
+
+/** A volume's limits in words; `null` if it has none. */
+function limits({ iops_max: iops, rate_max: bytes }) {
+  const words = [iops && `${count(iops)} requests`, bytes && size(bytes)].filter(Boolean);
+  return words.length > 0 ? `at most ${words.join(' and ')} in a second` : null;
+}
+
 function create({ actions }) {
   ask({
     title: 'New volume',
@@ -209,12 +218,16 @@ function change({ actions }, volume) {
       { name: 'name', label: 'Name', hint: `${NAMES} Clients attach by it.`, mono: true, value: volume.name, required: true },
       { name: 'size', label: 'Size', hint: 'It can only grow.', value: size(volume.size), required: true, onInput: sized },
       { name: 'read_only', label: 'Read-only', hint: 'Writes are refused, of clients that are attached now, too.', type: 'check', value: volume.read_only },
+      { name: 'iops_max', label: 'Requests in a second', hint: 'At most so many, of all clients. Empty: no limit.', value: volume.iops_max ?? '' },
+      { name: 'rate_max', label: 'Bytes in a second', hint: 'At most so many, like 50 MiB. Empty: no limit.', value: volume.rate_max ? size(volume.rate_max) : '' },
     ],
     submit: async (values) => {
       const wanted = {};
       if (values.name !== volume.name) wanted.name = values.name;
       if (values.size !== size(volume.size)) wanted.size = bytesOf(values.size);
       if (values.read_only !== volume.read_only) wanted.read_only = values.read_only;
+      if (values.iops_max !== String(volume.iops_max ?? '')) wanted.iops_max = limitOf(values.iops_max, Number(values.iops_max));
+      if (values.rate_max !== (volume.rate_max ? size(volume.rate_max) : '')) wanted.rate_max = limitOf(values.rate_max, parseSize(values.rate_max));
       if (Object.keys(wanted).length > 0) await api.changeVolume(volume.name, wanted);
       await actions.refresh();
       if (wanted.name) actions.go(`/volumes/${wanted.name}`);

@@ -12,35 +12,34 @@ use serde_json::json;
 const LIMIT: Duration = Duration::from_secs(30);
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 
-/// Does something again and again for ten seconds; how often it was done.
-fn often(mut once: impl FnMut(u64) -> Result<()>) -> Result<u64> {
-    let begun = Instant::now();
+/// Does something again and again until `end`; how often it was done.
+fn often(end: Instant, mut once: impl FnMut(u64) -> Result<()>) -> Result<u64> {
     let mut done = 0;
-    while begun.elapsed() < TEN_SECONDS {
+    while Instant::now() < end {
         once(done)?;
         done += 1;
     }
     Ok(done)
 }
 
-/// What three clients of the limited volume do in ten seconds, and one of another volume.
+/// What three clients of the limited volume do in the same ten seconds, and one of another volume.
 fn beside_each_other(server: SocketAddr) -> Result<(Vec<u64>, u64)> {
-    let limited = (0..3_u64).map(|_| {
+    let limited = [(); 3].map(|()| Nbd::connect(server, "demo", LIMIT));
+    let mut other = Nbd::connect(server, "other", LIMIT)?;
+    let end = Instant::now() + TEN_SECONDS;
+    let limited = limited.map(|nbd| {
         thread::spawn(move || {
-            let mut nbd = Nbd::connect(server, "demo", LIMIT)?;
-            let mut data = vec![7; 4096];
-            often(|round| match round % 2 {
+            let (mut nbd, mut data) = (nbd?, vec![7; 4096]);
+            often(end, |round| match round % 2 {
                 0 => Ok(nbd.write(round * 4096, &data, 0)?),
                 _ => Ok(nbd.read(round * 4096, &mut data)?),
             })
         })
     });
-    let limited: Vec<_> = limited.collect();
-    let mut nbd = Nbd::connect(server, "other", LIMIT)?;
-    let others = often(|round| {
-        nbd.write(round % 1024 * 4096, &[1; 4096], 0)?;
-        nbd.trim(round % 1024 * 4096, 4096)?;
-        Ok(nbd.flush()?)
+    let others = often(end, |round| {
+        other.write(round % 1024 * 4096, &[1; 4096], 0)?;
+        other.trim(round % 1024 * 4096, 4096)?;
+        Ok(other.flush()?)
     })?;
     let mut all = Vec::new();
     for client in limited {
