@@ -45,7 +45,11 @@ impl fmt::Display for Failure {
                 out,
                 "{message} (is FERRITE_TOKEN, or --token, that of this appliance?)"
             ),
-            Self::Refused { status, message } => write!(out, "{message} (HTTP {status})"),
+            Self::Refused { status, message } => {
+                // The appliance speaks of its API; here the same is an option.
+                let message = message.replace("?force=true", "--force");
+                write!(out, "{message} (HTTP {status})")
+            }
             Self::Strange(text) => write!(out, "the appliance's answer is not understood: {text}"),
             Self::Damaged(1) => out.write_str("1 problem found"),
             Self::Damaged(count) => write!(out, "{count} problems found"),
@@ -58,5 +62,20 @@ impl std::error::Error for Failure {}
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::Here(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+
+    #[test]
+    fn what_the_api_calls_a_parameter_is_an_option_here() {
+        let refused = Failure::Refused {
+            status: 409,
+            message: "a client is attached; add ?force=true to do it anyway".into(),
+        };
+        let expected = "a client is attached; add --force to do it anyway (HTTP 409)";
+        assert_eq!(refused.to_string(), expected);
     }
 }
