@@ -7,7 +7,8 @@ use clap_complete::Shell;
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::check;
+use crate::arguments::new_name;
+use crate::check::{Mode, check};
 use crate::client::segment;
 use crate::commands::{self, SnapshotName};
 use crate::console::{Console, print};
@@ -22,7 +23,7 @@ use crate::output::table;
 #[derive(Debug, Parser)]
 #[command(name = "ferrite", version)]
 pub struct Arguments {
-    /// Base address of the API, e.g. http://127.0.0.1:8080
+    /// Address of the API, e.g. http://127.0.0.1:8080
     #[arg(long, global = true, env = "FERRITE_API", value_name = "URL")]
     api: Option<String>,
     /// Token of the API
@@ -61,6 +62,7 @@ enum Command {
         /// VOLUME@SNAPSHOT
         from: SnapshotName,
         /// The new volume
+        #[arg(value_parser = new_name)]
         name: String,
     },
     /// Make a volume what it was at one of its snapshots; what was written since is lost
@@ -109,6 +111,9 @@ enum Command {
         /// Do not read the data, only the maps
         #[arg(long)]
         fast: bool,
+        /// Even while a machine writes to them; what is reported then need not be so
+        #[arg(long)]
+        force: bool,
     },
     /// Look at what an appliance can be told at its start
     #[command(subcommand)]
@@ -195,8 +200,16 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Token(what) => what.run(&console),
         Command::Node(Node::Shutdown) => find()?.post("/v1/node/shutdown", &json!({})).map(drop),
         Command::Node(Node::Reboot) => find()?.post("/v1/node/reboot", &json!({})).map(drop),
-        Command::Check { images, fast } => {
-            let report = check(&images, !fast)?;
+        Command::Check {
+            images,
+            fast,
+            force,
+        } => {
+            let mode = Mode {
+                verify_data: !fast,
+                force,
+            };
+            let report = check(&images, mode)?;
             console.show(&report.json(), |_| report.text())?;
             match report.summary.findings {
                 0 => Ok(()),

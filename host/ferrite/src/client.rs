@@ -1,5 +1,7 @@
 //! One appliance's HTTP API.
 
+use std::io::Read;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use qemu::instance::Instance;
@@ -48,11 +50,12 @@ impl Client {
             ))
         };
         if let (Some(api), Some(token)) = (api, token) {
-            return Ok(Self::new(api, token));
+            return Ok(Self::new(&base(api)?, token));
         }
         if api.is_some() {
             return Err(Failure::Unreachable(
-                "FERRITE_API is set, FERRITE_TOKEN is not".into(),
+                "the address of the API is given (--api or FERRITE_API), its token is not (--token or FERRITE_TOKEN)"
+                    .into(),
             ));
         }
         let instance = Instance::last().map_err(|error| unknown(&error))?;
@@ -168,7 +171,12 @@ impl Client {
     /// Status and body of an answer.
     fn text(&self, result: Result<Response<Body>, ureq::Error>) -> Result<(u16, String), Failure> {
         let mut response = result.map_err(|error| {
-            Failure::Unreachable(format!("no appliance answers at {}: {error}", self.base))
+            let hint = match speaks_nbd(&self.base) {
+                true => "; NBD is spoken there, and the API has a port of its own, usually 8080",
+                false => "",
+            };
+            let base = &self.base;
+            Failure::Unreachable(format!("no appliance answers at {base}: {error}{hint}"))
         })?;
         let status = response.status().as_u16();
         let text = response
@@ -202,6 +210,40 @@ fn problem(value: &Value) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
+/// The base address that somebody gave.
+fn base(given: &str) -> Result<String, Failure> {
+    let wrong = |why: &str| {
+        let detail = format!("`{given}` is not the address of an API: {why}");
+        Err(Failure::Unreachable(detail))
+    };
+    match given.split_once("://") {
+        None if given.is_empty() => wrong("it is empty; write for example http://127.0.0.1:8080"),
+        None => Ok(format!("http://{given}")),
+        Some(("http", _)) => Ok(given.into()),
+        Some(("https", _)) => wrong("an appliance speaks plain HTTP; write http://"),
+        Some(("nbd", _)) => {
+            wrong("it is that of the NBD server; the API has a port of its own, usually 8080")
+        }
+        Some(_) => wrong("write for example http://127.0.0.1:8080"),
+    }
+}
+
+/// Whether an NBD server greets whoever connects.
+fn speaks_nbd(base: &str) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let place = base.trim_start_matches("http://").split('/').next();
+    let Some(address) = place.and_then(|place| place.to_socket_addrs().ok()?.next()) else {
+        return false;
+    };
+    let mut greeting = [0; 8];
+    let mut greet = || {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.read_exact(&mut greeting)
+    };
+    greet().is_ok() && &greeting == b"NBDMAGIC"
+}
+
 fn strange(status: u16, text: &str) -> Failure {
     let start: String = text.chars().take(80).collect();
     Failure::Strange(format!("HTTP {status}, not JSON: {start}"))
@@ -223,7 +265,7 @@ pub fn segment(name: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::io::{Read, Write};
+    use std::io::Write;
     use std::net::TcpListener;
 
     /// Answers one request with `status` and `body` and returns what was asked.
@@ -290,6 +332,35 @@ mod tests {
             .get("/v1/node")
             .unwrap_err();
         assert_eq!(failure.exit_code(), 3);
+    }
+
+    #[test]
+    fn addresses_are_taken_as_people_write_them() {
+        assert_eq!(base("box:8080").unwrap(), "http://box:8080");
+        assert_eq!(base("http://box:8080/").unwrap(), "http://box:8080/");
+        for (wrong, about) in [
+            ("", "empty"),
+            ("https://box:8080", "plain HTTP"),
+            ("nbd://box:10809", "NBD server"),
+            ("ftp://box", "for example"),
+        ] {
+            let why = base(wrong).unwrap_err().to_string();
+            assert!(why.contains(about), "{why}");
+        }
+    }
+
+    #[test]
+    fn who_gives_the_nbd_port_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _ = stream.unwrap().write_all(b"NBDMAGICIHAVEOPT\0\x03");
+            }
+        });
+        let client = Client::new(&format!("http://{address}"), "t");
+        let why = client.get("/v1/node").unwrap_err().to_string();
+        assert!(why.ends_with("usually 8080"), "{why}");
     }
 
     #[test]

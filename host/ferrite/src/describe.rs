@@ -7,10 +7,11 @@ use serde_json::Value;
 use crate::output::properties;
 
 /// Names of properties that are numbers of bytes.
-const SIZES: [&str; 20] = [
+const SIZES: [&str; 21] = [
     "size",
     "used",
     "free",
+    "writable",
     "allocated",
     "unique",
     "deallocated",
@@ -83,7 +84,12 @@ fn collect(name: &str, value: &Value, pairs: &mut Vec<(String, String)>) {
         Value::Null => {}
         other => {
             let key = name.rsplit('.').next().unwrap_or(name);
-            pairs.push((name.to_owned(), plain(key, other)));
+            // The unit is with the value.
+            let units = ["_ms", "_bytes"].into_iter();
+            let bare = units
+                .filter(|_| other.is_number())
+                .find_map(|unit| name.strip_suffix(unit));
+            pairs.push((bare.unwrap_or(name).to_owned(), plain(key, other)));
         }
     }
 }
@@ -139,7 +145,7 @@ mod tests {
              pool.size    8 GiB\n\
              pool.state   serving\n\
              tags         x, y\n\
-             uptime_ms    1 min 1 s\n"
+             uptime       1 min 1 s\n"
         );
     }
 

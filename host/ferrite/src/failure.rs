@@ -48,6 +48,7 @@ impl fmt::Display for Failure {
             Self::Refused { status, message } => {
                 // The appliance speaks of its API; here the same is an option.
                 let message = message.replace("?force=true", "--force");
+                let message = message.replace("/v1/drives tells", "`ferrite drive list` tells");
                 write!(out, "{message} (HTTP {status})")
             }
             Self::Strange(text) => write!(out, "the appliance's answer is not understood: {text}"),

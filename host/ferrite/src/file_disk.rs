@@ -5,10 +5,11 @@ use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use world::{BLOCK_SIZE, BlockAddr, Buf, Disk, DiskError, DiskInfo, Geometry};
 
-use crate::Failure;
+use crate::{Failure, in_use};
 
 /// A raw image or a block device, opened for reading only. Its futures are ready at once.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct FileDisk {
     file: File,
     blocks: u64,
     name: String,
+    /// When it was written last, as far as that is known.
+    written_at: Option<SystemTime>,
 }
 
 impl FileDisk {
@@ -27,13 +30,39 @@ impl FileDisk {
         let name = path.display().to_string();
         let failure = |error: std::io::Error| Failure::Here(format!("{name}: {error}"));
         let mut file = File::open(path).map_err(failure)?;
+        let metadata = file.metadata().map_err(failure)?;
+        if metadata.is_dir() {
+            return Err(Failure::Here(format!(
+                "{name} is a folder; a pool is checked on its drives: image files or block devices"
+            )));
+        }
         // Block devices have no length in their metadata, but an end.
         let bytes = file.seek(SeekFrom::End(0)).map_err(failure)?;
         Ok(Self {
             file,
             blocks: bytes / BLOCK_SIZE as u64,
             name,
+            written_at: metadata.modified().ok(),
         })
+    }
+
+    /// What it was opened as.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Who writes to it now, in words.
+    pub fn writer(&self) -> Option<String> {
+        in_use::writer(&self.file)
+    }
+
+    /// Whether it was written since it was opened.
+    pub fn was_written(&self) -> bool {
+        let now = self
+            .file
+            .metadata()
+            .and_then(|metadata| metadata.modified());
+        now.ok() != self.written_at
     }
 }
 

@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arguments;
 mod check;
 pub mod cli;
 mod client;
@@ -21,12 +22,13 @@ mod contexts;
 mod describe;
 mod failure;
 mod file_disk;
+mod in_use;
 mod measures;
 mod output;
 mod progress;
 mod suggest;
 
-pub use check::check;
+pub use check::{Mode, check};
 pub use client::Client;
 pub use describe::items;
 pub use failure::Failure;

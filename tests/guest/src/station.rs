@@ -116,7 +116,7 @@ impl Station {
         let images: Vec<PathBuf> = (0..drives.len())
             .map(|index| self.drive_file(index))
             .collect();
-        let report = ferrite::check(&images, true)?;
+        let report = ferrite::check(&images, ferrite::Mode::WHOLE)?;
         ensure!(
             report.summary.is_clean(),
             "the pool is damaged:\n{}",

@@ -7,9 +7,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use crate::arguments::{LEVELS, module};
 use crate::console::{Console, print};
 use crate::describe::{describe, items};
 use crate::output::unseen;
+use crate::suggest::nearest;
 use crate::{Client, Failure};
 
 /// Lines of the log that `log -f` asks for again and again.
@@ -35,19 +37,13 @@ pub struct Log {
 enum Level {
     /// Show how much is logged, or say so until the next start
     Level {
-        /// off, error, warn, info, debug or trace
+        /// Of all modules but those named after it
+        #[arg(value_parser = LEVELS)]
         level: Option<String>,
         /// Modules with a level of their own, e.g. nvme=debug store=trace
         #[arg(value_parser = module, value_name = "MODULE=LEVEL")]
         modules: Vec<(String, String)>,
     },
-}
-
-fn module(text: &str) -> Result<(String, String), &'static str> {
-    let (module, level) = text
-        .split_once('=')
-        .ok_or("written MODULE=LEVEL, like nvme=debug")?;
-    Ok((module.to_owned(), level.to_owned()))
 }
 
 impl Log {
@@ -64,7 +60,9 @@ impl Log {
                     .map(|(module, level)| (module, level.into()))
                     .collect();
                 let wanted = json!({"level": level, "modules": modules});
-                console.show(&client.put("/v1/log/levels", &wanted)?, describe)
+                let set = client.put("/v1/log/levels", &wanted);
+                let set = set.map_err(|failure| explain(&client, failure, &modules))?;
+                console.show(&set, describe)
             }
             Some(Level::Level { level: None, .. }) => {
                 console.show(&client.get("/v1/log/levels")?, describe)
@@ -75,6 +73,30 @@ impl Log {
                 console.show(&answer, |log| as_lines(&log_lines(log)))
             }
         }
+    }
+}
+
+/// Adds to the refusal of a module's name what was probably meant by it, or else all there are.
+fn explain(client: &Client, failure: Failure, wanted: &Map<String, Value>) -> Failure {
+    let (Failure::Refused { status: 404, .. }, Ok(known)) =
+        (&failure, client.get("/v1/log/modules"))
+    else {
+        return failure;
+    };
+    let known: Vec<&str> = (items(&known, "modules").iter())
+        .filter_map(Value::as_str)
+        .collect();
+    let unknown = wanted.keys().find(|name| !known.contains(&name.as_str()));
+    let Some(name) = unknown else {
+        return failure;
+    };
+    let meant = match nearest(name, known.iter().copied()) {
+        Some(meant) => format!("; did you mean `{meant}`?"),
+        None => format!("; these do: {}", known.join(", ")),
+    };
+    Failure::Refused {
+        status: 404,
+        message: format!("no module `{name}` logs anything{meant}"),
     }
 }
 

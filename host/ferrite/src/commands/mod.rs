@@ -70,17 +70,24 @@ fn force_query(force: bool) -> &'static str {
     if force { "?force=true" } else { "" }
 }
 
-/// All elements of a list that comes in pages, under `key`.
+/// A volume with what it uses now: answers to changes tell what the last checkpoint knew. As it was answered if it is gone.
+fn looked_up(client: &Client, volume: Value) -> Value {
+    let name = volume["name"].as_str().unwrap_or_default();
+    client.get(&volume_path(name)).unwrap_or(volume)
+}
+
+/// All elements of a list that comes in pages, under `key`. The path may have a query.
 fn pages(client: &Client, path: &str, key: &str) -> Result<Vec<Value>, Failure> {
     let mut all = Vec::new();
     let mut query = String::new();
+    let sign = if path.contains('?') { '&' } else { '?' };
     loop {
         let mut page = client.get(&format!("{path}{query}"))?;
         if let Some(Value::Array(list)) = page.get_mut(key).map(Value::take) {
             all.extend(list);
         }
         match page["next"].as_str() {
-            Some(next) => query = format!("?next={}", segment(next)),
+            Some(next) => query = format!("{sign}next={}", segment(next)),
             None => return Ok(all),
         }
     }
@@ -88,7 +95,7 @@ fn pages(client: &Client, path: &str, key: &str) -> Result<Vec<Value>, Failure> 
 
 /// The snapshots of a volume, oldest first.
 fn snapshots(client: &Client, volume: &str) -> Result<Vec<Value>, Failure> {
-    let path = format!("{}/snapshots", volume_path(volume));
+    let path = format!("{}/snapshots?exact=true", volume_path(volume));
     pages(client, &path, "snapshots")
 }
 
@@ -106,15 +113,19 @@ fn explain(client: &Client, failure: Failure, volume: &str, snapshot: Option<&st
     }
 }
 
+/// What was probably meant by a name, as the end of a sentence.
+fn guess(name: &str, all: &[String]) -> String {
+    match nearest(name, all.iter().map(String::as_str)) {
+        Some(meant) => format!("; did you mean `{meant}`?"),
+        None => String::new(),
+    }
+}
+
 /// What is missing; `None` when nothing is, or it cannot be found out.
 fn missing(client: &Client, volume: &str, snapshot: Option<&str>) -> Option<String> {
     let names = |list: &[Value]| -> Vec<String> {
         let names = list.iter().filter_map(|one| one["name"].as_str());
         names.map(str::to_owned).collect()
-    };
-    let guess = |name: &str, all: &[String]| match nearest(name, all.iter().map(String::as_str)) {
-        Some(meant) => format!("; did you mean `{meant}`?"),
-        None => String::new(),
     };
     let volumes = names(&pages(client, "/v1/volumes", "volumes").ok()?);
     if !volumes.iter().any(|name| name == volume) {

@@ -3,11 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{SnapshotName, explain, force_query, snapshots, volume_path};
+use super::{
+    SnapshotName, explain, force_query, looked_up, missing, pages, snapshots, volume_path,
+};
 use crate::console::Console;
 use crate::describe::{describe, items, size_of, text_of};
 use crate::output::table;
-use crate::{Client, Failure};
+use crate::{Client, Failure, arguments};
 
 /// Work with snapshots, written VOLUME@SNAPSHOT
 #[derive(Debug, Subcommand)]
@@ -15,7 +17,7 @@ pub enum Snapshot {
     /// Keep a volume as it is now, or several volumes at one instant
     Create {
         /// VOLUME@SNAPSHOT; several are of one instant and have the same name after the @
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = new_snapshot)]
         names: Vec<SnapshotName>,
     },
     /// List the snapshots of a volume, or of all
@@ -49,6 +51,13 @@ pub enum Snapshot {
     },
 }
 
+/// Reads a snapshot that is to be made.
+fn new_snapshot(text: &str) -> Result<SnapshotName, String> {
+    let name: SnapshotName = text.parse()?;
+    arguments::new_name(&name.snapshot)?;
+    Ok(name)
+}
+
 impl Snapshot {
     /// Does it.
     pub fn run(self, console: &Console) -> Result<(), Failure> {
@@ -61,19 +70,29 @@ impl Snapshot {
                 console.show(&known(&client, &name, found)?, describe)
             }
             Self::Delete { names, force } => {
+                let mut gone: Vec<String> = Vec::new();
+                let mut result = Ok(());
                 for name in &names {
                     let path = format!("{}{}", name.path(), force_query(force));
-                    known(&client, name, client.delete(&path))?;
+                    result = known(&client, name, client.delete(&path)).map(drop);
+                    if result.is_err() {
+                        break;
+                    }
+                    gone.push(name.to_string());
                 }
-                let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-                let answer = json!({"deleted": names});
-                console.show(&answer, |_| format!("deleted {}\n", names.join(", ")))
+                // Also when one of them was refused: the others are gone.
+                if !gone.is_empty() {
+                    let answer = json!({"deleted": gone});
+                    console.show(&answer, |_| format!("deleted {}\n", gone.join(", ")))?;
+                }
+                result
             }
             Self::Rename { name, new_name } => {
                 let new_name = match new_name.split_once('@') {
                     Some((volume, new_name)) if volume == name.volume => new_name,
                     _ => &new_name,
                 };
+                arguments::new_name(new_name).map_err(Failure::Here)?;
                 let renamed = client.patch(&name.path(), &json!({"name": new_name}));
                 console.show(&known(&client, &name, renamed)?, describe)
             }
@@ -86,7 +105,8 @@ pub fn clone(console: &Console, from: &SnapshotName, name: &str) -> Result<(), F
     let client = console.client()?;
     let wanted = json!({"name": name, "from": from.to_string()});
     let made = client.post("/v1/volumes", &wanted);
-    console.show(&known(&client, from, made)?, describe)
+    let made = looked_up(&client, known(&client, from, made)?);
+    console.show(&made, describe)
 }
 
 /// Rolls a volume back.
@@ -94,7 +114,8 @@ pub fn rollback(console: &Console, to: &SnapshotName, force: bool) -> Result<(),
     let client = console.client()?;
     let path = format!("{}/rollback{}", volume_path(&to.volume), force_query(force));
     let volume = client.post(&path, &json!({"snapshot": to.snapshot}));
-    console.show(&known(&client, to, volume)?, describe)
+    let volume = looked_up(&client, known(&client, to, volume)?);
+    console.show(&volume, describe)
 }
 
 /// The answer, or a refusal that says what was probably meant by the name.
@@ -115,7 +136,16 @@ fn create(console: &Console, client: &Client, names: &[SnapshotName]) -> Result<
             )));
         }
         let volumes: Vec<&str> = names.iter().map(|name| name.volume.as_str()).collect();
-        let made = client.post("/v1/snapshots", &json!({"name": name, "volumes": volumes}))?;
+        let made = client.post("/v1/snapshots", &json!({"name": name, "volumes": volumes}));
+        let made = made.map_err(|failure| {
+            let is_missing = matches!(failure, Failure::Refused { status: 404, .. });
+            let mut volumes = volumes.iter().filter(|_| is_missing);
+            let missing = volumes.find(|volume| missing(client, volume, None).is_some());
+            match missing {
+                Some(volume) => explain(client, failure, volume, None),
+                None => failure,
+            }
+        })?;
         return console.show(&made, |made| rows(items(made, "snapshots")));
     };
     let path = format!("{}/snapshots", volume_path(&only.volume));
@@ -133,8 +163,8 @@ fn list(
     let volumes = match volume {
         Some(volume) => vec![volume.to_owned()],
         None => {
-            let volumes = client.get("/v1/volumes")?;
-            let names = items(&volumes, "volumes").iter();
+            let volumes = pages(client, "/v1/volumes", "volumes")?;
+            let names = volumes.iter();
             names.map(|volume| text_of(volume, "name")).collect()
         }
     };

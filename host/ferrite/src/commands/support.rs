@@ -167,7 +167,7 @@ mod tests {
                     ),
                     "/metrics" => ("200 OK", "up 1\n".to_owned()),
                     "/v1/volumes" => ("200 OK", json!({"volumes": [{"name": "db"}]}).to_string()),
-                    path if path.ends_with("/snapshots") => {
+                    path if path.contains("/snapshots?") => {
                         ("200 OK", json!({"snapshots": [{"name": "s"}]}).to_string())
                     }
                     path => (

@@ -3,7 +3,9 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::guess;
 use super::snapshot::moment;
+use crate::arguments::new_name;
 use crate::client::segment;
 use crate::console::Console;
 use crate::describe::{describe, items, text_of};
@@ -21,6 +23,7 @@ pub enum Token {
     /// Make a token and print its secret, which is never shown again
     Create {
         /// What it is for, e.g. backup
+        #[arg(value_parser = new_name)]
         name: String,
         /// read-only looks; operator works with volumes, snapshots, schedules and jobs; admin may do everything
         #[arg(long, value_parser = ["read-only", "operator", "admin"])]
@@ -46,10 +49,27 @@ impl Token {
                 console.show(&made, describe)
             }
             Self::Revoke { name } => {
-                client.delete(&format!("/v1/tokens/{}", segment(&name)))?;
+                let revoked = client.delete(&format!("/v1/tokens/{}", segment(&name)));
+                revoked.map_err(|failure| explain(&client, failure, &name))?;
                 console.show(&json!({"revoked": name}), |_| format!("revoked {name}\n"))
             }
         }
+    }
+}
+
+/// Adds to the refusal of a name what was probably meant by it.
+fn explain(client: &Client, failure: Failure, name: &str) -> Failure {
+    let (Failure::Refused { status: 404, .. }, Ok(all)) = (&failure, client.get("/v1/tokens"))
+    else {
+        return failure;
+    };
+    let all: Vec<String> = items(&all, "tokens")
+        .iter()
+        .map(|token| text_of(token, "name"))
+        .collect();
+    Failure::Refused {
+        status: 404,
+        message: format!("no token `{name}`{}", guess(name, &all)),
     }
 }
 

@@ -3,8 +3,9 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{explain, force_query, pages, snapshots, volume_path};
+use super::{explain, force_query, looked_up, pages, snapshots, volume_path};
 use crate::Failure;
+use crate::arguments::{Size, new_name, volume_size};
 use crate::console::Console;
 use crate::describe::{describe, items, size_of, text_of};
 use crate::output::table;
@@ -17,10 +18,11 @@ pub enum Volume {
     /// Make a volume
     Create {
         /// 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit
+        #[arg(value_parser = new_name)]
         name: String,
-        /// E.g. 10GiB
-        #[arg(value_parser = qemu::size::parse)]
-        size: u64,
+        /// E.g. 10GiB, or 10G, which is the same; 10GB counts in thousands
+        #[arg(value_parser = volume_size)]
+        size: Size,
     },
     /// Show one volume, with what it alone uses
     #[command(visible_alias = "show")]
@@ -44,14 +46,15 @@ pub enum Volume {
         /// Its name
         name: String,
         /// Its new size, e.g. 20GiB
-        #[arg(value_parser = qemu::size::parse)]
-        size: u64,
+        #[arg(value_parser = volume_size)]
+        size: Size,
     },
     /// Give a volume another name
     Rename {
         /// Its name
         name: String,
         /// Its name from now on
+        #[arg(value_parser = new_name)]
         new_name: String,
     },
     /// Limit what clients of a volume do in a second, or show the limits
@@ -96,15 +99,17 @@ impl Volume {
         let patch = |name: &str, change: Value| {
             let changed = client.patch(&volume_path(name), &change);
             let changed = changed.map_err(|failure| explain(&client, failure, name, None))?;
-            console.show(&changed, describe)
+            console.show(&looked_up(&client, changed), describe)
         };
         match self {
             Self::List => {
-                let all = pages(&client, "/v1/volumes", "volumes")?;
+                let all = pages(&client, "/v1/volumes?exact=true", "volumes")?;
                 console.show(&json!({"volumes": all}), volumes)
             }
             Self::Create { name, size } => {
-                let made = client.post("/v1/volumes", &json!({"name": name, "size": size}))?;
+                let wanted = json!({"name": name, "size": size.bytes});
+                let made = client.post("/v1/volumes", &wanted)?;
+                tell(&size);
                 console.show(&made, describe)
             }
             Self::Get { name } => {
@@ -112,7 +117,11 @@ impl Volume {
                 let found = found.map_err(|failure| explain(&client, failure, &name, None))?;
                 console.show(&found, describe)
             }
-            Self::Grow { name, size } => patch(&name, json!({"size": size})),
+            Self::Grow { name, size } => {
+                patch(&name, json!({"size": size.bytes}))?;
+                tell(&size);
+                Ok(())
+            }
             Self::Rename { name, new_name } => patch(&name, json!({"name": new_name})),
             Self::Limit { name, iops, rate } => limit(console, &name, iops, rate),
             Self::Delete {
@@ -157,6 +166,13 @@ fn limits(volume: &Value) -> String {
     match words.is_empty() {
         true => format!("{name}: no limits\n"),
         false => format!("{name}: at most {} in a second\n", words.join(" and ")),
+    }
+}
+
+/// Says, beside the answer, what a size may have been meant to be.
+fn tell(size: &Size) {
+    if let Some(note) = size.note() {
+        eprintln!("note: {note}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use ferrite::Failure;
+use ferrite::{Failure, Mode};
 use guest::nbd::{EIO, Nbd, NbdError};
 use guest::workload::pseudo_random;
 use guest::{READY_LIMIT, Station, clients};
@@ -34,7 +34,7 @@ fn a_corrupted_block_is_an_error_and_nothing_else_is() -> Result<()> {
         "the block is not on the drive as it is"
     );
 
-    let report = ferrite::check(&[station.drive_file(0)], true)?;
+    let report = ferrite::check(&[station.drive_file(0)], Mode::WHOLE)?;
     ensure!(
         report.summary.damaged == 1,
         "`ferrite check` finds it:\n{}",
