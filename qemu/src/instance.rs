@@ -102,6 +102,21 @@ impl Instance {
         })
     }
 
+    /// Those of this checkout's usual place that run now, in the order of their names.
+    ///
+    /// # Errors
+    /// When that place cannot be read.
+    pub fn running() -> Result<Vec<Self>> {
+        let place = std::path::absolute(target_dir().join("ferrite"))?;
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&place).into_iter().flatten() {
+            let folder = entry?.path();
+            all.extend(Some(Self { folder }).filter(|instance| instance.running_pid().is_some()));
+        }
+        all.sort_by(|a, b| a.folder.cmp(&b.folder));
+        Ok(all)
+    }
+
     /// Makes the folder if it is not there.
     ///
     /// # Errors

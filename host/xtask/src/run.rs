@@ -69,8 +69,21 @@ pub struct RunArgs {
 /// Options of `stop`.
 #[derive(Args)]
 pub struct StopArgs {
-    #[command(flatten)]
-    place: Place,
+    /// Which appliance; the one that was started last when left out, as `cargo xtask ferrite` takes it
+    #[arg(long)]
+    name: Option<String>,
+    /// The place of its state, if that was given
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+impl StopArgs {
+    fn instance(&self) -> Result<Instance> {
+        match (&self.name, &self.state) {
+            (None, None) => Instance::last(),
+            (name, state) => Instance::find(name.as_deref().unwrap_or("default"), state.as_deref()),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -97,13 +110,12 @@ pub fn command(args: &RunArgs) -> Result<()> {
     let instance = args.place.instance()?;
     if let Some(pid) = instance.running_pid() {
         bail!(
-            "an appliance runs on {} already (process {pid}); end it with `cargo xtask stop{}` or give this one \
+            "an appliance runs on {} already (process {pid}); end it with `cargo xtask stop {}` or give this one \
              another --name, --nbd and --api",
             shown(instance.folder()),
-            if args.place.name == "default" {
-                String::new()
-            } else {
-                format!(" --name {}", args.place.name)
+            match &args.place.state {
+                Some(folder) => format!("--state {}", folder.display()),
+                None => format!("--name {}", args.place.name),
             }
         );
     }
@@ -159,6 +171,7 @@ fn configure(options: &mut ApplianceOptions, args: &RunArgs, instance: &Instance
         None => instance.token()?,
     };
     let (demo, name) = (given("pool", "demo"), given("node", "name"));
+    let public_port = given("nbd", "public_port");
     options.config = config;
     options.set("pool.demo", demo.unwrap_or(true.into()));
     let default_name = if args.place.name == "default" {
@@ -167,6 +180,11 @@ fn configure(options: &mut ApplianceOptions, args: &RunArgs, instance: &Instance
         &args.place.name
     };
     options.set("node.name", name.unwrap_or(default_name.into()));
+    // Behind user-mode networking it cannot know by itself; on a network of its own its port is the one.
+    if args.net.contains(&Network::User) && public_port.is_none() {
+        let port = i64::from(args.nbd.port());
+        options.set("nbd.public_port", port);
+    }
     Ok(())
 }
 
@@ -281,12 +299,32 @@ fn end(appliance: &mut Appliance, interrupts: &AtomicUsize) -> Result<()> {
 /// # Errors
 /// When nothing runs there, or the appliance had to be killed.
 pub fn stop(args: &StopArgs) -> Result<()> {
-    let instance = args.place.instance()?;
-    if !instance.stop(POWER_DOWN_LIMIT)? {
-        bail!("the appliance did not shut down within {POWER_DOWN_LIMIT:?}; its plug was pulled");
+    let instance = args.instance()?;
+    let which = shown(instance.folder());
+    if instance.running_pid().is_none() {
+        bail!("no appliance runs on {which}{}", others()?);
     }
-    println!("stopped");
+    if !instance.stop(POWER_DOWN_LIMIT)? {
+        bail!(
+            "the appliance of {which} did not shut down within {POWER_DOWN_LIMIT:?}; its plug was pulled"
+        );
+    }
+    println!("stopped the appliance of {which}");
     Ok(())
+}
+
+/// Says which appliances of this checkout run.
+fn others() -> Result<String> {
+    let names: Vec<String> = Instance::running()?
+        .iter()
+        .filter_map(|instance| instance.folder().file_name())
+        .map(|name| format!("`--name {}`", name.display()))
+        .collect();
+    Ok(match names.as_slice() {
+        [] => String::new(),
+        [only] => format!("; one does with {only}"),
+        many => format!("; these do: {}", many.join(", ")),
+    })
 }
 
 /// Shows the console as it grows.
