@@ -199,11 +199,11 @@ export class Fake {
     const used = this.#used();
     const size = 2048 * GIB;
     return {
-      name: 'rack3-a', version: '0.1.0', uptime_ms: Date.now() - this.started + 9 * 86_400_000,
+      name: 'rack3-a', version: '0.1.0', uptime_ms: Date.now() - this.started + 9 * 86_400_000, nbd_port: 10810,
       memory: { total: 128 * MIB, free: 71 * MIB }, crash: null,
       pool: {
         uuid: '5d0c5d1e-54b6-4ab4-9a05-6c1f2b1c1b7e', state: 'serving', redundancy: 'none', size, used, pending: 11 * GIB,
-        reserved: 26 * GIB, free: size - used - 37 * GIB, fullness: this.fullness, deallocated: 0, checkpoints: 12, damaged_reads: 0,
+        reserved: 26 * GIB, free: size - used, writable: size - used - 26 * GIB, fullness: this.fullness, deallocated: 0, checkpoints: 12, damaged_reads: 0,
       },
       drives: this.drives.map(({ id, state, size: bytes }) => ({ id, state, size: bytes, used: 0 })),
     };
@@ -259,7 +259,7 @@ export class Fake {
   }
 
   #detached(volume, force) {
-    if (volume.clients > 0 && !force) throw new Problem(409, `${volume.clients} clients are attached; add ?force=true to do it anyway`);
+    if (volume.clients > 0 && !force) throw new Problem(409, `a client is attached to \`${volume.name}\`, from 10.0.0.7; add ?force=true to do it anyway`);
     return true;
   }
 

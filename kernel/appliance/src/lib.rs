@@ -1,4 +1,5 @@
-//! What the appliance decides without touching the machine: how memory is divided, and what becomes of the drives.
+//! What the appliance decides without touching the machine: how memory is divided, what becomes of the drives, and what can
+//! be said of its log.
 //!
 //! The binary beside this library (`main.rs`) finds the devices and does what is decided here.
 
@@ -7,5 +8,6 @@
 
 extern crate alloc;
 
+pub mod log_modules;
 pub mod memory;
 pub mod plan;

@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use appliance::log_modules::LOG_MODULES;
 use appliance::plan::Verdict;
 use config::{Config, ConfigOption, OPTIONS};
 use serve::api::{
@@ -24,6 +25,8 @@ use crate::power::{End, Power};
 pub struct Appliance {
     /// What it was told.
     pub config: Rc<Config>,
+    /// The port at which clients reach NBD.
+    pub nbd_port: u16,
     /// Drives, and what they are for the pool.
     pub drives: Rc<RefCell<Vec<(Drive, Verdict)>>>,
     /// What was found but cannot be used.
@@ -43,6 +46,7 @@ impl Node for Appliance {
             name: self.config.node_name.clone(),
             version: VERSION.into(),
             uptime_ms: hal::clock::now_nanos() / 1_000_000,
+            nbd_port: self.nbd_port,
             memory: MemoryInfo {
                 total: heap.total_bytes as u64,
                 free: (heap.free_frames * hal::heap::FRAME_BYTES) as u64,
@@ -78,6 +82,10 @@ impl Node for Appliance {
     fn log_levels(&self) -> LogLevels {
         let (level, modules) = hal::log::levels();
         LogLevels { level, modules }
+    }
+
+    fn log_modules(&self) -> &'static [&'static str] {
+        &LOG_MODULES
     }
 
     fn set_log_levels(&self, levels: LogLevels) {

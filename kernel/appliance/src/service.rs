@@ -64,6 +64,7 @@ pub async fn start(parts: Parts) {
     };
     let node = Appliance {
         config: Rc::new(parts.config.clone()),
+        nbd_port: parts.config.nbd_public_port.unwrap_or(NBD_PORT),
         drives: Rc::new(RefCell::new(
             parts.drives.iter().cloned().zip(verdicts).collect(),
         )),

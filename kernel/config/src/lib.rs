@@ -29,6 +29,8 @@ pub struct Config {
     pub addresses: Vec<Cidr>,
     /// `net.gateway`: default routes, at most one for IPv4 and one for IPv6.
     pub gateways: Vec<IpAddr>,
+    /// `nbd.public_port`: the port at which clients reach NBD, where something forwards one to ours.
+    pub nbd_public_port: Option<u16>,
     /// `api.token`: the secret that opens the API. Without it the API refuses everything that needs one.
     pub token: Option<String>,
     /// `log.level`: the least important level that is printed.
@@ -47,6 +49,7 @@ impl Default for Config {
             node_name: "ferrite".to_string(),
             addresses: Vec::new(),
             gateways: Vec::new(),
+            nbd_public_port: None,
             token: None,
             log_level: log::LevelFilter::Info,
             demo: false,
@@ -63,6 +66,7 @@ impl fmt::Debug for Config {
             .field("node_name", &self.node_name)
             .field("addresses", &self.addresses)
             .field("gateways", &self.gateways)
+            .field("nbd_public_port", &self.nbd_public_port)
             .field("token", &self.token.as_ref().map(|_| "(set)"))
             .field("log_level", &self.log_level)
             .field("demo", &self.demo)
@@ -209,8 +213,9 @@ mod tests {
         assert_eq!(config.log_level, log::LevelFilter::Debug);
         assert!(config.demo);
         config
-            .apply_command_line("pool.demo=0 test.exit=1")
+            .apply_command_line("pool.demo=0 test.exit=1 nbd.public_port=10810")
             .unwrap();
+        assert_eq!(config.nbd_public_port, Some(10810));
         assert!(!config.demo && config.test_exit);
     }
 
@@ -230,6 +235,8 @@ mod tests {
             "net.address=10.0.0.2/33",
             "net.gateway=10.0.0.1,10.0.0.2",
             "api.token=",
+            "nbd.public_port=0",
+            "nbd.public_port=65536",
             "log.level=loud",
             "pool.demo=yes",
         ] {

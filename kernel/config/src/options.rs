@@ -59,7 +59,7 @@ const USUAL: ConfigOption = ConfigOption {
 };
 
 /// All of them.
-pub static OPTIONS: [ConfigOption; 8] = [
+pub static OPTIONS: [ConfigOption; 9] = [
     ConfigOption {
         key: "node.name",
         about: "How this appliance calls itself.",
@@ -88,6 +88,20 @@ pub static OPTIONS: [ConfigOption; 8] = [
         example: "[\"10.0.0.1\"]",
         set: |config, text| gateways(text).map(|list| config.gateways = list),
         get: |config| join(&config.gateways),
+        ..USUAL
+    },
+    ConfigOption {
+        key: "nbd.public_port",
+        about: "The port at which clients reach NBD, where something forwards one to ours.",
+        expected: "a port, 1 to 65535",
+        default: "10809",
+        example: "10810",
+        set: |config, text| {
+            let port = text.parse().ok().filter(|port| *port > 0)?;
+            config.nbd_public_port = Some(port);
+            Some(())
+        },
+        get: |config| config.nbd_public_port.map(|port| port.to_string()),
         ..USUAL
     },
     ConfigOption {

@@ -16,7 +16,7 @@ export function troubles({ node, jobs }) {
     if (drive.state === 'failed') add(true, `Drive ${drive.id} failed.`, 'Reads and writes that need it fail.', '#/drives');
   }
   if (pool) {
-    const free = `${size(pool.free)} of ${size(pool.size)} can still be written.`;
+    const free = `${size(pool.writable)} of ${size(pool.size)} can still be written.`;
     if (pool.fullness === 'full') add(true, 'The pool is full.', 'Writes fail until something is deleted or discarded.', '#/volumes');
     if (pool.fullness === 'critical') add(true, 'The pool is almost full.', free, '#/volumes');
     if (pool.fullness === 'low') add(false, 'Space is getting low.', free, '#/volumes');
@@ -54,16 +54,16 @@ export function overview(state) {
 }
 
 function capacity({ pool, memory }) {
-  const other = Math.max(0, pool.size - pool.used - pool.pending - pool.free - pool.reserved);
+  // What is being freed counts as used, and what is kept back as free: these two are all there is.
   const parts = [
-    { name: 'used', label: 'used', bytes: pool.used },
+    { name: 'used', label: 'used', bytes: Math.max(0, pool.used - pool.pending) },
     { name: 'pending', label: 'being freed', bytes: pool.pending },
-    { name: 'reserved', label: "pool's own", bytes: pool.reserved + other },
-    { name: 'free', label: 'free', bytes: pool.free },
+    { name: 'reserved', label: 'kept back', bytes: Math.max(0, pool.free - pool.writable) },
+    { name: 'free', label: 'free to write', bytes: pool.writable },
   ];
   return h('section.capacity', { 'aria-labelledby': 'capacity' },
     h('h2', { id: 'capacity' }, 'Capacity'),
-    h('p.figure', {}, h('strong', {}, size(pool.free)), ` free of ${size(pool.size)}`,
+    h('p.figure', {}, h('strong', {}, size(pool.writable)), ` free of ${size(pool.size)}`,
       h('span.quiet', {}, ` · ${percent(pool.used / pool.size)} used`)),
     bar(parts, pool.size, size, `Pool: ${parts.map((part) => `${part.label} ${size(part.bytes)}`).join(', ')}`),
     h('ul.legend', {},

@@ -8,7 +8,8 @@ import { count, latency, many, moment, parseSize, percent, size } from './format
 /** What is said of names; the API checks them. */
 const NAMES = '1 to 63 of a–z 0–9 . _ -, beginning with a letter or digit.';
 
-export const exportOf = (name) => `nbd://${location.hostname}:10809/${name}`;
+/** Where NBD clients find a volume; the port need not be the appliance's own, if something forwards to it. */
+export const exportOf = (node, name) => `nbd://${location.hostname}:${node?.nbd_port ?? 10809}/${name}`;
 
 /** Volumes in the order of the family tree: `[{volume, depth}]`, clones below what they were cloned from. */
 function family(volumes) {
@@ -116,8 +117,8 @@ export function detail(state, name) {
       fact('Requests', now ? `${count(now.iops.read + now.iops.write)}/s` : '–',
         limits(one) ?? (now && (now.latency.read ?? now.latency.write) !== null ? `${latency(now.latency.read ?? now.latency.write)} each` : 'none now'))),
     h('p.export', {},
-      h('span.quiet', {}, 'NBD '), h('code', {}, exportOf(name)),
-      h('button.quiet', { type: 'button', 'aria-label': 'Copy the NBD address', onclick: () => copy(exportOf(name)) }, icon('copy'))),
+      h('span.quiet', {}, 'NBD '), h('code', {}, exportOf(state.node, name)),
+      h('button.quiet', { type: 'button', 'aria-label': 'Copy the NBD address', onclick: () => copy(exportOf(state.node, name)) }, icon('copy'))),
     h('section', { 'aria-labelledby': 'snapshots' },
       h('h2', { id: 'snapshots' }, 'Snapshots'),
       snapshots ? tree(state, one, snapshots) : h('p.quiet', {}, state.problem ?? 'Asking the appliance …')),

@@ -17,6 +17,8 @@ mod limits;
 mod reference;
 #[path = "api/resources.rs"]
 mod resources;
+#[path = "api/room.rs"]
+mod room;
 #[path = "api/schedules.rs"]
 mod schedules;
 #[path = "api/snapshots.rs"]
@@ -77,6 +79,7 @@ impl Node for FakeNode {
             name: "box".into(),
             version: "0.1.0".into(),
             uptime_ms: 1234,
+            nbd_port: 10809,
             memory: MemoryInfo { total: 2, free: 1 },
             crash: self.crash.borrow().clone(),
         }
@@ -111,6 +114,10 @@ impl Node for FakeNode {
 
     fn log_levels(&self) -> LogLevels {
         self.levels.borrow().clone()
+    }
+
+    fn log_modules(&self) -> &'static [&'static str] {
+        &["nvme", "store"]
     }
 
     fn set_log_levels(&self, levels: LogLevels) {

@@ -4,10 +4,10 @@ use core::mem;
 use core::time::Duration;
 
 use exec::Exec;
-use volume::{Fullness, PoolInfo, Volumes};
+use volume::{Fullness, PoolInfo, Volumes, writable_bytes};
 use world::{Disk, Instant};
 
-/// How often it is looked at.
+/// How often it is looked at, when no write is refused.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long there is more room before that is told: a pool at a border crosses it often.
@@ -49,12 +49,13 @@ pub async fn watch<D: Disk + 'static>(exec: Exec, volumes: Volumes<D>) {
         if let Some(before) = told.note(exec.now(), pool.fullness) {
             tell(before, &pool);
         }
-        exec.sleep(INTERVAL).await;
+        let _ = exec.timeout(INTERVAL, volumes.refused()).await;
     }
 }
 
 fn tell(before: Fullness, pool: &PoolInfo) {
     let (free, size) = (pool.free_bytes >> 20, pool.size_bytes >> 20);
+    let writable = writable_bytes(pool) >> 20;
     match pool.fullness {
         Fullness::Full => log::error!(
             "the pool is full: writes are refused until something is deleted; {free} of {size} MiB are kept back for that"
@@ -65,9 +66,9 @@ fn tell(before: Fullness, pool: &PoolInfo) {
             } else {
                 "getting full"
             };
-            log::warn!("the pool is {word}: {free} of {size} MiB are free");
+            log::warn!("the pool is {word}: {writable} of {size} MiB can still be written");
         }
-        _ => log::info!("the pool has more room again: {free} of {size} MiB are free"),
+        _ => log::info!("the pool has more room again: {writable} of {size} MiB can be written"),
     }
 }
 

@@ -249,8 +249,11 @@ impl<D: Disk + 'static> Shared<D> {
         let mut wait = LOOK;
         for (id, entry) in all {
             let Some(volume) = self.volumes.store().volume(id) else {
-                // It went with its volume. Should this fail, the next start tries again.
-                let _ = self.forget(id).await;
+                // It goes with its volume, and not before: until that is gone for good, a power cut brings it back. Should
+                // this fail, the next start tries again.
+                if self.volumes.is_gone(id) {
+                    let _ = self.forget(id).await;
+                }
                 continue;
             };
             if !entry.is_looked_up.replace(true) {

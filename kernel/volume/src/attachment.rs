@@ -15,6 +15,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::net::IpAddr;
 
 use exec::Notify;
 use store::Source;
@@ -54,6 +55,8 @@ pub(crate) struct Attachment {
     /// Users want no writes to it.
     pub read_only: Cell<bool>,
     clients: Cell<usize>,
+    /// From where they come, as far as that is known, and how many from each.
+    peers: RefCell<BTreeMap<IpAddr, usize>>,
     /// Operations under way.
     busy: Cell<usize>,
     state: Cell<State>,
@@ -103,6 +106,7 @@ impl Attachments {
                 size_bytes: Cell::new(size_bytes),
                 read_only: Cell::new(false),
                 clients: Cell::new(0),
+                peers: RefCell::default(),
                 busy: Cell::new(0),
                 state: Cell::new(State::Open),
                 changed: Notify::default(),
@@ -111,7 +115,7 @@ impl Attachments {
         entry.clone()
     }
 
-    /// Attaches a client.
+    /// Attaches a client at `peer`, if that is known.
     ///
     /// # Errors
     /// While it is ending: why.
@@ -120,17 +124,37 @@ impl Attachments {
         source: Source,
         name: &str,
         size_bytes: u64,
+        peer: Option<IpAddr>,
     ) -> Result<Rc<Attachment>, VolumeError> {
         let attachment = self.entry(source, name, size_bytes);
         attachment.require_open()?;
         attachment.clients.set(attachment.clients.get() + 1);
+        if let Some(peer) = peer {
+            *attachment.peers.borrow_mut().entry(peer).or_default() += 1;
+        }
         Ok(attachment)
     }
 
     /// Detaches a client.
-    pub fn detach(&self, attachment: &Rc<Attachment>) {
+    pub fn detach(&self, attachment: &Rc<Attachment>, peer: Option<IpAddr>) {
         attachment.clients.set(attachment.clients.get() - 1);
+        if let Some(peer) = peer {
+            let mut peers = attachment.peers.borrow_mut();
+            let left = peers.get(&peer).map_or(0, |count| count - 1);
+            match left {
+                0 => peers.remove(&peer),
+                left => peers.insert(peer, left),
+            };
+        }
         self.forget_unused(attachment);
+    }
+
+    /// From where clients of `source` come, as far as that is known.
+    pub fn peers(&self, source: Source) -> Vec<IpAddr> {
+        let entry = self.get(source);
+        entry.map_or_else(Vec::new, |entry| {
+            entry.peers.borrow().keys().copied().collect()
+        })
     }
 
     /// Clients attached to `source`.

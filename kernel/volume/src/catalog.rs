@@ -9,11 +9,12 @@ use core::cell::RefCell;
 use core::net::IpAddr;
 
 use exec::{Permit, Semaphore};
-use store::{PoolInfo, PoolState, Source, Store, VolumeId, VolumeInfo};
+use store::{PoolState, Source, Store, VolumeId, VolumeInfo};
 use world::Disk;
 
 use crate::attachment::{Attachment, Attachments, End};
 use crate::name::split_name;
+use crate::room::Room;
 use crate::traffic::Traffic;
 use crate::usage::Usages;
 use crate::{Access, Settings, Volume, VolumeError, check_name, check_size};
@@ -42,6 +43,7 @@ struct Shared<D> {
     /// Whoever changes settings holds it from reading them to having kept them.
     settings_turn: Semaphore,
     usages: Usages,
+    room: Room,
     /// Of the volumes that had clients.
     traffic: RefCell<BTreeMap<VolumeId, Rc<Traffic>>>,
 }
@@ -81,6 +83,7 @@ impl<D: Disk + 'static> Volumes<D> {
                 settings: RefCell::default(),
                 settings_turn: Semaphore::new(1),
                 usages: Usages::new(),
+                room: Room::default(),
                 traffic: RefCell::default(),
             }),
         }
@@ -241,6 +244,18 @@ impl<D: Disk + 'static> Volumes<D> {
         self.shared.attachments.clients(of.into())
     }
 
+    /// From where the clients of a volume or snapshot come, as far as that is known; each address once.
+    #[must_use]
+    pub fn peers(&self, of: impl Into<Source>) -> Vec<IpAddr> {
+        self.shared.attachments.peers(of.into())
+    }
+
+    /// Whether a volume is gone for good. One whose deletion is under way is not: a power cut may bring it back.
+    #[must_use]
+    pub fn is_gone(&self, id: VolumeId) -> bool {
+        self.shared.store.volume(id).is_none() && self.shared.attachments.get(id.into()).is_none()
+    }
+
     /// What users set for a volume.
     #[must_use]
     pub fn settings(&self, id: VolumeId) -> Settings {
@@ -280,7 +295,7 @@ impl<D: Disk + 'static> Volumes<D> {
         if !self.settings(volume).admits(peer) {
             return Err(VolumeError::NotAllowed);
         }
-        self.attach(name, access)
+        self.attach_as(Some(peer), name, access)
     }
 
     /// Attaches a client to what it means by `name` (see [`resolve`](Self::resolve)). Snapshots, and a pool that takes no
@@ -289,6 +304,15 @@ impl<D: Disk + 'static> Volumes<D> {
     /// # Errors
     /// As [`resolve`](Self::resolve), and [`VolumeError::Deleted`] or [`VolumeError::RolledBack`] while that is under way.
     pub fn attach(&self, name: &str, access: Access) -> Result<Volume<D>, VolumeError> {
+        self.attach_as(None, name, access)
+    }
+
+    fn attach_as(
+        &self,
+        peer: Option<IpAddr>,
+        name: &str,
+        access: Access,
+    ) -> Result<Volume<D>, VolumeError> {
         let export = self.resolve(name)?;
         // With its volume goes a snapshot.
         if let (Source::Snapshot(_), Some(volume)) = (
@@ -298,12 +322,13 @@ impl<D: Disk + 'static> Volumes<D> {
         {
             return Err(VolumeError::Deleted);
         }
-        let access = match (self.pool().state, export.source) {
+        let access = match (self.shared.store.pool().state, export.source) {
             (PoolState::Serving, Source::Volume(_)) => access,
             _ => Access::ReadOnly,
         };
         let attachments = &self.shared.attachments;
-        let attachment = attachments.attach(export.source, &export.name, export.size_bytes)?;
+        let attachment =
+            attachments.attach(export.source, &export.name, export.size_bytes, peer)?;
         let settings = self.shared.settings.borrow();
         let wanted = settings.get(&export.volume);
         attachment
@@ -313,13 +338,7 @@ impl<D: Disk + 'static> Volumes<D> {
         drop(settings);
         let traffic = self.traffic_entry(export.volume);
         traffic.pace().set(limits);
-        Ok(Volume::new(self.clone(), attachment, traffic, access))
-    }
-
-    /// Space and state of the pool.
-    #[must_use]
-    pub fn pool(&self) -> PoolInfo {
-        self.shared.store.pool()
+        Ok(Volume::new(self.clone(), attachment, traffic, access, peer))
     }
 
     /// Operations that clients have begun so far: whether it grows tells whether somebody is waiting.
@@ -340,6 +359,10 @@ impl<D> Volumes<D> {
         &self.shared.usages
     }
 
+    pub(crate) fn room(&self) -> &Room {
+        &self.shared.room
+    }
+
     pub(crate) fn all_traffic(&self) -> &RefCell<BTreeMap<VolumeId, Rc<Traffic>>> {
         &self.shared.traffic
     }
@@ -348,8 +371,8 @@ impl<D> Volumes<D> {
         &self.shared.attachments
     }
 
-    pub(crate) fn detach(&self, attachment: &Rc<Attachment>) {
-        self.shared.attachments.detach(attachment);
+    pub(crate) fn detach(&self, attachment: &Rc<Attachment>, peer: Option<IpAddr>) {
+        self.shared.attachments.detach(attachment, peer);
     }
 }
 

@@ -57,10 +57,11 @@ impl fmt::Display for VolumeError {
             Self::NameTaken => StoreError::NameTaken.fmt(out),
             Self::BadName => StoreError::BadName.fmt(out),
             Self::BadSize => out.write_str(
-                "a size is a multiple of 512 bytes, at least 4096 and at most 140737488355328",
+                "a size is a multiple of 512 bytes, at least 4096 bytes and at most 128 TiB",
             ),
             Self::Shrinks(size) => {
-                write!(out, "volumes only grow, and this one has {size} bytes")
+                out.write_str("volumes only grow, and this one has ")?;
+                write_size(out, *size)
             }
             Self::Attached(1) => out.write_str("a client is attached"),
             Self::Attached(count) => write!(out, "{count} clients are attached"),
@@ -82,6 +83,15 @@ impl fmt::Display for VolumeError {
     }
 }
 
+/// Writes a size in the largest unit that says it exactly.
+fn write_size(out: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let mut units = units.into_iter();
+    let unit = units.find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+    let (shift, unit) = unit.unwrap_or((0, "bytes"));
+    write!(out, "{} {unit}", bytes >> shift)
+}
+
 impl core::error::Error for VolumeError {}
 
 impl From<StoreError> for VolumeError {
@@ -94,6 +104,25 @@ impl From<StoreError> for VolumeError {
             StoreError::BadSize => Self::BadSize,
             StoreError::OutOfRange => Self::OutOfRange,
             other => Self::Store(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_exactly() {
+        for (size, text) in [
+            (10 << 30, "10 GiB"),
+            (3 << 29, "1536 MiB"),
+            ((1 << 30) + 512, "1073742336 bytes"),
+        ] {
+            let said = VolumeError::Shrinks(size).to_string();
+            assert!(said.ends_with(text), "{said}");
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`Volumes`]: the catalog; lists, creates, grows, renames, deletes, and attaches clients ([`catalog`]); makes
 //!   snapshots, clones them, rolls back ([`snapshots`]); keeps what users set ([`settings`]), which may be how much clients do
-//!   in a second ([`limits`]); tells what is used ([`usage`]) and what clients did ([`traffic`]);
+//!   in a second ([`limits`]); tells what is used ([`usage`]), what can still be written ([`room`])
+//!   and what clients did ([`traffic`]);
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
@@ -24,6 +25,7 @@ mod catalog;
 mod error;
 mod limits;
 mod name;
+mod room;
 mod settings;
 mod snapshots;
 mod traffic;
@@ -34,6 +36,7 @@ pub use catalog::{DEMO, Export, Volumes};
 pub use error::VolumeError;
 pub use limits::{Limits, Pace};
 pub use name::{check_name, check_size, split_name};
+pub use room::writable_bytes;
 pub use settings::{ALLOW_MAX, Network, Settings};
 pub use store::{
     Change, Changes, Content, Extent, Fullness, Holes, PoolInfo, PoolState, SnapshotId,

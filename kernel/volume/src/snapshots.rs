@@ -175,7 +175,8 @@ impl<D: Disk + 'static> Volumes<D> {
         start: u64,
         max: usize,
     ) -> Result<Changes, VolumeError> {
-        Ok(self.store().diff(from, to, start, max).await?)
+        let changes = self.store().diff(from, to, start, max).await;
+        changes.map_err(|error| self.what_is_gone(error, from.into_iter().chain([to])))
     }
 
     /// How much a volume or snapshot uses, exactly.
@@ -183,6 +184,20 @@ impl<D: Disk + 'static> Volumes<D> {
     /// # Errors
     /// What the store says.
     pub async fn usage(&self, of: impl Into<Source>) -> Result<Usage, VolumeError> {
-        Ok(self.store().usage(of.into()).await?)
+        let of = of.into();
+        let usage = self.store().usage(of).await;
+        usage.map_err(|error| self.what_is_gone(error, [of]))
+    }
+
+    /// The store says of a snapshot that went meanwhile, too, that there is no volume.
+    fn what_is_gone(&self, error: StoreError, of: impl IntoIterator<Item = Source>) -> VolumeError {
+        let is_there = |of| match of {
+            Source::Volume(id) => self.store().volume(id).is_some(),
+            Source::Snapshot(_) => true,
+        };
+        match error {
+            StoreError::NoVolume if of.into_iter().all(is_there) => VolumeError::NoSnapshot,
+            error => error.into(),
+        }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Usages {
     known: RefCell<BTreeMap<Source, (Instant, Usage)>>,
     /// Grows whenever what is known became wrong.
     generation: Cell<u64>,
+    /// When everything that was written before was in the maps last.
+    fresh_at: Cell<Option<Instant>>,
     /// One looks up at a time; who waited finds the answer of another.
     turn: Semaphore,
 }
@@ -28,6 +30,7 @@ impl Usages {
         Self {
             known: RefCell::default(),
             generation: Cell::new(0),
+            fresh_at: Cell::new(None),
             turn: Semaphore::new(1),
         }
     }
@@ -46,6 +49,22 @@ impl Usages {
 }
 
 impl<D: Disk + 'static> Volumes<D> {
+    /// Makes the allocated bytes in lists of volumes and snapshots those of the last two seconds, by a checkpoint.
+    ///
+    /// # Errors
+    /// What the store says; lists tell what the last checkpoint did then.
+    pub async fn freshen(&self, clock: impl Fn() -> Instant) -> Result<(), VolumeError> {
+        let usages = self.usages();
+        let _turn = usages.turn.acquire().await;
+        let now = clock();
+        let last = usages.fresh_at.get();
+        if last.is_none_or(|last| now.since(last) >= HOLDS) {
+            self.store().checkpoint().await?;
+            usages.fresh_at.set(Some(now));
+        }
+        Ok(())
+    }
+
     /// How much a volume or snapshot uses, as of the last two seconds.
     ///
     /// # Errors

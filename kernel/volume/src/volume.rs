@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use store::{Extent, Holes, SnapshotId, SnapshotInfo, Source, Span, StoreError, VolumeId};
 use world::{Buf, Disk};
@@ -25,6 +26,7 @@ pub struct Volume<D> {
     attachment: Rc<Attachment>,
     traffic: Rc<Traffic>,
     access: Access,
+    peer: Option<IpAddr>,
 }
 
 impl<D: Disk + 'static> Volume<D> {
@@ -33,12 +35,14 @@ impl<D: Disk + 'static> Volume<D> {
         attachment: Rc<Attachment>,
         traffic: Rc<Traffic>,
         access: Access,
+        peer: Option<IpAddr>,
     ) -> Self {
         Self {
             volumes,
             attachment,
             traffic,
             access,
+            peer,
         }
     }
 
@@ -114,7 +118,9 @@ impl<D: Disk + 'static> Volume<D> {
         let id = self.writable()?;
         let _operation = self.volumes.attachments().operate(&self.attachment);
         let result = self.volumes.store().write(id, span, from).await;
-        result.map_err(|error| self.explain(error.into()))
+        let result = result.map_err(|error| self.explain(error.into()));
+        self.volumes.note_write(&result);
+        result
     }
 
     /// Makes a range a hole: it reads as zeros and uses no space. Costs the same for any length.
@@ -218,6 +224,6 @@ impl<D: Disk + 'static> Volume<D> {
 
 impl<D> Drop for Volume<D> {
     fn drop(&mut self) {
-        self.volumes.detach(&self.attachment);
+        self.volumes.detach(&self.attachment, self.peer);
     }
 }

@@ -1,5 +1,7 @@
 //! Rules for source files.
 
+use std::collections::BTreeSet;
+
 use tidy::{Text, texts};
 
 /// Rooms that may use `unsafe`: the door to the machine, and what only its processor can do.
@@ -140,4 +142,38 @@ fn names_say_something() {
         folders || EMPTY_NAMES.contains(&name)
     });
     assert_none("files named after nothing", offences.collect());
+}
+
+/// A level can be set for each module that logs, by the parts of its path; nothing else is taken for a module.
+#[test]
+fn the_list_of_modules_that_log_is_right() {
+    let list = "kernel/appliance/src/log_modules.rs";
+    let macros = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    let mut logging = BTreeSet::new();
+    let mut listed = BTreeSet::new();
+    for file in sources() {
+        if file.path == list {
+            listed.extend(file.text.split('"').skip(1).step_by(2).map(str::to_owned));
+        }
+        let is_in_image = ["kernel/", "drivers/", "boot/"].map(|room| file.path.starts_with(room));
+        let Some((room, path)) = file.path.split_once("/src/") else {
+            continue;
+        };
+        let code = file.text.split("#[cfg(test)]").next().unwrap_or_default();
+        let logs = code.contains("log::") && macros.iter().any(|name| code.contains(name));
+        if !is_in_image.contains(&true) || !logs {
+            continue;
+        }
+        let room = room.rsplit('/').next().unwrap_or_default();
+        // The binary is called as what it is.
+        let room = if room == "appliance" { "ferrite" } else { room };
+        let parts = path.trim_end_matches(".rs").split('/');
+        let parts = parts.filter(|part| !matches!(*part, "mod" | "lib" | "main" | "tests"));
+        logging.extend([room].into_iter().chain(parts).map(str::to_owned));
+    }
+    let offences = logging.symmetric_difference(&listed).cloned().collect();
+    assert_none(
+        &format!("modules that log, but for {list}, or the other way round"),
+        offences,
+    );
 }

@@ -12,6 +12,7 @@ use world::Disk;
 use super::Backend;
 use super::forms::{FROM, LIMIT, NEXT, TO};
 use super::problem::Problem;
+use super::refusal::About;
 use super::resources::catalog;
 use super::router::{Call, Handled, Response};
 use super::shape::Property;
@@ -47,7 +48,9 @@ impl From<Change> for RangeResource {
 pub(super) async fn diff<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let volume = &call.captures[0];
-    let now = volumes.get(volume)?.id.into();
+    let now = volumes.get(volume);
+    let now = now.map_err(|error| About::volume(volume).refuse(volumes, error))?;
+    let now = now.id.into();
     let from = match call.query_text(&FROM) {
         Some(name) => Some(side(volumes, volume, name, &FROM)?),
         None => None,

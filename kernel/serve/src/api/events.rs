@@ -1,5 +1,6 @@
 //! What happened: the log, how much goes into it, and who changed what.
 
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -13,7 +14,8 @@ use world::Disk;
 use super::Backend;
 use super::edits::tag_of;
 use super::forms::{LEVEL, LIMIT, MODULES, NEXT, PAGE_MAX, TAIL};
-use super::node::LogLevels;
+use super::node::{LogLevels, Node};
+use super::problem::Problem;
 use super::router::{Call, Handled, Response};
 
 /// Log lines when nobody says how many.
@@ -28,10 +30,11 @@ pub(super) async fn log<D>(backend: Rc<Backend<D>>, call: Call) -> Handled {
 }
 
 pub(super) fn tag<D>(backend: &Backend<D>, _: &Call) -> Option<String> {
-    Some(tag_of(&shown(&backend.node.log_levels())))
+    Some(tag_of(&shown(&*backend.node)))
 }
 
-fn shown(levels: &LogLevels) -> Value {
+fn shown(node: &dyn Node) -> Value {
+    let levels = node.log_levels();
     let modules = levels.modules.iter();
     let modules: Map<String, Value> = modules
         .map(|(module, level)| (module.clone(), name(*level).into()))
@@ -44,7 +47,12 @@ fn name(level: log::LevelFilter) -> String {
 }
 
 pub(super) async fn levels<D>(backend: Rc<Backend<D>>, _: Call) -> Handled {
-    Ok(Response::json(200, &shown(&backend.node.log_levels())))
+    Ok(Response::json(200, &shown(&*backend.node)))
+}
+
+pub(super) async fn modules<D>(backend: Rc<Backend<D>>, _: Call) -> Handled {
+    let modules = backend.node.log_modules();
+    Ok(Response::json(200, &json!({"modules": modules})))
 }
 
 pub(super) async fn set_levels<D>(backend: Rc<Backend<D>>, call: Call) -> Handled {
@@ -57,8 +65,17 @@ pub(super) async fn set_levels<D>(backend: Rc<Backend<D>>, call: Call) -> Handle
             .filter_map(|(module, level)| Some((module.clone(), read(level)?)))
             .collect(),
     };
+    let known = backend.node.log_modules();
+    let mut modules = levels.modules.iter();
+    // Whoever mistypes a name would wait for lines that never come.
+    if let Some((module, _)) = modules.find(|(module, _)| !known.contains(&module.as_str())) {
+        let field = format!("{}.{module}", MODULES.name);
+        let detail =
+            format!("no such module: `{module}`; `/v1/log/modules` has those that log anything");
+        return Err(Problem::of_field(404, &field, detail));
+    }
     backend.node.set_log_levels(levels);
-    Ok(Response::json(200, &shown(&backend.node.log_levels())))
+    Ok(Response::json(200, &shown(&*backend.node)))
 }
 
 #[derive(Serialize)]

@@ -194,6 +194,11 @@ pub(super) const FORCE: Property = optional(
     Kind::Flag,
     "Even while clients are attached; they are cut off.",
 );
+pub(super) const EXACT: Property = optional(
+    "exact",
+    Kind::Flag,
+    "Whether `allocated` is that of the last two seconds. Otherwise it is of the last checkpoint, which may be half a minute ago.",
+);
 pub(super) const TAIL: Property = optional(
     "tail",
     Kind::Number(1, LOG_LINES_MAX),

@@ -7,7 +7,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{Display, Write};
 
-use volume::{Limits, Meter, Operation, PoolState, Traffic, VolumeInfo, Volumes};
+use volume::{
+    Fullness, Limits, Meter, Operation, PoolState, Traffic, VolumeInfo, Volumes, writable_bytes,
+};
 use world::Disk;
 
 use super::Backend;
@@ -145,13 +147,13 @@ impl Page {
 
     fn pool<D: Disk + 'static>(&mut self, volumes: &Volumes<D>) {
         let pool = volumes.pool();
-        let is_writable = u64::from(matches!(pool.state, PoolState::Serving));
+        let takes_writes = pool.state == PoolState::Serving && pool.fullness != Fullness::Full;
         for (name, kind, about, value) in [
             (
                 "ferrite_pool_writable",
                 "gauge",
-                "Whether the pool takes writes.",
-                is_writable,
+                "Whether the pool takes writes: not when it is read-only or full.",
+                u64::from(takes_writes),
             ),
             (
                 "ferrite_pool_size_bytes",
@@ -168,8 +170,14 @@ impl Page {
             (
                 "ferrite_pool_free_bytes",
                 "gauge",
-                "Bytes that can be written.",
+                "Bytes not in use, those kept back included.",
                 pool.free_bytes,
+            ),
+            (
+                "ferrite_pool_writable_bytes",
+                "gauge",
+                "Bytes that can be written before writes are refused.",
+                writable_bytes(&pool),
             ),
             (
                 "ferrite_pool_pending_bytes",
@@ -180,7 +188,7 @@ impl Page {
             (
                 "ferrite_pool_reserved_bytes",
                 "gauge",
-                "Bytes for the pool's own use.",
+                "Bytes kept for deletes, discards and checkpoints.",
                 pool.reserved_bytes,
             ),
             (

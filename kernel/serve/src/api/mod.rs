@@ -4,7 +4,7 @@
 //! it, what bodies and queries may contain, and the OpenAPI document come from it. What is done then is in
 //! `resources` (the appliance itself), `events`, `volumes`, `snapshots`, `changes`, `jobs`, `schedules`, `tokens` and `metrics`; what is not in the table may be
 //! a file of the console. Errors
-//! are `application/problem+json` (RFC 9457), made in `problem`.
+//! are `application/problem+json` (RFC 9457), made in `problem`, with the names that a request used in `refusal`.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -31,6 +31,7 @@ mod openapi;
 mod pages;
 mod problem;
 mod read;
+mod refusal;
 mod repeats;
 mod resources;
 mod router;

@@ -26,6 +26,9 @@ pub trait Node: 'static {
     /// How much is logged.
     fn log_levels(&self) -> LogLevels;
 
+    /// Modules that log anything, and the rooms that they are in.
+    fn log_modules(&self) -> &'static [&'static str];
+
     /// Says how much is logged from now on.
     fn set_log_levels(&self, levels: LogLevels);
 
@@ -86,6 +89,8 @@ pub struct NodeInfo {
     pub version: String,
     /// Milliseconds since it started.
     pub uptime_ms: u64,
+    /// The port at which clients reach NBD.
+    pub nbd_port: u16,
     /// Its memory.
     pub memory: MemoryInfo,
     /// The report of the crash that ended the run before this one; absent when it ended otherwise.

@@ -59,6 +59,11 @@ impl Problem {
         self
     }
 
+    /// The same in other words.
+    pub fn with_detail(self, detail: String) -> Self {
+        Self { detail, ..self }
+    }
+
     pub fn unauthorized() -> Self {
         let detail = "this needs the header `Authorization: Bearer TOKEN` with the right token";
         Self::unauthorized_because(detail)
@@ -113,9 +118,7 @@ impl From<VolumeError> for Problem {
                 (422, Some("volumes"))
             }
             VolumeError::NameTaken => (409, Some("name")),
-            VolumeError::Attached(_) => {
-                return Self::new(409, format!("{error}; add ?force=true to do it anyway"));
-            }
+            VolumeError::Attached(_) => (409, None),
             VolumeError::BadName => (422, Some("name")),
             VolumeError::BadSize => (422, Some("size")),
             VolumeError::Shrinks(_) => (409, Some("size")),

@@ -8,7 +8,7 @@ use core::fmt::Write;
 use serde::Serialize;
 use serde_json::json;
 use upkeep::Upkeep;
-use volume::{Fullness, PoolInfo, PoolState, Volumes};
+use volume::{Fullness, PoolInfo, PoolState, Volumes, writable_bytes};
 use world::Disk;
 
 use super::Backend;
@@ -60,6 +60,8 @@ struct PoolResource {
     size: u64,
     used: u64,
     free: u64,
+    /// Of the free bytes: what can be written before writes are refused.
+    writable: u64,
     pending: u64,
     reserved: u64,
     /// How close to full it is: `fine`, `low`, `critical` or `full`.
@@ -72,6 +74,7 @@ struct PoolResource {
 
 impl From<PoolInfo> for PoolResource {
     fn from(info: PoolInfo) -> Self {
+        let writable = writable_bytes(&info);
         let (state, reason) = match info.state {
             PoolState::Serving => ("serving", None),
             PoolState::ReadOnly(reason) => ("read-only", Some(reason)),
@@ -84,6 +87,7 @@ impl From<PoolInfo> for PoolResource {
             size: info.size_bytes,
             used: info.used_bytes,
             free: info.free_bytes,
+            writable,
             pending: info.pending_bytes,
             reserved: info.reserved_bytes,
             fullness: match info.fullness {

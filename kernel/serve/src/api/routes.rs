@@ -6,8 +6,8 @@ use access::Role::{Admin, Operator, ReadOnly};
 use world::Disk;
 
 use super::forms::{
-    FORCE, FROM, GIVE_UP, GROUP, JOB_CHANGE, LIMIT, LOG_LEVELS, NAMED, NEW_TOKEN, NEW_VOLUME, NEXT,
-    NEXT_PLACE, NOTHING, ROLLBACK, SCHEDULE, SCRUB, TAIL, TO, VOLUME_CHANGE,
+    EXACT, FORCE, FROM, GIVE_UP, GROUP, JOB_CHANGE, LIMIT, LOG_LEVELS, NAMED, NEW_TOKEN,
+    NEW_VOLUME, NEXT, NEXT_PLACE, NOTHING, ROLLBACK, SCHEDULE, SCRUB, TAIL, TO, VOLUME_CHANGE,
 };
 use super::router::{Method, Route};
 use super::{
@@ -77,10 +77,12 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
                 "How much is logged."),
             edit!(events::tag, Put "/v1/log/levels", Admin, [], LOG_LEVELS, 200 LOG_LEVELS, events::set_levels,
                 "Says how much is logged, until the next start."),
+            route!(Get "/v1/log/modules", ReadOnly, [], NOTHING, 200 LOG_MODULES, events::modules,
+                "What can have a log level of its own."),
             route!(Get "/v1/audit", Operator, [LIMIT, NEXT], NOTHING, 200 AUDIT, events::audit,
                 "What was changed, by whom, and what came of it; newest first."),
 
-            route!(Get "/v1/volumes", ReadOnly, [LIMIT, NEXT], NOTHING, 200 VOLUMES, volumes::list,
+            route!(Get "/v1/volumes", ReadOnly, [EXACT, LIMIT, NEXT], NOTHING, 200 VOLUMES, volumes::list,
                 "All volumes, oldest first."),
             once!(Post "/v1/volumes", Operator, [], NEW_VOLUME, 201 VOLUME, volumes::create,
                 "Makes an empty volume, or a clone of a snapshot."),
@@ -98,7 +100,7 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
             route!(Get "/v1/volumes/{volume}/diff", ReadOnly, [FROM, TO, LIMIT, NEXT_PLACE], NOTHING, 200 CHANGES,
                 changes::diff, "Where a volume or snapshot differs from an older one."),
 
-            route!(Get "/v1/volumes/{volume}/snapshots", ReadOnly, [LIMIT, NEXT], NOTHING, 200 SNAPSHOTS, snapshots::list,
+            route!(Get "/v1/volumes/{volume}/snapshots", ReadOnly, [EXACT, LIMIT, NEXT], NOTHING, 200 SNAPSHOTS, snapshots::list,
                 "The snapshots of a volume, oldest first."),
             once!(Post "/v1/volumes/{volume}/snapshots", Operator, [], NAMED, 201 SNAPSHOT, snapshots::create,
                 "Keeps a volume as it is now."),

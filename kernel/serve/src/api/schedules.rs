@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use upkeep::calendar::rfc3339;
 use upkeep::policy::every_text;
 use upkeep::{Keep, Schedule, ScheduleInfo};
+use volume::VolumeError;
 use world::Disk;
 
 use super::Backend;
@@ -16,6 +17,7 @@ use super::edits::tag_of;
 use super::forms::{EVERY, KEEP};
 use super::pages::{listed, page};
 use super::problem::Problem;
+use super::refusal::About;
 use super::resources::{catalog, upkeep};
 use super::router::{Call, Handled, Response};
 
@@ -95,7 +97,8 @@ pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call)
 }
 
 pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
-    let info = upkeep(&backend)?.schedules.get(&call.captures[0])?;
+    let info = upkeep(&backend)?.schedules.get(&call.captures[0]);
+    let info = info.map_err(|error| refuse(&backend, &call, error))?;
     let info = info.ok_or_else(no_schedule)?;
     Ok(Response::json(200, &ScheduleResource::from(info)))
 }
@@ -116,15 +119,24 @@ pub(super) async fn set<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) 
     };
     let schedule = Schedule::new(call.text(&EVERY).unwrap_or_default(), keep)?;
     let schedules = &upkeep(&backend)?.schedules;
-    let info = schedules.set(&call.captures[0], schedule).await?;
+    let info = schedules.set(&call.captures[0], schedule).await;
+    let info = info.map_err(|error| refuse(&backend, &call, error))?;
     Ok(Response::json(200, &ScheduleResource::from(info)))
 }
 
 pub(super) async fn remove<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let schedules = &upkeep(&backend)?.schedules;
     // Whether there was one makes no difference: there is none now.
-    schedules.remove(&call.captures[0]).await?;
+    let removed = schedules.remove(&call.captures[0]).await;
+    removed.map_err(|error| refuse(&backend, &call, error))?;
     Ok(Response::empty(204))
+}
+
+fn refuse<D: Disk + 'static>(backend: &Backend<D>, call: &Call, error: VolumeError) -> Problem {
+    match catalog(backend) {
+        Ok(volumes) => About::volume(&call.captures[0]).refuse(volumes, error),
+        Err(problem) => problem,
+    }
 }
 
 fn no_schedule() -> Problem {

@@ -15,9 +15,10 @@ use super::Backend;
 use super::edits::tag_of;
 use super::forms::{FORCE, LIMIT, NAME, NEXT, VOLUMES};
 use super::problem::Problem;
+use super::refusal::About;
 use super::resources::{catalog, uuid};
 use super::router::{Call, Handled, Response};
-use super::volumes::{UsageResource, usage};
+use super::volumes::{UsageResource, freshen, usage};
 
 /// Snapshots of one answer when nobody says how many.
 const PAGE: u64 = 1000;
@@ -85,11 +86,13 @@ pub(super) fn tag<D: Disk + 'static>(backend: &Backend<D>, call: &Call) -> Optio
 pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let volume = &call.captures[0];
+    freshen(&call, volumes).await;
     let after = call.query_text(&NEXT).map(read_token).transpose()?;
     let limit = call.query_number(&LIMIT).unwrap_or(PAGE);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     // One more than is shown tells whether there are more.
-    let mut snapshots = volumes.snapshots(volume, after, limit + 1)?;
+    let snapshots = volumes.snapshots(volume, after, limit + 1);
+    let mut snapshots = snapshots.map_err(|error| About::volume(volume).refuse(volumes, error))?;
     let are_more = snapshots.len() > limit;
     snapshots.truncate(limit);
     let last = snapshots.last().filter(|_| are_more);
@@ -119,7 +122,9 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let volumes = catalog(&backend)?;
     let volume = &call.captures[0];
     let name = call.text(&NAME).unwrap_or_default();
-    let info = volumes.create_snapshot(volume, name).await?;
+    let about = About::snapshot(volume, name).called(Some(name));
+    let made = volumes.create_snapshot(volume, name).await;
+    let info = made.map_err(|error| about.refuse(volumes, error))?;
     let resource = SnapshotResource::made(volumes, volume, info);
     let location = resource.location();
     Ok(Response::created(&resource, location))
@@ -163,7 +168,8 @@ pub(super) async fn create_group<D: Disk + 'static>(
 pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let [volume, name] = names(&call);
-    let info = volumes.snapshot(volume, name)?;
+    let info = volumes.snapshot(volume, name);
+    let info = info.map_err(|error| About::snapshot(volume, name).refuse(volumes, error))?;
     let usage = usage(&call, volumes, info.id).await;
     let resource = SnapshotResource::new(volumes, volume, info, usage);
     Ok(Response::json(200, &resource))
@@ -173,7 +179,9 @@ pub(super) async fn rename<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let volumes = catalog(&backend)?;
     let [volume, name] = names(&call);
     let new_name = call.text(&NAME).unwrap_or_default();
-    let info = volumes.rename_snapshot(volume, name, new_name).await?;
+    let about = About::snapshot(volume, name).called(Some(new_name));
+    let renamed = volumes.rename_snapshot(volume, name, new_name).await;
+    let info = renamed.map_err(|error| about.refuse(volumes, error))?;
     let resource = SnapshotResource::new(volumes, volume, info, None);
     Ok(Response::json(200, &resource))
 }
@@ -182,7 +190,8 @@ pub(super) async fn delete<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let volumes = catalog(&backend)?;
     let [volume, name] = names(&call);
     let force = call.query_flag(&FORCE);
-    volumes.delete_snapshot(volume, name, force).await?;
+    let deleted = volumes.delete_snapshot(volume, name, force).await;
+    deleted.map_err(|error| About::snapshot(volume, name).refuse(volumes, error))?;
     Ok(Response::empty(204))
 }
 

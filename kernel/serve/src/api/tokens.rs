@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use access::{Role, TokenInfo};
+use access::{Role, TokenError, TokenInfo};
 use serde::Serialize;
 use serde_json::json;
 use upkeep::calendar::rfc3339;
@@ -13,6 +13,7 @@ use world::Disk;
 
 use super::Backend;
 use super::forms::{NAME, ROLE};
+use super::problem::Problem;
 use super::router::{Call, Handled, Response};
 
 #[derive(Serialize)]
@@ -45,7 +46,11 @@ pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) ->
 }
 
 pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
-    let info = backend.tokens.get(&call.captures[0])?;
+    let name = &call.captures[0];
+    let info = backend
+        .tokens
+        .get(name)
+        .map_err(|error| refuse(name, error))?;
     Ok(Response::json(200, &TokenResource::from(info)))
 }
 
@@ -56,7 +61,8 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
         .text(&ROLE)
         .and_then(Role::named)
         .unwrap_or(Role::ReadOnly);
-    let (info, secret) = backend.tokens.create(name, role).await?;
+    let made = backend.tokens.create(name, role).await;
+    let (info, secret) = made.map_err(|error| refuse(name, error))?;
     let resource = TokenResource {
         token: Some(secret.text().into()),
         ..info.into()
@@ -66,6 +72,20 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
 }
 
 pub(super) async fn revoke<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
-    backend.tokens.revoke(&call.captures[0]).await?;
+    let name = &call.captures[0];
+    let revoked = backend.tokens.revoke(name).await;
+    revoked.map_err(|error| refuse(name, error))?;
     Ok(Response::empty(204))
+}
+
+/// A refusal that says of what.
+fn refuse(name: &str, error: TokenError) -> Problem {
+    let problem = Problem::from(error);
+    match error {
+        TokenError::NameTaken => {
+            problem.with_detail(format!("{error}: there is a token `{name}` already"))
+        }
+        TokenError::NoToken => problem.with_detail(format!("{error}: `{name}`")),
+        _ => problem,
+    }
 }

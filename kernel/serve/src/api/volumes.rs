@@ -17,10 +17,11 @@ use world::Disk;
 use super::Backend;
 use super::edits::tag_of;
 use super::forms::{
-    ALLOW, FORCE, IOPS_MAX, NAME, NEW_NAME, ORIGIN, RATE_MAX, READ_ONLY, SIZE, SNAPSHOT,
+    ALLOW, EXACT, FORCE, IOPS_MAX, NAME, NEW_NAME, ORIGIN, RATE_MAX, READ_ONLY, SIZE, SNAPSHOT,
 };
 use super::pages::{listed, page};
 use super::problem::Problem;
+use super::refusal::About;
 use super::resources::{catalog, uuid};
 use super::router::{Call, Handled, Response};
 use super::shape::Property;
@@ -82,6 +83,15 @@ pub(super) async fn usage<D: Disk + 'static>(
     }
 }
 
+/// Makes what lists tell that of the last two seconds, if that is wanted. Where it cannot be, they tell what they can.
+pub(super) async fn freshen<D: Disk + 'static>(call: &Call, volumes: &Volumes<D>) {
+    if call.query_flag(&EXACT)
+        && let Err(error) = volumes.freshen(|| call.exec.now()).await
+    {
+        log::debug!("lists tell what the last checkpoint did: {error}");
+    }
+}
+
 impl VolumeResource {
     fn new<D: Disk + 'static>(
         volumes: &Volumes<D>,
@@ -136,6 +146,7 @@ pub(super) fn tag<D: Disk + 'static>(backend: &Backend<D>, call: &Call) -> Optio
 
 pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
+    freshen(&call, volumes).await;
     let all = volumes.list().into_iter();
     let (list, next) = page(&call, all.map(|info| (info.id.0, info)).collect());
     let list: Vec<_> = list
@@ -148,9 +159,14 @@ pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call)
 pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
     let name = call.text(&NAME).unwrap_or_default();
+    let about = About::volume(name).called(Some(name));
+    let refuse = |error| about.refuse(volumes, error);
     // What a clone uses would have to be looked up, and making one costs the same whatever it holds.
     let (info, usage) = match (call.number(&SIZE), call.text(&ORIGIN)) {
-        (Some(size), None) => (volumes.create(name, size).await?, Some(Usage::default())),
+        (Some(size), None) => {
+            let made = volumes.create(name, size).await;
+            (made.map_err(refuse)?, Some(Usage::default()))
+        }
         (None, Some(origin)) => {
             let wrong = |status, detail: String| Problem::of_field(status, ORIGIN.name, detail);
             let (volume, Some(snapshot)) = split_name(origin) else {
@@ -161,7 +177,7 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
                 Err(error @ (VolumeError::NoVolume | VolumeError::NoSnapshot)) => {
                     return Err(wrong(404, format!("{error}: `{origin}`")));
                 }
-                result => (result?, None),
+                result => (result.map_err(refuse)?, None),
             }
         }
         (Some(_), Some(_)) => {
@@ -180,7 +196,9 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
 
 pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let volumes = catalog(&backend)?;
-    let info = volumes.get(&call.captures[0])?;
+    let name = &call.captures[0];
+    let info = volumes.get(name);
+    let info = info.map_err(|error| About::volume(name).refuse(volumes, error))?;
     let usage = usage(&call, volumes, info.id).await;
     Ok(Response::json(
         200,
@@ -192,8 +210,10 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let volumes = catalog(&backend)?;
     let name = &call.captures[0];
     let (new_name, size) = (call.text(&NEW_NAME), call.number(&SIZE));
+    let about = About::volume(name).called(new_name);
+    let refuse = |error| about.refuse(volumes, error);
     // All of it is checked before any of it is done.
-    let mut info = volumes.check_change(name, new_name, size)?;
+    let mut info = volumes.check_change(name, new_name, size).map_err(refuse)?;
     let (read_only, allow) = settings(&call)?;
     let (iops, rate) = (limit(&call, &IOPS_MAX), limit(&call, &RATE_MAX));
     let is_set = read_only.is_some() || allow.is_some() || iops.is_some() || rate.is_some();
@@ -205,13 +225,13 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
             limits.iops = iops.unwrap_or(limits.iops);
             limits.rate_bytes = rate.unwrap_or(limits.rate_bytes);
         };
-        info = volumes.update(name, change).await?;
+        info = volumes.update(name, change).await.map_err(refuse)?;
     }
     if let Some(size) = size {
-        info = volumes.grow(name, size).await?;
+        info = volumes.grow(name, size).await.map_err(refuse)?;
     }
     if let Some(new_name) = new_name {
-        info = volumes.rename(name, new_name).await?;
+        info = volumes.rename(name, new_name).await.map_err(refuse)?;
     }
     Ok(Response::json(
         200,
@@ -237,7 +257,13 @@ fn settings(call: &Call) -> Result<(Option<bool>, Option<Vec<Network>>), VolumeE
 
 pub(super) async fn delete<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let force = call.query_flag(&FORCE);
-    catalog(&backend)?.delete(&call.captures[0], force).await?;
+    let (volumes, name) = (catalog(&backend)?, &call.captures[0]);
+    let deleted = volumes.delete(name, force).await;
+    let about = About {
+        with_snapshots: true,
+        ..About::volume(name)
+    };
+    deleted.map_err(|error| about.refuse(volumes, error))?;
     Ok(Response::empty(204))
 }
 
@@ -245,7 +271,16 @@ pub(super) async fn rollback<D: Disk + 'static>(backend: Rc<Backend<D>>, call: C
     let volumes = catalog(&backend)?;
     let snapshot = call.text(&SNAPSHOT).unwrap_or_default();
     let force = call.query_flag(&FORCE);
-    let info = volumes.rollback(&call.captures[0], snapshot, force).await?;
+    let name = &call.captures[0];
+    let rolled = volumes.rollback(name, snapshot, force).await;
+    let info = rolled.map_err(|error| {
+        let about = match error {
+            // Those of the volume itself, not of the snapshot.
+            VolumeError::Attached(_) => About::volume(name),
+            _ => About::snapshot(name, snapshot),
+        };
+        about.refuse(volumes, error)
+    })?;
     Ok(Response::json(
         200,
         &VolumeResource::new(volumes, info, None),

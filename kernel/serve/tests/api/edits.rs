@@ -181,6 +181,12 @@ fn levels_of_the_log_are_set_while_it_runs() {
     let set = rig.call("PUT", path, Some(&wanted.to_string()));
     assert_eq!((set.status, set.json()), (200, wanted));
     assert_eq!(rig.node.levels.borrow().modules.len(), 1);
+    let unknown = r#"{"level":"info","modules":{"store":"debug","nvmee":"debug"}}"#;
+    rig.call("PUT", path, Some(unknown))
+        .is_problem(404, "no such module: `nvmee`");
+    assert_eq!(rig.node.levels.borrow().modules.len(), 1);
+    let known = rig.call("GET", "/v1/log/modules", None).json();
+    assert_eq!(known, json!({"modules": ["nvme", "store"]}));
     for (body, about) in [
         (r#"{"level":"loud"}"#, "one of off, error"),
         (

@@ -61,6 +61,7 @@ fn the_node_its_drives_and_its_log() {
     let node = rig.call("GET", "/v1/node", None).json();
     assert_eq!(node["name"], "box");
     assert_eq!(node["uptime_ms"], 1234);
+    assert_eq!(node["nbd_port"], 10809);
     assert_eq!(node["memory"], json!({"total": 2, "free": 1}));
     assert_eq!(node["crash"], serde_json::Value::Null);
     rig.measures(&["ferrite_last_run_crashed 0"]);
@@ -296,7 +297,7 @@ fn the_document_describes_what_is_served() {
             assert!(operation["summary"].as_str().unwrap().ends_with('.'));
         }
     }
-    assert_eq!(count, 40);
+    assert_eq!(count, 41);
     let create = &document["paths"]["/v1/volumes"]["post"]["requestBody"];
     let schema = &create["content"]["application/json"]["schema"];
     assert_eq!(schema["required"], json!(["name"]));
@@ -314,8 +315,13 @@ fn a_volume_with_clients_needs_force_to_go() {
     rig.call("POST", "/v1/volumes", Some(r#"{"name":"v","size":4096}"#));
     let client = rig.volumes.attach("v", Access::ReadWrite).unwrap();
     assert_eq!(rig.call("GET", "/v1/volumes/v", None).json()["clients"], 1);
+    let address = "10.0.0.7".parse().unwrap();
+    let other = rig.volumes.attach_from(address, "v", Access::ReadWrite);
     rig.call("DELETE", "/v1/volumes/v", None)
-        .is_problem(409, "attached");
+        .is_problem(409, "2 clients are attached to `v`, from 10.0.0.7; add");
+    drop(other);
+    rig.call("DELETE", "/v1/volumes/v", None)
+        .is_problem(409, "a client is attached to `v`; add");
     rig.call("DELETE", "/v1/volumes/v?force=false", None)
         .is_problem(409, "?force=true");
     rig.call("DELETE", "/v1/volumes/v?force=yes", None)

@@ -200,3 +200,55 @@ fn who_sets_and_removes_at_once_gets_one_or_the_other() {
         assert_eq!(is_kept, is_known);
     }
 }
+
+/// Until its deletion is in the journal, a power cut brings the volume back, and its schedule has to be there then.
+#[test]
+fn a_schedule_outlives_its_volume() {
+    let rig = rig();
+    rig.volume("other");
+    rig.call("PUT", PATH, Some(r#"{"every":"1h","keep":{"last":2}}"#));
+    let (exec, volumes) = (rig.bench.exec.clone(), rig.volumes.clone());
+    let upkeep = rig.bench.run({
+        let (exec, volumes) = (exec.clone(), volumes.clone());
+        async move { Upkeep::open(&exec, &volumes).await }
+    });
+    let id = volumes.get("db").unwrap().id;
+    let key = format!("schedule/{}", id.0);
+    let has_schedule = || volumes.store().record_keys().contains(&key);
+    assert!(has_schedule());
+    // What is under way is done with before the volume goes.
+    let (store, turns) = (volumes.store().clone(), rig.bench.disk.turns.clone());
+    exec.spawn(async move {
+        let span = volume::Span {
+            offset: 0,
+            len: 4096,
+        };
+        let mut buf = world::Buf::from_heap(1);
+        buf.block_mut(0).fill(1);
+        store.write(id, span, buf).await.unwrap();
+    });
+    turns.set(1000);
+    for _ in 0..10 {
+        exec.run_ready();
+    }
+    turns.set(1);
+    let deleting = volumes.clone();
+    exec.spawn(async move { deleting.delete("db", true).await.unwrap() });
+    exec.run_ready();
+    assert!(volumes.store().volume(id).is_none() && !volumes.is_gone(id));
+    // Somebody looks after schedules meanwhile.
+    exec.spawn(async move {
+        let keep = Keep {
+            last: 1,
+            ..Keep::default()
+        };
+        let schedule = Schedule::new("1h", keep).unwrap();
+        upkeep.schedules.set("other", schedule).await.unwrap();
+    });
+    while !volumes.is_gone(id) {
+        assert!(has_schedule());
+        assert!(exec.run_ready(), "it stays for ever");
+    }
+    rig.pass(Duration::from_secs(120));
+    assert!(!has_schedule());
+}

@@ -241,7 +241,7 @@ fn what_has_clients_is_neither_deleted_nor_rolled_back_without_force() {
     assert_eq!(shown["clients"], 1);
     for path in ["/v1/volumes/db/snapshots/monday", "/v1/volumes/db"] {
         rig.call("DELETE", path, None)
-            .is_problem(409, "?force=true");
+            .is_problem(409, "attached to `db@monday`; add ?force=true");
     }
     // Its own contents are as they were, so nobody who reads it minds.
     let body = Some(r#"{"snapshot":"monday"}"#);
@@ -251,7 +251,7 @@ fn what_has_clients_is_neither_deleted_nor_rolled_back_without_force() {
     );
     let writer = rig.volumes.attach("db", Access::ReadWrite).unwrap();
     rig.call("POST", "/v1/volumes/db/rollback", body)
-        .is_problem(409, "attached");
+        .is_problem(409, "a client is attached to `db`; add");
     let forced = "/v1/volumes/db/rollback?force=true";
     assert_eq!(rig.call("POST", forced, body).status, 200);
     let check = |volume: &volume::Volume<_>| volume.check(Access::ReadOnly, 0, 4096);
@@ -419,4 +419,100 @@ fn a_renamed_volume_keeps_its_clients_and_its_snapshots() {
         .is_problem(404, "no such volume");
     assert_eq!(rig.names("data"), ["monday"]);
     rig.volumes.attach("data@monday", Access::ReadOnly).unwrap();
+}
+
+#[test]
+fn refusals_say_of_what() {
+    let rig = Rig::new();
+    rig.volume("db");
+    rig.volume("log");
+    rig.snapshot("db", "monday");
+    rig.snapshot("db", "tuesday");
+    for (method, path, body, status, about) in [
+        ("GET", "/v1/volumes/dp", "", 404, "no such volume: `dp`"),
+        ("DELETE", "/v1/volumes/dp", "", 404, "no such volume: `dp`"),
+        ("GET", "/v1/volumes/dp/snapshots", "", 404, "`dp`"),
+        (
+            "GET",
+            "/v1/volumes/db/snapshots/friday",
+            "",
+            404,
+            "no such snapshot: `db@friday`",
+        ),
+        (
+            "DELETE",
+            "/v1/volumes/db/snapshots/friday",
+            "",
+            404,
+            "`db@friday`",
+        ),
+        (
+            "POST",
+            "/v1/volumes/db/rollback",
+            r#"{"snapshot":"friday"}"#,
+            404,
+            "`db@friday`",
+        ),
+        (
+            "GET",
+            "/v1/volumes/dp/schedule",
+            "",
+            404,
+            "no such volume: `dp`",
+        ),
+        (
+            "GET",
+            "/v1/volumes/dp/diff",
+            "",
+            404,
+            "no such volume: `dp`",
+        ),
+        ("GET", "/v1/tokens/friend", "", 404, "`friend`"),
+        ("DELETE", "/v1/tokens/friend", "", 404, "`friend`"),
+        (
+            "POST",
+            "/v1/volumes",
+            r#"{"name":"db","size":4096}"#,
+            409,
+            "a volume `db` already",
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            r#"{"name":"db","from":"db@monday"}"#,
+            409,
+            "a volume `db` already",
+        ),
+        (
+            "PATCH",
+            "/v1/volumes/db",
+            r#"{"name":"log"}"#,
+            409,
+            "a volume `log` already",
+        ),
+        (
+            "POST",
+            "/v1/volumes/db/snapshots",
+            r#"{"name":"monday"}"#,
+            409,
+            "`db` has a snapshot `monday` already",
+        ),
+        (
+            "PATCH",
+            "/v1/volumes/db/snapshots/monday",
+            r#"{"name":"tuesday"}"#,
+            409,
+            "`db` has a snapshot `tuesday` already",
+        ),
+        (
+            "PATCH",
+            "/v1/volumes/db",
+            r#"{"size":4096}"#,
+            409,
+            "this one has 1 MiB",
+        ),
+    ] {
+        let body = (!body.is_empty()).then_some(body);
+        rig.call(method, path, body).is_problem(status, about);
+    }
 }

@@ -18,18 +18,40 @@ use world::{
 pub type Pages = BTreeMap<BlockAddr, Box<Page>>;
 
 /// A drive in memory; clones are the same drive.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct RamDisk {
+    blocks: u64,
     pages: Rc<RefCell<Pages>>,
     /// What a flush covered, and what none did so far.
     pub durable: Rc<RefCell<Pages>>,
     unflushed: Rc<RefCell<BTreeSet<BlockAddr>>>,
     /// Whether writes fail from now on.
     pub is_worn_out: Rc<Cell<bool>>,
+    /// Turns that everybody else has before a write that begins now is done.
+    pub turns: Rc<Cell<u32>>,
 }
 
 /// 1 GiB.
 const BLOCKS: u64 = 1 << 18;
+
+impl Default for RamDisk {
+    fn default() -> Self {
+        Self::of(BLOCKS)
+    }
+}
+
+impl RamDisk {
+    fn of(blocks: u64) -> Self {
+        Self {
+            blocks,
+            pages: Rc::default(),
+            durable: Rc::default(),
+            unflushed: Rc::default(),
+            is_worn_out: Rc::default(),
+            turns: Rc::new(Cell::new(1)),
+        }
+    }
+}
 
 /// A drive with these pages, as after a power cut.
 impl From<&Pages> for RamDisk {
@@ -50,7 +72,7 @@ fn copy_of(page: &Page) -> Box<Page> {
 impl Disk for RamDisk {
     fn geometry(&self) -> Geometry {
         Geometry {
-            blocks: BLOCKS,
+            blocks: self.blocks,
             sector_bytes: 4096,
             transfer_blocks_max: 32,
             can_discard: false,
@@ -74,10 +96,12 @@ impl Disk for RamDisk {
     }
 
     async fn write(&self, at: BlockAddr, from: Buf) -> (Buf, Result<(), DiskError>) {
-        if at + from.blocks() as u64 > BLOCKS {
+        if at + from.blocks() as u64 > self.blocks {
             return (from, Err(DiskError::OutOfRange));
         }
-        a_while().await;
+        for _ in 0..self.turns.get() {
+            a_while().await;
+        }
         if self.is_worn_out.get() {
             return (from, Err(DiskError::ReadOnly));
         }
@@ -156,9 +180,14 @@ pub struct Bench {
 impl Bench {
     /// An executor at time zero, and an empty drive.
     pub fn new() -> Self {
+        Self::with_blocks(BLOCKS)
+    }
+
+    /// The same with a drive of so many blocks.
+    pub fn with_blocks(blocks: u64) -> Self {
+        let disk = RamDisk::of(blocks);
         let clock = Rc::new(StandingClock::default());
         let exec = Exec::new(clock.clone());
-        let disk = RamDisk::default();
         Self { exec, disk, clock }
     }
 

@@ -164,6 +164,7 @@ impl Node for QuietNode {
             name: "fuzz".to_string(),
             version: String::new(),
             uptime_ms: 0,
+            nbd_port: 10809,
             memory: MemoryInfo { total: 0, free: 0 },
             crash: None,
         }
@@ -186,6 +187,10 @@ impl Node for QuietNode {
             level: log::LevelFilter::Info,
             modules: Vec::new(),
         }
+    }
+
+    fn log_modules(&self) -> &'static [&'static str] {
+        &[]
     }
 
     fn set_log_levels(&self, _levels: LogLevels) {}
