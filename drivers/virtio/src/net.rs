@@ -216,6 +216,14 @@ impl<T: Transport> Core<T> {
             return false;
         }
         self.kick();
+        for (index, queue) in [
+            (RECEIVE_QUEUE, &mut self.receive_queue),
+            (TRANSMIT_QUEUE, &mut self.transmit_queue),
+        ] {
+            if queue.is_overlooked() {
+                self.transport.notify(index);
+            }
+        }
         self.armed = true;
         let mut work = self.receive_queue.enable_interrupts();
         if self.starved {

@@ -34,6 +34,10 @@ const NO_INTERRUPT: u16 = 1;
 /// In the flags of the used ring: no doorbells, please.
 const NO_NOTIFY: u16 = 1;
 
+/// How often a device is seen to wait for a doorbell that it should have heard before it gets another one. It may just not have
+/// come to it yet, and then one more costs an exit.
+const LOOKS: u8 = 4;
+
 /// A stretch of memory in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -89,6 +93,8 @@ pub struct Queue {
     used_next: u16,
     /// How far the device was when it was looked at last.
     used_seen: u16,
+    /// Where the device was seen to wait, and how often since.
+    waits_at: (u16, u8),
     broken: bool,
 }
 
@@ -122,6 +128,7 @@ impl Queue {
             available_published: 0,
             used_next: 0,
             used_seen: 0,
+            waits_at: (0, 0),
             broken: false,
         })
     }
@@ -208,6 +215,30 @@ impl Queue {
         } else {
             self.rings.read16(layout.used) & NO_NOTIFY == 0
         }
+    }
+
+    /// Whether the device waits for a doorbell although there is something published for it; to be asked before each sleep.
+    ///
+    /// [`publish`](Self::publish) decides by what the device wrote before it looked at the index, which takes a barrier between our
+    /// write and our read. QEMU before 8.0 leaves it out of translated code if the machine has one CPU. Such a doorbell is then
+    /// rung once, late.
+    #[must_use]
+    pub fn is_overlooked(&mut self) -> bool {
+        if !self.event_idx || self.broken {
+            return false;
+        }
+        let layout = self.layout;
+        let event = self.rings.read16(layout.avail_event);
+        let waits =
+            event != self.available_published && event == self.rings.read16(layout.used + 2);
+        let (at, looks) = self.waits_at;
+        let looks = match waits {
+            true if at == event => looks.saturating_add(1),
+            true => 1,
+            false => 0,
+        };
+        self.waits_at = (event, looks);
+        looks == LOOKS
     }
 
     /// Takes the next request that the device has finished with.

@@ -355,6 +355,9 @@ impl<T: Transport> Engine<T> {
             return false;
         }
         self.publish();
+        if self.queue.is_overlooked() {
+            self.transport.notify(QUEUE);
+        }
         self.queue.enable_interrupts()
     }
 

@@ -202,3 +202,29 @@ fn devices_that_do_not_fit_are_refused() {
         "no room for three"
     );
 }
+
+#[test]
+fn a_doorbell_that_the_device_did_not_get_is_rung_late_and_once() {
+    let memory = DmaBuf::new(1);
+    let (device, mut queue) = open(BOTH, 16, 2);
+    let looks = |queue: &mut Queue| (0..20).filter(|_| queue.is_overlooked()).count();
+    for round in 0..3 {
+        let _ = queue.push(&segments(&memory, 2)).unwrap();
+        assert!(queue.publish(), "round {round}");
+        assert!(!queue.is_overlooked(), "it may be on its way");
+        assert_eq!(looks(&mut queue), 1, "round {round}");
+        let chain = device.take(0).unwrap();
+        assert_eq!(looks(&mut queue), 0, "the device works on it");
+        device.answer(0, &chain, 1);
+        assert_eq!(looks(&mut queue), 0, "nothing is left to be done");
+        queue.pop().unwrap().unwrap();
+    }
+    let (_, mut plain) = open(Feature::empty(), 16, 2);
+    let _ = plain.push(&segments(&memory, 2)).unwrap();
+    assert!(plain.publish());
+    assert_eq!(
+        looks(&mut plain),
+        0,
+        "without event indices flags tell, at every request anew"
+    );
+}
