@@ -82,7 +82,7 @@ impl<D: Disk + 'static> Volumes<D> {
                 attachments: Attachments::default(),
                 settings: RefCell::default(),
                 settings_turn: Semaphore::new(1),
-                usages: Usages::new(),
+                usages: Usages::default(),
                 room: Room::default(),
                 traffic: RefCell::default(),
             }),

@@ -2,6 +2,7 @@
 //! something was written since the last.
 
 use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
@@ -15,24 +16,26 @@ use crate::{VolumeError, Volumes};
 const HOLDS: Duration = Duration::from_secs(2);
 
 /// Answers of the last seconds.
+#[derive(Default)]
 pub(crate) struct Usages {
     known: RefCell<BTreeMap<Source, (Instant, Usage)>>,
     /// Grows whenever what is known became wrong.
     generation: Cell<u64>,
     /// When everything that was written before was in the maps last.
     fresh_at: Cell<Option<Instant>>,
-    /// One looks up at a time; who waited finds the answer of another.
-    turn: Semaphore,
+    /// One looks up each of these, or (`None`) writes the checkpoint for lists; who waited finds the answer of another.
+    turns: RefCell<BTreeMap<Option<Source>, Rc<Semaphore>>>,
 }
 
 impl Usages {
-    pub fn new() -> Self {
-        Self {
-            known: RefCell::default(),
-            generation: Cell::new(0),
-            fresh_at: Cell::new(None),
-            turn: Semaphore::new(1),
-        }
+    /// Whose turn it is to look this one up.
+    fn turn(&self, of: Option<Source>) -> Rc<Semaphore> {
+        let mut turns = self.turns.borrow_mut();
+        turns.retain(|_, turn| Rc::strong_count(turn) > 1);
+        let turn = turns
+            .entry(of)
+            .or_insert_with(|| Rc::new(Semaphore::new(1)));
+        turn.clone()
     }
 
     /// Volumes or snapshots came, went or share otherwise: nothing that is known holds any more.
@@ -55,7 +58,8 @@ impl<D: Disk + 'static> Volumes<D> {
     /// What the store says; lists tell what the last checkpoint did then.
     pub async fn freshen(&self, clock: impl Fn() -> Instant) -> Result<(), VolumeError> {
         let usages = self.usages();
-        let _turn = usages.turn.acquire().await;
+        let turn = usages.turn(None);
+        let _turn = turn.acquire().await;
         let now = clock();
         let last = usages.fresh_at.get();
         if last.is_none_or(|last| now.since(last) >= HOLDS) {
@@ -75,7 +79,8 @@ impl<D: Disk + 'static> Volumes<D> {
         clock: impl Fn() -> Instant,
     ) -> Result<Usage, VolumeError> {
         let (of, usages) = (of.into(), self.usages());
-        let _turn = usages.turn.acquire().await;
+        let turn = usages.turn(Some(of));
+        let _turn = turn.acquire().await;
         if let Some(usage) = usages.get(of, clock()) {
             return Ok(usage);
         }
