@@ -288,6 +288,8 @@ pub struct PoolInfo {
     pub free_bytes: u64,
     /// Of the used bytes: freed, but not yet reusable.
     pub pending_bytes: u64,
+    /// Of the free bytes: what data can have before more is freed.
+    pub writable_bytes: u64,
     /// Of the free bytes: kept back for deletes, discards and checkpoints.
     pub reserved_bytes: u64,
     /// Whether it takes writes.

@@ -356,8 +356,8 @@ impl<D> Shared<D> {
     pub fn fullness(&self) -> Fullness {
         let state = self.state.borrow();
         let totals = state.space.totals();
-        let left = totals.free.saturating_sub(2 * state.space.node_reserve());
-        if state.is_refusing {
+        let left = state.space.data_room();
+        if state.is_refusing || left == 0 && totals.pending == 0 {
             Fullness::Full
         } else if left < totals.size / 20 {
             Fullness::Critical

@@ -370,6 +370,29 @@ impl Space {
         available + pairs * u64::from(self.group_blocks() - 2)
     }
 
+    /// Blocks that data can have before more is freed: those left in its groups, and those of the chunks that it may still
+    /// take from what the maps keep back.
+    pub fn data_room(&self) -> u64 {
+        let withheld = self.withheld_by_group();
+        let left = |(group, entry): (u32, &GroupEntry)| match self.open.get(&group) {
+            Some(open) => u64::from(open.available),
+            None => {
+                let withheld = withheld.get(&group).copied().unwrap_or(0);
+                u64::from(u32::from(entry.free.get()).saturating_sub(withheld))
+            }
+        };
+        let groups = (0..).zip(&self.entries);
+        let groups = groups.filter(|(_, entry)| entry.class() == Class::Data);
+        let left: u64 = groups.map(left).sum();
+        let chunks = self.chunks.iter().map(|drive| u64::from(drive.free()));
+        let chunks: u64 = chunks.sum();
+        let usable = u64::from(self.group_blocks() - 2);
+        let missing = self
+            .node_reserve
+            .saturating_sub(self.available_for_nodes(chunks));
+        left + chunks.saturating_sub(2 * missing.div_ceil(usable)) * usable
+    }
+
     /// Blocks on their way back that the entries of groups of the maps, where these are not open, count as free.
     fn withheld_from_nodes(&self) -> u64 {
         let is_counted = |run: &Run| {

@@ -195,6 +195,7 @@ impl<D: Disk + 'static> Store<D> {
             used_bytes: bytes(totals.size - totals.free),
             free_bytes: bytes(totals.free),
             pending_bytes: bytes(totals.pending),
+            writable_bytes: bytes(state.space.data_room()),
             reserved_bytes: bytes((2 * state.space.node_reserve()).min(totals.free)),
             state: self.shared.pool_state(),
             fullness: self.shared.fullness(),

@@ -75,14 +75,16 @@ impl Room {
 pub fn writable_bytes(pool: &PoolInfo) -> u64 {
     match (&pool.state, pool.fullness) {
         (PoolState::ReadOnly(_), _) | (_, Fullness::Full) => 0,
-        _ => pool.free_bytes.saturating_sub(pool.reserved_bytes),
+        _ => pool.writable_bytes,
     }
 }
 
 /// How full the pool is when nothing was refused. The store goes by its last write, which may be long ago.
 fn by_figures(pool: &PoolInfo) -> Fullness {
-    let left = pool.free_bytes.saturating_sub(pool.reserved_bytes);
-    if left < pool.size_bytes / 20 {
+    let left = pool.writable_bytes;
+    if left == 0 && pool.pending_bytes == 0 {
+        Fullness::Full
+    } else if left < pool.size_bytes / 20 {
         Fullness::Critical
     } else if left < pool.size_bytes / 5 {
         Fullness::Low

@@ -87,6 +87,11 @@ fn a_pool_that_refuses_writes_says_so_until_it_takes_them_again() {
     rig.pass(Duration::from_secs(600));
     assert_eq!(rig.pool()["fullness"], "full");
 
+    // Nor does a restart, after which nobody was refused yet.
+    while rig.put(0..64) > 0 {}
+    let again = Volumes::new(rig.volumes.store().clone());
+    assert_eq!(again.pool().fullness, volume::Fullness::Full);
+
     rig.discard(most);
     let pool = rig.pool();
     assert_eq!(pool["fullness"], "fine");
