@@ -14,6 +14,7 @@ use qemu::instance::{shown, workspace_dir};
 use crate::interrupt;
 use crate::target::{Bench, Route};
 
+use super::crowd;
 use super::rig::Rig;
 use super::{Job, Plan, title};
 
@@ -26,6 +27,8 @@ const CHECKED: [(Job, u32, u64); 4] = [
     (Job::Write, 32, 32_000),
     (Job::Flush, 1, 4000),
 ];
+/// So many times the instructions alone may an operation take beside slow clients of the API.
+const CROWDED_MAX: f64 = 1.2;
 /// What to do when it is meant.
 const COMMAND: &str = "cargo xtask bench --check --accept";
 
@@ -37,7 +40,7 @@ type Numbers = BTreeMap<String, u64>;
 /// # Errors
 /// When an operation takes many more instructions than expected; the error has old, new and the command to accept them.
 pub fn check(bench: &Bench, accept: bool) -> Result<()> {
-    let found = count(bench)?;
+    let (found, crowded) = count(bench)?;
     let path = path();
     if accept {
         let text = serde_json::to_string_pretty(&found)?;
@@ -51,6 +54,15 @@ pub fn check(bench: &Bench, accept: bool) -> Result<()> {
         serde_json::from_str(&text).with_context(|| format!("{} is damaged", shown(&path)))?;
     let (lines, is_worse) = compare(&expected, &found);
     println!("{lines}");
+    println!(
+        "beside {} slow clients of the API: {crowded:.2} times as many",
+        crowd::CLIENTS
+    );
+    if crowded > CROWDED_MAX {
+        bail!(
+            "slow clients of the API may not make an operation take over {CROWDED_MAX} times the instructions"
+        );
+    }
     if is_worse {
         bail!(
             "an operation takes over {MARGIN_PERCENT} % more instructions than expected; find out why \
@@ -64,10 +76,11 @@ fn path() -> PathBuf {
     workspace_dir().join("tests/bench/expected.json")
 }
 
-fn count(bench: &Bench) -> Result<Numbers> {
+/// Instructions of each load, and how many times those of the first are beside slow clients.
+fn count(bench: &Bench) -> Result<(Numbers, f64)> {
     let rig = Rig::start(bench, Route::User)?;
     let mut found = Numbers::new();
-    for (job, depth, operations) in CHECKED {
+    let each = |(job, depth, operations): (Job, u32, u64)| -> Result<(String, f64)> {
         interrupt::check()?;
         let plan = Plan {
             load: job.load(depth),
@@ -76,11 +89,20 @@ fn count(bench: &Bench) -> Result<Numbers> {
             rows: 0,
         };
         let windows = rig.run(&plan)?;
-        let each = plan.mean(&windows, |counts| counts.instructions);
-        found.insert(title(&plan), each as u64);
+        let mean = plan.mean(&windows, |counts| counts.instructions);
+        Ok((title(&plan), mean))
+    };
+    let mut alone = None;
+    for load in CHECKED {
+        let (title, instructions) = each(load)?;
+        alone.get_or_insert(instructions);
+        found.insert(title, instructions as u64);
     }
+    let crowd = rig.crowd()?;
+    let (_, crowded) = each(CHECKED[0])?;
+    drop(crowd);
     rig.finish()?;
-    Ok(found)
+    Ok((found, alone.map_or(1.0, |alone| crowded / alone)))
 }
 
 /// A line for each load, and whether one of them is over its margin or unknown.

@@ -4,6 +4,7 @@
 //! number of operations in several **windows**, and every executed instruction is resolved to the function that it is in
 //! and to the function that it was written in, which differ where the compiler has inlined.
 
+pub mod crowd;
 pub mod expected;
 mod names;
 pub mod rig;

@@ -17,6 +17,7 @@ use crate::counter::{Counter, Counts};
 use crate::namespace::Namespace;
 use crate::target::{self, Bench, EXPORT, MEMORY_MIB, Route, put_on_tap};
 
+use super::crowd::Crowd;
 use super::{Plan, SPAN};
 
 /// How often the number of operations is done and counted.
@@ -119,6 +120,14 @@ impl Rig {
     /// Those of `work`.
     pub fn api<T>(&self, work: impl FnOnce(&Client) -> Result<T>) -> Result<T> {
         self.within(|| work(&self.station.api()))
+    }
+
+    /// Lets a crowd of slow clients come to its API.
+    ///
+    /// # Errors
+    /// When not even one can.
+    pub fn crowd(&self) -> Result<Crowd> {
+        self.within(|| Crowd::gather(self.appliance.api))
     }
 
     fn within<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
