@@ -235,6 +235,8 @@ pub struct ScrubPosition {
 pub struct Damage {
     /// Who has it, and the byte where: the first 64 of them. Empty for a block of the pool's own, and for what only deleted maps have.
     pub places: Vec<(Source, u64)>,
+    /// How many more have it.
+    pub places_more: u64,
     /// Bytes that cannot be read, at each of these places; what ends before that has lost less.
     pub len: u64,
 }

@@ -145,10 +145,8 @@ impl<D: Disk + 'static> Shared<D> {
                 *at = first + count;
                 let places = self.places_below(map.id, first);
                 let count = count.min(map.blocks.saturating_sub(first));
-                step.damaged.push(Damage {
-                    places,
-                    len: count * BLOCK_SIZE as u64,
-                });
+                step.damaged
+                    .push(places.into_damage(count * BLOCK_SIZE as u64));
                 return Ok(true);
             }
             Found::Leaf(first, entries) => (first, entries),
@@ -351,10 +349,7 @@ impl<D: Disk + 'static> Shared<D> {
             && self.still_has(map.id, block).await?
         {
             let places = self.places_of(map.id, block).await;
-            step.damaged.push(Damage {
-                places,
-                len: BLOCK_SIZE as u64,
-            });
+            step.damaged.push(places.into_damage(BLOCK_SIZE as u64));
         }
         Ok(())
     }
@@ -385,12 +380,10 @@ impl<D: Disk + 'static> Shared<D> {
     }
 
     /// Who has this block of `map`: the map itself, and those that began as it and have not replaced it.
-    async fn places_of(&self, map: u64, block: Block) -> Vec<(Source, u64)> {
-        let mut places = Vec::new();
+    async fn places_of(&self, map: u64, block: Block) -> Places {
+        let mut places = Places::default();
         let mut waiting = alloc::vec![map];
-        while let Some(id) = waiting.pop()
-            && places.len() < PLACES_MAX
-        {
+        while let Some(id) = waiting.pop() {
             let (source, children) = {
                 let state = self.state.borrow();
                 let Some(tree) = state.trees.get(&id) else {
@@ -402,34 +395,59 @@ impl<D: Disk + 'static> Shared<D> {
                 // Damage to the other map itself is found when its turn comes.
                 match self.lookup(place, block.lba, 1).await {
                     Ok(found) if found[0] == block.pointer => {
-                        places.push((source, block.lba * BLOCK_SIZE as u64));
+                        places.add(source, block.lba);
                     }
                     _ => continue,
                 }
             }
             waiting.extend(children);
         }
-        places.sort_unstable();
         places
     }
 
     /// Who may have lost what is below a node of `map`: those that share it cannot be told from those that do not.
-    fn places_below(&self, map: u64, first: u64) -> Vec<(Source, u64)> {
+    fn places_below(&self, map: u64, first: u64) -> Places {
         let state = self.state.borrow();
-        let mut places = Vec::new();
+        let mut places = Places::default();
         let mut waiting = alloc::vec![map];
-        while let Some(tree) = waiting.pop().and_then(|id| state.trees.get(&id))
-            && places.len() < PLACES_MAX
-        {
+        while let Some(id) = waiting.pop() {
+            let Some(tree) = state.trees.get(&id) else {
+                continue;
+            };
             waiting.extend(&tree.children);
             if first < tree.blocks()
                 && let Some((source, _)) = source_of(tree)
             {
-                places.push((source, first * BLOCK_SIZE as u64));
+                places.add(source, first);
             }
         }
-        places.sort_unstable();
         places
+    }
+}
+
+/// Who has something.
+#[derive(Default)]
+struct Places {
+    named: Vec<(Source, u64)>,
+    more: u64,
+}
+
+impl Places {
+    fn add(&mut self, source: Source, lba: u64) {
+        if self.named.len() < PLACES_MAX {
+            self.named.push((source, lba * BLOCK_SIZE as u64));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn into_damage(mut self, len: u64) -> Damage {
+        self.named.sort_unstable();
+        Damage {
+            places: self.named,
+            places_more: self.more,
+            len,
+        }
     }
 }
 

@@ -95,6 +95,7 @@ impl Scrub {
         if damage.places.is_empty() {
             self.damaged_pool_blocks += blocks;
         }
+        self.places_more += damage.places_more;
         for (source, offset) in &damage.places {
             let new = Place::new(*source, *offset, damage.len);
             let continues =
@@ -226,6 +227,7 @@ mod tests {
     fn damage(places: &[(Source, u64)]) -> Damage {
         Damage {
             places: places.to_vec(),
+            places_more: 0,
             len: 4096,
         }
     }

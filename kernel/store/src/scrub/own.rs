@@ -6,11 +6,13 @@ use alloc::vec::Vec;
 
 use world::{BLOCK_SIZE, Disk};
 
-use crate::api::{Damage, ScrubStep, StoreError};
+use crate::api::{ScrubStep, StoreError};
 use crate::groups::{bitmap_addr, bitmap_tag, table_tag, table_tags_tag, tag_blocks};
 use crate::layout::{Class, Header, HeaderState, IDS_MAX};
 use crate::shared::Shared;
 use crate::space::ENTRIES_PER_BLOCK;
+
+use super::Places;
 
 /// The position behind all maps.
 pub const OWN_PARTS: u64 = IDS_MAX;
@@ -112,10 +114,8 @@ impl<D: Disk + 'static> Shared<D> {
         step.blocks += 1;
         let copies = self.compare(places, is_sound).await?;
         if copies.good.is_none() {
-            step.damaged.push(Damage {
-                places: Vec::new(),
-                len: BLOCK_SIZE as u64,
-            });
+            step.damaged
+                .push(Places::default().into_damage(BLOCK_SIZE as u64));
         }
         self.mend(copies, step).await
     }

@@ -147,9 +147,19 @@ impl SimDisk {
 
     /// Completes one operation that is due. Returns whether there was one.
     pub fn poll(&self) -> bool {
-        let now = self.shared.clock.now();
+        self.complete(self.shared.clock.now())
+    }
+
+    /// Completes all that is under way: a controller that is reset does not come back to it later, when others have begun to use
+    /// it.
+    pub fn reset(&self) {
+        while self.complete(Instant::from_nanos(u64::MAX)) {}
+    }
+
+    /// Completes one operation that is due by then.
+    fn complete(&self, by: Instant) -> bool {
         let mut state = self.shared.state.borrow_mut();
-        let Some((id, mut operation)) = state.queue.take_due(now) else {
+        let Some((id, mut operation)) = state.queue.take_due(by) else {
             return false;
         };
         operation.result = Some(state.perform(&mut operation.work, self.shared.geometry.blocks));

@@ -17,9 +17,10 @@ impl Scenario {
         self.count(Count::Crashes);
     }
 
-    /// The appliance restarts, the drives keep power: what they were told to do they still do.
+    /// The appliance restarts, the drives keep power: what they were told to do they do before anything else.
     pub(super) fn reset(&mut self, machine: Machine) {
         machine.switch_off();
+        self.disks.iter().for_each(SimDisk::reset);
         self.model.borrow_mut().restart();
         self.count(Count::Crashes);
     }
