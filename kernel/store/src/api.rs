@@ -230,7 +230,8 @@ pub struct ScrubPosition {
     pub block: u64,
 }
 
-/// A block that does not hold what was written, on any drive.
+/// A block that does not hold what was written, on any drive. Two steps may tell of the same one when its map is taken apart between
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// Who has it, and the byte where: the first 64 of them. Empty for a block of the pool's own, and for what only deleted maps have.

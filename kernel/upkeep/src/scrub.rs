@@ -90,6 +90,10 @@ impl Scrub {
     }
 
     fn add_damage(&mut self, damage: &Damage) {
+        if damage.places.iter().any(|place| self.is_known(*place)) {
+            // A deleted map was taken apart behind the scrub, which came upon its blocks again in the next one.
+            return;
+        }
         let blocks = damage.len.div_ceil(BLOCK_SIZE as u64);
         self.damaged_blocks += blocks;
         if damage.places.is_empty() {
@@ -108,6 +112,15 @@ impl Scrub {
                 self.places_more += 1;
             }
         }
+    }
+
+    /// Whether this place is part of one that is in the list.
+    fn is_known(&self, (source, offset): (Source, u64)) -> bool {
+        let new = Place::new(source, offset, 0);
+        let covers = |old: &Place| {
+            (old.0, old.1) == (new.0, new.1) && (old.2..old.2 + old.3).contains(&offset)
+        };
+        self.places.iter().any(covers)
     }
 }
 
@@ -244,6 +257,7 @@ mod tests {
                 damage(&[(db, 4096), (monday, 4096)]),
                 damage(&[(db, 12288)]),
                 damage(&[]),
+                damage(&[(monday, 4096)]),
             ],
             repaired: 2,
         };

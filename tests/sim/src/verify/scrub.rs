@@ -129,7 +129,11 @@ fn rot(seed: u64, disks: &[SimDisk], random: &mut Random) -> Option<Victim> {
 /// Blocks that a scrub says are lost, by everybody who has them.
 fn places(step: &ScrubStep) -> Result<BTreeSet<(Source, u64)>, String> {
     let mut places = BTreeSet::new();
-    for damage in &step.damaged {
+    for (index, damage) in step.damaged.iter().enumerate() {
+        // A map that is taken apart meanwhile passes its blocks on, and the scrub may come upon them again.
+        if step.damaged[..index].contains(damage) {
+            continue;
+        }
         for (source, offset) in &damage.places {
             let blocks = damage.len.div_ceil(BLOCK);
             for block in (offset / BLOCK..).take(usize::try_from(blocks).unwrap_or(0)) {
