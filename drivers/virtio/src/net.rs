@@ -204,9 +204,10 @@ impl<T: Transport> Core<T> {
         link.transmit_queue.disable_interrupts();
         transport::go(&mut link.transport)?;
         link.publish_receive();
+        let [a, b, c, d, e, f] = info.mac;
         info!(
-            "virtio-net: {:02x?}, mtu {}, features {:#x}",
-            info.mac, info.mtu, features.0
+            "virtio-net: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, mtu {}, features {:#x}",
+            info.mtu, features.0
         );
         Ok(link)
     }

@@ -1,11 +1,13 @@
 //! The job that verifies every block in use, and remembers what it found.
 
+use alloc::format;
 use alloc::rc::Rc;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use store::{Damage, ScrubPosition, ScrubStep};
+use store::{Damage, ScrubPosition, ScrubStep, Store};
 use volume::{SnapshotId, Source, StoreError, VolumeId};
 use world::{BLOCK_SIZE, Disk, Instant};
 
@@ -159,8 +161,12 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
             Err(StoreError::Closed) => return,
             Err(error) => return end(&shared, &job, JobState::Failed, Some(error)).await,
         };
-        if job.scrub().places_more == 0 {
-            tell(&job, &step);
+        // The list in the job has the others; a bad drive would fill the log.
+        if let Some(damage) = step.damaged.first()
+            && job.scrub().damaged_blocks == 0
+        {
+            let place = describe(shared.volumes.store(), damage);
+            log::warn!("job {}: there is damage, the first in {place}", job.id());
         }
         job.advance(exec.now(), |scrub| scrub.add(&step));
         if step.next.is_none() {
@@ -221,15 +227,20 @@ async fn keep<D: Disk + 'static>(shared: &Shared<D>, job: &Job) {
     }
 }
 
-fn tell(job: &Job, step: &ScrubStep) {
-    if let Some(first) = step.damaged.first() {
-        let count = step.damaged.len();
-        log::warn!(
-            "job {}: {count} damaged blocks, the first at {:?}",
-            job.id(),
-            first.places
-        );
-    }
+/// Where damage is, in the words of its first owner.
+fn describe<D: Disk + 'static>(store: &Store<D>, damage: &Damage) -> String {
+    let Some((source, offset)) = damage.places.first() else {
+        return "what the pool keeps for itself, or a deleted volume".to_string();
+    };
+    let name = match *source {
+        Source::Volume(id) => store.volume(id).map(|volume| volume.name),
+        Source::Snapshot(id) => store.snapshot(id).and_then(|snapshot| {
+            let volume = store.volume(snapshot.volume)?.name;
+            Some(format!("{volume}@{}", snapshot.name))
+        }),
+    };
+    let name = name.unwrap_or_else(|| "a deleted volume".to_string());
+    format!("{name} at byte {offset}")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `ferrite volume …`
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{explain, force_query, looked_up, pages, snapshots, volume_path};
 use crate::Failure;
@@ -56,6 +56,25 @@ pub enum Volume {
         /// Its name from now on
         #[arg(value_parser = new_name)]
         new_name: String,
+    },
+    /// Say from where clients of a volume may come and whether they may write, or show it
+    ///
+    /// Networks count for clients that come from now on; read-only holds at once, and refuses the writes of those that are attached, too.
+    Access {
+        /// Its name
+        name: String,
+        /// Refuse all writes
+        #[arg(long, conflicts_with = "read_write")]
+        read_only: bool,
+        /// Take writes again
+        #[arg(long)]
+        read_write: bool,
+        /// Only from this network, e.g. 10.20.0.0/24, or this address; repeatable, and instead of those before
+        #[arg(long, value_name = "NETWORK", conflicts_with = "allow_any")]
+        allow: Vec<String>,
+        /// From anywhere
+        #[arg(long)]
+        allow_any: bool,
     },
     /// Limit what clients of a volume do in a second, or show the limits
     ///
@@ -123,7 +142,31 @@ impl Volume {
                 Ok(())
             }
             Self::Rename { name, new_name } => patch(&name, json!({"name": new_name})),
-            Self::Limit { name, iops, rate } => limit(console, &name, iops, rate),
+            Self::Access {
+                name,
+                read_only,
+                read_write,
+                allow,
+                allow_any,
+            } => {
+                let mut change = Map::new();
+                if read_only || read_write {
+                    change.insert("read_only".into(), read_only.into());
+                }
+                if allow_any || !allow.is_empty() {
+                    change.insert("allow".into(), allow.into());
+                }
+                set(console, &name, change, access)
+            }
+            Self::Limit { name, iops, rate } => {
+                let mut change = Map::new();
+                for (key, limit) in [("iops_max", iops), ("rate_max", rate)] {
+                    if let Some(Limit(limit)) = limit {
+                        change.insert(key.into(), limit.into());
+                    }
+                }
+                set(console, &name, change, limits)
+            }
             Self::Delete {
                 name,
                 snapshots,
@@ -133,25 +176,37 @@ impl Volume {
     }
 }
 
-fn limit(
+/// Makes changes, if there are any, and shows the volume in words.
+fn set(
     console: &Console,
     name: &str,
-    iops: Option<Limit>,
-    rate: Option<Limit>,
+    change: Map<String, Value>,
+    words: impl Fn(&Value) -> String,
 ) -> Result<(), Failure> {
     let client = console.client()?;
-    let mut change = serde_json::Map::new();
-    for (key, limit) in [("iops_max", iops), ("rate_max", rate)] {
-        if let Some(Limit(limit)) = limit {
-            change.insert(key.into(), limit.into());
-        }
-    }
     let volume = match change.is_empty() {
         true => client.get(&volume_path(name)),
         false => client.patch(&volume_path(name), &change.into()),
     };
     let volume = volume.map_err(|failure| explain(&client, failure, name, None))?;
-    console.show(&volume, limits)
+    console.show(&volume, words)
+}
+
+/// Who may use a volume and how, in words.
+fn access(volume: &Value) -> String {
+    let networks: Vec<&str> = { volume["allow"].as_array().into_iter().flatten() }
+        .filter_map(Value::as_str)
+        .collect();
+    let from = match networks.is_empty() {
+        true => "anywhere".to_owned(),
+        false => networks.join(", "),
+    };
+    let what = match volume["read_only"].as_bool() {
+        Some(true) => "only be read",
+        _ => "be read and written",
+    };
+    let name = text_of(volume, "name");
+    format!("{name}: may {what}, from {from}\n")
 }
 
 /// A volume's limits in words.
