@@ -80,14 +80,16 @@ fn a_snapshot_stays_what_it_was_through_everything() -> Result<()> {
     );
 
     // Volume and snapshot have 2 MiB each for themselves; the rest they share with each other or the clone.
-    let used = |path: &str| -> Result<[u64; 3]> {
-        let shown = station.api().get(path)?;
-        let numbers =
-            ["allocated", "unique", "shared"].map(|key| shown[key].as_u64().unwrap_or(u64::MAX));
-        Ok(numbers.map(|bytes| bytes / MIB))
-    };
-    ensure!(used("/v1/volumes/demo")? == [3, 1, 2]);
-    ensure!(used("/v1/volumes/test")? == [4, 1, 3]);
+    // An answer may be two seconds old.
+    for (path, used) in [
+        ("/v1/volumes/demo", [3, 1, 2]),
+        ("/v1/volumes/test", [4, 1, 3]),
+    ] {
+        wait_for(&station, path, |shown| {
+            let number = |key: &str| shown[key].as_u64().unwrap_or(u64::MAX) / MIB;
+            ["allocated", "unique", "shared"].map(number) == used
+        })?;
+    }
     let diff = station.api().get("/v1/volumes/demo/diff?from=monday")?;
     let range = |at: u64, kind: &str| json!({"offset": at * MIB, "length": MIB, "kind": kind});
     ensure!(
