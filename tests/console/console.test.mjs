@@ -246,7 +246,7 @@ describe('an appliance that is not there', () => {
     await page.getByRole('group', { name: 'Snapshot daily-21' }).getByRole('button', { name: 'Roll back' }).click();
     const dialog = page.getByRole('dialog');
     await dialog.getByRole('button', { name: 'Roll back' }).click();
-    await dialog.getByText('a client is attached to `mail`, from 10.0.0.7.').waitFor();
+    await dialog.getByText('a client is attached to “mail”, from 10.0.0.7.').waitFor();
     await dialog.getByLabel('Do it anyway').check();
     await dialog.getByRole('button', { name: 'Roll back' }).click();
     await dialog.waitFor({ state: 'detached' });
