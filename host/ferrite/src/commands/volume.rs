@@ -1,5 +1,7 @@
 //! `ferrite volume …`
 
+use std::net::IpAddr;
+
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
@@ -70,7 +72,7 @@ pub enum Volume {
         #[arg(long)]
         read_write: bool,
         /// Only from this network, e.g. 10.20.0.0/24, or this address; repeatable, and instead of those before
-        #[arg(long, value_name = "NETWORK", conflicts_with = "allow_any")]
+        #[arg(long, value_name = "NETWORK", conflicts_with = "allow_any", value_parser = network)]
         allow: Vec<String>,
         /// From anywhere
         #[arg(long)]
@@ -100,6 +102,22 @@ fn iops(text: &str) -> Result<Limit, String> {
         "none" => Ok(Limit(None)),
         number => (number.parse().map(|iops| Limit(Some(iops))))
             .map_err(|_| "a number of requests in a second, or `none`".into()),
+    }
+}
+
+/// An address, or a network with the length of its prefix.
+fn network(text: &str) -> Result<String, String> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let wanted = || "a network like 10.20.0.0/24 or 2001:db8::/32, or an address".to_owned();
+    let address: IpAddr = address.parse().map_err(|_| wanted())?;
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    match prefix.map(str::parse::<u8>) {
+        None => Ok(format!("{address}/{bits}")),
+        Some(Ok(prefix)) if prefix <= bits => Ok(format!("{address}/{prefix}")),
+        Some(_) => Err(wanted()),
     }
 }
 
@@ -323,5 +341,15 @@ mod tests {
         let names: Vec<String> = (0..11).map(|index| format!("v@{index}")).collect();
         assert_eq!(few(&names[..2]), "v@0, v@1");
         assert!(few(&names).ends_with("v@7 and 3 more"));
+    }
+
+    #[test]
+    fn networks_are_as_people_write_them() {
+        assert_eq!(network("10.20.0.0/24").as_deref(), Ok("10.20.0.0/24"));
+        assert_eq!(network("10.20.0.7").as_deref(), Ok("10.20.0.7/32"));
+        assert_eq!(network("2001:db8::/32").as_deref(), Ok("2001:db8::/32"));
+        for wrong in ["", "nonsense", "10.20.0.0/33", "10.20.0/24", "10.20.0.0/"] {
+            assert!(network(wrong).is_err(), "{wrong}");
+        }
     }
 }
