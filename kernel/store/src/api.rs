@@ -269,6 +269,21 @@ pub enum Fullness {
     Full,
 }
 
+impl Fullness {
+    /// By figures in bytes: what data can have now, what is on its way back, and all there is.
+    pub(crate) fn of(writable: u64, pending: u64, size: u64) -> Self {
+        if writable == 0 && pending == 0 {
+            Self::Full
+        } else if writable < size / 20 {
+            Self::Critical
+        } else if writable < size / 5 {
+            Self::Low
+        } else {
+            Self::Fine
+        }
+    }
+}
+
 /// Whether the pool takes writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolState {

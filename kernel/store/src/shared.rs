@@ -11,7 +11,7 @@ use exec::{Notify, Semaphore};
 use hashbrown::HashMap;
 use world::Pool;
 
-use crate::api::{Config, Environment, Fullness, PoolState, StoreError};
+use crate::api::{Config, Environment, PoolState, StoreError};
 use crate::cache::NodeCache;
 use crate::checkpoint::Cut;
 use crate::delta::DeltaTable;
@@ -126,8 +126,6 @@ pub struct State {
     pub mode: Mode,
     /// How much was pushed when the pool was last found full: nothing changed since, nothing can have been freed.
     pub full_at: Option<u64>,
-    /// The last write that needed space got none.
-    pub is_refusing: bool,
     /// A drive did not let what was deleted be taken apart.
     pub is_stalled: bool,
     /// When the oldest change that is in no checkpoint was made.
@@ -351,21 +349,6 @@ impl<D> Shared<D> {
         self.writer_done.notify();
         self.checkpoint_wanted.notify();
         self.checkpoint_done.notify();
-    }
-
-    pub fn fullness(&self) -> Fullness {
-        let state = self.state.borrow();
-        let totals = state.space.totals();
-        let left = state.space.data_room();
-        if state.is_refusing || left == 0 && totals.pending == 0 {
-            Fullness::Full
-        } else if left < totals.size / 20 {
-            Fullness::Critical
-        } else if left < totals.size / 5 {
-            Fullness::Low
-        } else {
-            Fullness::Fine
-        }
     }
 
     pub fn pool_state(&self) -> PoolState {

@@ -189,16 +189,18 @@ impl<D: Disk + 'static> Store<D> {
         let state = self.shared.state.borrow();
         let totals = state.space.totals();
         let bytes = |blocks: u64| blocks * BLOCK_SIZE as u64;
+        let figures = [state.space.data_room(), totals.pending, totals.size];
+        let [writable_bytes, pending_bytes, size_bytes] = figures.map(bytes);
         PoolInfo {
             uuid: self.shared.pool_uuid,
-            size_bytes: bytes(totals.size),
+            size_bytes,
             used_bytes: bytes(totals.size - totals.free),
             free_bytes: bytes(totals.free),
-            pending_bytes: bytes(totals.pending),
-            writable_bytes: bytes(state.space.data_room()),
+            pending_bytes,
+            writable_bytes,
             reserved_bytes: bytes((2 * state.space.node_reserve()).min(totals.free)),
             state: self.shared.pool_state(),
-            fullness: self.shared.fullness(),
+            fullness: crate::api::Fullness::of(writable_bytes, pending_bytes, size_bytes),
             deallocated_bytes: self.shared.deallocated_bytes.get(),
             checkpoints: state.checkpoints_done,
             damaged_reads: self.shared.damaged_reads.get(),
@@ -566,7 +568,6 @@ fn assemble<D: Disk>(
         merge_percent: 0,
         mode: Mode::Serving,
         full_at: None,
-        is_refusing: false,
         is_stalled: false,
         dirty_since: None,
         mutants: config.mutants,

@@ -177,7 +177,6 @@ impl<D: Disk> Shared<D> {
         let (wants_checkpoint, wants_writer) = {
             let mut state = self.state.borrow_mut();
             state.commit_write(tree, lba, &plan.runs, birth, &plan.tags, early);
-            state.is_refusing &= class != Class::Data;
             self.mark_dirty(&mut state);
             let wants_flush = state.journal.blocks_since_flush >= FLUSH_AFTER_BLOCKS
                 && state.flush_wanted <= state.journal.durable;
@@ -326,7 +325,6 @@ impl<D: Disk> Shared<D> {
             (nothing_new && !pending, state.journal.pushed)
         };
         if hopeless {
-            self.state.borrow_mut().is_refusing = true;
             return Err(StoreError::NoSpace);
         }
         self.checkpoint_reached(self.want_checkpoint()).await?;

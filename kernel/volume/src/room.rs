@@ -79,29 +79,14 @@ pub fn writable_bytes(pool: &PoolInfo) -> u64 {
     }
 }
 
-/// How full the pool is when nothing was refused. The store goes by its last write, which may be long ago.
-fn by_figures(pool: &PoolInfo) -> Fullness {
-    let left = pool.writable_bytes;
-    if left == 0 && pool.pending_bytes == 0 {
-        Fullness::Full
-    } else if left < pool.size_bytes / 20 {
-        Fullness::Critical
-    } else if left < pool.size_bytes / 5 {
-        Fullness::Low
-    } else {
-        Fullness::Fine
-    }
-}
-
 impl<D: Disk + 'static> Volumes<D> {
     /// Space and state of the pool. It is [`Full`](Fullness::Full) from the refusal of a write on.
     #[must_use]
     pub fn pool(&self) -> PoolInfo {
         let mut pool = self.store().pool();
-        pool.fullness = match self.room().is_refusing(pool.free_bytes, pool.size_bytes) {
-            true => Fullness::Full,
-            false => by_figures(&pool),
-        };
+        if self.room().is_refusing(pool.free_bytes, pool.size_bytes) {
+            pool.fullness = Fullness::Full;
+        }
         pool
     }
 

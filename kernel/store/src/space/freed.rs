@@ -200,11 +200,7 @@ impl Space {
         for (index, entry) in self.entries.iter().enumerate() {
             let group = u32::try_from(index).unwrap_or(u32::MAX);
             let copies = entry.in_sync().count() as u64;
-            let free = match self.open.get(&group) {
-                Some(open) => open.available,
-                None => u32::from(entry.free.get()),
-            };
-            totals.free += copies * u64::from(free);
+            totals.free += copies * u64::from(self.free_in(group, entry));
         }
         totals
     }

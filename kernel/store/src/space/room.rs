@@ -26,19 +26,25 @@ impl Space {
 
     /// What map nodes can have when `taken` more chunks are gone: free blocks of their groups, and free chunks in pairs.
     pub(super) fn available_for_nodes(&self, taken: u64) -> u64 {
-        let free = |group: &u32| match self.open.get(group) {
-            Some(open) => u64::from(open.available),
-            None => (self.entry(*group)).map_or(0, |entry| u64::from(entry.free.get())),
+        let free = |group: &u32| {
+            let entry = self.entry(*group);
+            entry.map_or(0, |entry| u64::from(self.free_in(*group, entry)))
         };
         let counted: u64 = self.meta_groups.iter().map(free).sum();
         let available = counted.saturating_sub(self.withheld_from_nodes());
-        let chunks: u64 = self
-            .chunks
-            .iter()
-            .map(|drive| u64::from(drive.free()))
-            .sum();
-        let pairs = chunks.saturating_sub(taken) / 2;
+        let pairs = self.free_chunks().saturating_sub(taken) / 2;
         available + pairs * u64::from(self.group_blocks() - 2)
+    }
+
+    /// Free blocks of a group: those of its bitmap if that is in memory, else those that its entry counts, withheld ones included.
+    pub(super) fn free_in(&self, group: u32, entry: &GroupEntry) -> u32 {
+        let open = self.open.get(&group);
+        open.map_or_else(|| entry.free.get().into(), |open| open.available)
+    }
+
+    fn free_chunks(&self) -> u64 {
+        let free = self.chunks.iter().map(|drive| u64::from(drive.free()));
+        free.sum()
     }
 
     /// Blocks that data can have before more is freed: those left in its groups, and those of the chunks that it may still
@@ -55,8 +61,7 @@ impl Space {
         let groups = (0..).zip(&self.entries);
         let groups = groups.filter(|(_, entry)| entry.class() == Class::Data);
         let left: u64 = groups.map(left).sum();
-        let chunks = self.chunks.iter().map(|drive| u64::from(drive.free()));
-        let chunks: u64 = chunks.sum();
+        let chunks = self.free_chunks();
         let usable = u64::from(self.group_blocks() - 2);
         let missing = self
             .node_reserve
