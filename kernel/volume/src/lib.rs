@@ -4,6 +4,7 @@
 //!   snapshots, clones them, rolls back ([`snapshots`]); keeps what users set ([`settings`]), which may be how much clients do
 //!   in a second ([`limits`]); tells what is used ([`usage`]), what can still be written ([`room`])
 //!   and what clients did ([`traffic`]);
+//! - [`Origins`]: where the blocks of a volume are that are not here yet ([`origin`]);
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
@@ -25,6 +26,7 @@ mod catalog;
 mod error;
 mod limits;
 mod name;
+mod origin;
 mod room;
 mod settings;
 mod snapshots;
@@ -36,6 +38,7 @@ pub use catalog::{DEMO, Export, Volumes};
 pub use error::VolumeError;
 pub use limits::{Limits, Pace};
 pub use name::{check_name, check_size, split_name};
+pub use origin::{Answer, Origin, OriginAddress, OriginError, OriginExtent, Origins};
 pub use room::writable_bytes;
 pub use settings::{ALLOW_MAX, Network, Settings};
 pub use store::{
