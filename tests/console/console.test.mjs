@@ -20,7 +20,7 @@ const ARGUMENTS = [
 const DESK = { viewport: { width: 1280, height: 900 }, colorScheme: 'light' };
 const NIGHT = { ...DESK, colorScheme: 'dark' };
 const PHONE = { viewport: { width: 360, height: 740 }, colorScheme: 'light', hasTouch: true, isMobile: true };
-const VIEWS = ['/', '/volumes', '/volumes/db', '/drives', '/jobs', '/log'];
+const VIEWS = ['/', '/volumes', '/volumes/db', '/schedules', '/drives', '/jobs', '/log', '/audit', '/tokens'];
 /** Machines that run tests are busy. */
 const PATIENCE_MS = 30_000;
 
@@ -97,8 +97,35 @@ async function story(page, { base, token, name }) {
   await page.getByText('“iops_max” must be a number').waitFor();
   await page.getByLabel('Requests in a second').fill('500');
   await page.getByLabel('Bytes in a second').fill('10 MiB');
+  await page.getByLabel('Clients may come from').fill('somewhere');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.locator('.error:visible', { hasText: 'networks like 10.0.0.0/8' }).waitFor();
+  await page.getByLabel('Clients may come from').fill('10.0.0.0/8, 2001:db8::/32');
   await page.getByRole('button', { name: 'Save' }).click();
   await page.getByText('at most 500 requests and 10 MiB in a second').waitFor();
+  await page.getByText('from 10.0.0.0/8, 2001:db8::/32').waitFor();
+
+  await page.getByRole('button', { name: 'Set a schedule' }).click();
+  await page.getByLabel('Every').fill('often');
+  await page.getByRole('button', { name: 'Set', exact: true }).click();
+  await page.locator('.error:visible', { hasText: '“every”' }).waitFor();
+  await page.getByLabel('Every').fill('6h');
+  for (const rule of ['hourly', 'daily', 'weekly']) await page.getByLabel(rule).fill('');
+  await page.getByRole('button', { name: 'Set', exact: true }).click();
+  await page.locator('.error:visible', { hasText: 'at least one' }).waitFor();
+  await page.getByLabel('daily').fill('14');
+  await page.getByRole('button', { name: 'Set', exact: true }).click();
+  await page.getByText('every 6 hours · keeps 14 daily').waitFor();
+  await page.goto(`${base}/#/schedules`);
+  const schedule = page.getByRole('group', { name: `Schedule of ${name}` });
+  await schedule.getByRole('button', { name: 'Edit' }).click();
+  await page.getByLabel('monthly').fill('12');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByText('keeps 14 daily, 12 monthly').waitFor();
+  await schedule.getByRole('button', { name: 'Delete' }).click();
+  await page.getByRole('button', { name: 'Delete the schedule' }).click();
+  await schedule.waitFor({ state: 'detached' });
+  await page.goto(`${base}/#/volumes/${name}`);
 
   await page.getByRole('button', { name: 'Snapshot', exact: true }).click();
   await page.getByLabel('Name').fill('monday');
@@ -154,6 +181,38 @@ async function until(is, otherwise) {
   }
 }
 
+/** Tokens, as an admin makes and revokes them; and what is noted of that. */
+async function access(page, { base, prefix }) {
+  await page.getByRole('link', { name: 'Tokens' }).click();
+  await page.getByRole('button', { name: 'New token' }).click();
+  await page.getByLabel('Name').fill('Night Shift');
+  await page.getByRole('button', { name: 'Make it' }).click();
+  await page.locator('.error:visible', { hasText: 'begins with a letter or digit' }).waitFor();
+  await page.getByLabel('Name').fill('night-shift');
+  await page.getByLabel('Role').selectOption('read-only');
+  await page.getByRole('button', { name: 'Make it' }).click();
+  const secret = await page.getByLabel('Secret').inputValue();
+  assert.ok(secret.length > 64);
+  await isAccessible(page, 'a secret');
+  await picture(page, `${prefix}-secret`);
+  await page.keyboard.press('Escape');
+  assert.equal(await page.getByLabel('Secret').inputValue(), secret, 'Escape must not lose it');
+  await page.getByRole('button', { name: 'Copy' }).click();
+  await page.getByText('Copied.').waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), secret);
+  await page.getByRole('button', { name: 'I have kept it' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'detached' });
+  assert.ok(!(await page.content()).includes(secret), 'shown once');
+  const token = page.getByRole('group', { name: 'Token night-shift' });
+  await token.getByRole('button', { name: 'Revoke' }).click();
+  await picture(page, `${prefix}-revoke`);
+  await page.getByRole('button', { name: 'Revoke the token' }).click();
+  await token.waitFor({ state: 'detached' });
+  await page.goto(`${base}/#/audit`);
+  await page.getByRole('heading', { name: 'Changes' }).waitFor();
+  return secret;
+}
+
 describe('an appliance that is not there', () => {
   let fake;
   let base;
@@ -166,6 +225,37 @@ describe('an appliance that is not there', () => {
   test('volumes and snapshots from creation to deletion', async () => {
     const { page, faults, close } = await open(base, DESK);
     await story(page, { base, token: 'fake', name: 'new' });
+    assert.deepEqual(faults, []);
+    await close();
+  });
+
+  test('tokens are made, shown once and revoked', async () => {
+    const { page, faults, close } = await open(base, { ...DESK, permissions: ['clipboard-read', 'clipboard-write'] });
+    await logIn(page, 'fake');
+    await access(page, { base, prefix: 'fake' });
+    await page.getByPlaceholder('Only changes with').fill('mail');
+    await page.getByText('1 of 4 changes').waitFor();
+    await page.getByText('DELETE /v1/volumes/mail').waitFor();
+    assert.deepEqual(faults, []);
+    await close();
+  });
+
+  test('nobody is offered what they may not do', async () => {
+    const { page, faults, close } = await open(base, DESK);
+    fake.role = 'read-only';
+    await logIn(page, 'fake');
+    await page.getByText('configuration, read-only').waitFor();
+    for (const [view, heading] of [['/volumes', 'Volumes'], ['/volumes/db', 'db'], ['/schedules', 'Schedules'], ['/drives', 'Drives'], ['/jobs', 'Jobs']]) {
+      await page.goto(`${base}/#${view}`);
+      await page.getByRole('heading', { name: heading, exact: true }).waitFor();
+      await page.getByText('Asking the appliance').waitFor({ state: 'detached' });
+      const offered = await page.locator('main button:not(:has(svg))').count() + await page.locator('main button.primary').count();
+      assert.equal(offered, 0, `${view} offers something`);
+    }
+    assert.equal(await page.getByRole('link', { name: 'Tokens' }).count(), 0);
+    await page.goto(`${base}/#/tokens`);
+    await page.getByText('this needs the role admin').waitFor();
+    fake.role = 'admin';
     assert.deepEqual(faults, []);
     await close();
   });
@@ -196,6 +286,11 @@ describe('an appliance that is not there', () => {
         assert.equal(await isWide(page), false, `${view} is wider than the screen, ${name}`);
         await picture(page, `fake-${name}-${view.replaceAll('/', '-')}`);
       }
+      await page.goto(`${base}/#/volumes/mail`);
+      await page.getByRole('group', { name: 'Schedule of mail' }).getByRole('button', { name: 'Edit' }).click();
+      await isAccessible(page, `the dialog of a schedule, ${name}`);
+      await picture(page, `fake-${name}-schedule`);
+      await page.keyboard.press('Escape');
       await page.goto(`${base}/#/volumes/scratch`);
       await page.getByRole('button', { name: 'Delete', exact: true }).click();
       await page.getByRole('button', { name: 'Delete the volume' }).click();
@@ -316,6 +411,21 @@ describe('a real appliance', { skip: api ? false : 'FERRITE_API is not set' }, (
     await close();
   });
 
+  test('tokens let in, until they are revoked', async () => {
+    const { page, faults, close } = await open(api, { ...DESK, permissions: ['clipboard-read', 'clipboard-write'] });
+    await logIn(page, token);
+    const secret = await access(page, { base: api, prefix: 'real' });
+    await page.getByText('POST /v1/tokens').first().waitFor();
+    await page.getByText('DELETE /v1/tokens/night-shift').first().waitFor();
+    await picture(page, 'real-audit');
+    await page.getByRole('button', { name: 'Log out' }).click();
+    await page.getByLabel('Token').fill(secret);
+    await page.keyboard.press('Enter');
+    await page.getByText('The appliance does not know this token.').waitFor();
+    assert.deepEqual(faults, []);
+    await close();
+  });
+
   test('charts show what a client does', async () => {
     const { page, faults, close } = await open(api, NIGHT);
     await logIn(page, token);
@@ -325,7 +435,7 @@ describe('a real appliance', { skip: api ? false : 'FERRITE_API is not set' }, (
     await chartsMove(page, api);
     await page.waitForTimeout(8000);
     await picture(page, 'real-overview');
-    for (const view of ['/drives', '/jobs', '/log', '/volumes/demo']) {
+    for (const view of ['/schedules', '/tokens', '/drives', '/jobs', '/log', '/volumes/demo']) {
       await page.goto(`${api}/#${view}`);
       await page.getByText('Asking the appliance').waitFor({ state: 'detached' });
       await isAccessible(page, view);

@@ -26,11 +26,16 @@ class Problem extends Error {
 
 export class Fake {
   token = 'fake';
+  /** What whoever presents it may do. */
+  role = 'admin';
   started = Date.now();
   /** Whether connections are dropped without an answer. */
   silent = false;
   fullness = 'fine';
   volumes = new Map();
+  schedules = new Map();
+  tokens = [];
+  audit = [];
   jobs = [];
   counters = new Map();
   drives = [
@@ -75,6 +80,17 @@ export class Fake {
     take('mail', 'daily-21', 26, 90.2 * GIB);
     volume('db-test', 512 * GIB, 271 * GIB, 100, { origin: 'db@weekly-45', clients: 1 });
     volume('db-test-old', 512 * GIB, 210 * GIB, 90, { origin: 'db@before-upgrade', read_only: true });
+    this.schedules.set('db', { every: '1h', keep: { hourly: 24, daily: 7, weekly: 4 }, newest: 'auto-20261122-1400', snapshots: 31, problem: null });
+    this.schedules.set('mail', { every: '1d', keep: { daily: 14 }, newest: null, snapshots: 0, problem: 'the pool is full' });
+    const token = (name, role, age, seen) => this.tokens.push({ name, role, created_at: age && hours(age), last_seen_at: seen && hours(seen), configured: !age });
+    token('configuration', 'admin', null, 0.01);
+    token('backup', 'operator', 700, 6);
+    token('prometheus', 'read-only', 690, null);
+    const change = (age, who, what, body, status, error = null) => this.audit.unshift({ id: this.audit.length + 1, at: hours(age), who, from: '10.0.0.7', what, with: body, status, error });
+    change(50, 'configuration', 'POST /v1/volumes', '{"name":"scratch","size":68719476736}', 201);
+    change(30, 'backup', 'POST /v1/volumes/db/snapshots', '{"name":"daily-21"}', 201);
+    change(26, 'backup', 'DELETE /v1/volumes/mail', '', 409, 'a client is attached to `mail`, from 10.0.0.7; add ?force=true to do it anyway');
+    change(0.5, '(firmware)', 'crash', '', 500, 'panicked at kernel/serve/src/lib.rs:1');
     this.jobs.push(job(1, { state: 'done', progress: 1, done: 120 * GIB, ended_at: hours(30), created_at: hours(31) }));
     this.jobs.push(job(2, { state: 'running', progress: 0.41, done: 160 * GIB, rate: 210 * MIB, time_left_ms: 760_000, created_at: hours(0.2) }));
   }
@@ -182,6 +198,15 @@ export class Fake {
         volume.snapshots = volume.snapshots.filter((one) => one !== found);
         return [204];
       }
+      case 'GET whoami': return [200, { name: 'configuration', role: this.role }];
+      case 'GET schedules': return [200, { schedules: [...this.schedules.keys()].map((volume) => this.#schedule(volume)) }];
+      case 'GET volumes/*/schedule': return [200, this.#schedule(this.#volume(name).name)];
+      case 'PUT volumes/*/schedule': return [200, this.#setSchedule(name, body)];
+      case 'DELETE volumes/*/schedule': return [204, void this.schedules.delete(name)];
+      case 'GET tokens': return this.#needs('admin') && [200, { tokens: this.tokens }];
+      case 'POST tokens': return this.#needs('admin') && [201, this.#makeToken(body)];
+      case 'DELETE tokens/*': this.tokens = this.tokens.filter((one) => one.name !== name); return [204];
+      case 'GET audit': return [200, { entries: this.audit.slice(0, Number(url.searchParams.get('limit'))) }];
       case 'GET jobs': return [200, { jobs: this.jobs }];
       case 'POST scrub': this.jobs.push(job(this.jobs.length + 1, { state: 'running', created_at: new Date().toISOString() })); return [202, this.jobs.at(-1)];
       case 'PATCH jobs/*': return [200, Object.assign(this.#job(name), body)];
@@ -189,6 +214,33 @@ export class Fake {
       case 'GET log': return [200, { lines: this.log.slice(-Number(url.searchParams.get('tail') ?? 100)) }];
       default: throw new Problem(404, 'there is nothing at this path');
     }
+  }
+
+  #needs(role) {
+    return this.role === role || refuse(403, `this needs the role ${role}, and \`configuration\` has ${this.role}`);
+  }
+
+  #schedule(volume) {
+    const known = this.schedules.get(volume) ?? refuse(404, 'the volume has no schedule');
+    return { volume, next_at: new Date(Date.now() + 1_500_000).toISOString(), ...known };
+  }
+
+  #setSchedule(name, { every, keep }) {
+    this.#volume(name);
+    if (!/^\d+[smhdw]$/.test(every)) throw new Problem(422, '`every` must be a number and one of s, m, h, d, w', 'every');
+    for (const [rule, number] of Object.entries(keep)) {
+      if (!Number.isInteger(number)) throw new Problem(422, `\`keep.${rule}\` must be a number`, `keep.${rule}`);
+    }
+    if (!Object.values(keep).some((number) => number > 0)) throw new Problem(422, '`keep.…`: at least one must be above 0', 'keep');
+    this.schedules.set(name, { newest: null, snapshots: 0, problem: null, ...this.schedules.get(name), every, keep });
+    return this.#schedule(name);
+  }
+
+  #makeToken({ name, role }) {
+    if (!NAME.test(name)) throw new Problem(422, '`name` must be a string of 1 to 63 of a-z 0-9 . _ -, which begins with a letter or digit', 'name');
+    if (this.tokens.some((one) => one.name === name)) throw new Problem(409, 'the name is taken', 'name');
+    this.tokens.push({ name, role, created_at: new Date().toISOString(), last_seen_at: null, configured: false });
+    return { ...this.tokens.at(-1), token: 'ab'.repeat(40) };
   }
 
   #used() {
@@ -242,7 +294,8 @@ export class Fake {
     if (this.volumes.has(name)) throw new Problem(409, 'the name is taken', 'name');
   }
 
-  #change(volume, { name, size, read_only: readOnly, iops_max: iops, rate_max: rate }) {
+  #change(volume, { name, size, read_only: readOnly, allow, iops_max: iops, rate_max: rate }) {
+    if (allow?.some((one) => !/^[\d.:a-f]+(\/\d+)?$/.test(one))) throw new Problem(422, '`allow` must be a list of at most 32, each one of networks like 10.0.0.0/8', 'allow');
     for (const [field, limit] of Object.entries({ iops_max: iops, rate_max: rate })) {
       if (typeof limit === 'string') throw new Problem(422, `\`${field}\` must be a number`, field);
     }
@@ -253,7 +306,7 @@ export class Fake {
       volume.name = name;
       this.volumes.set(name, volume);
     }
-    Object.assign(volume, size && { size }, readOnly !== undefined && { read_only: readOnly },
+    Object.assign(volume, size && { size }, allow && { allow }, readOnly !== undefined && { read_only: readOnly },
       iops !== undefined && { iops_max: iops }, rate !== undefined && { rate_max: rate });
     return volume;
   }

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::net::IpAddr;
 use core::time::Duration;
 
@@ -62,6 +62,8 @@ struct Token {
     role: Role,
     digest: Digest,
     created_at_nanos: u64,
+    /// When it was presented last in this run, in nanoseconds since 1970; 0 when it was not.
+    seen_at_nanos: Cell<u64>,
     /// Nobody can guess it.
     is_strong: bool,
 }
@@ -84,6 +86,8 @@ pub struct TokenInfo {
     pub role: Role,
     /// Nanoseconds since 1970; 0 when nobody knows.
     pub created_at_nanos: u64,
+    /// When it was presented last, since the start; likewise.
+    pub seen_at_nanos: u64,
     /// Whether it comes from the configuration and is kept nowhere.
     pub is_configured: bool,
 }
@@ -229,11 +233,15 @@ impl<D: Disk + 'static> Tokens<D> {
     fn recognise(&self, secret: &str) -> Option<(Who, bool)> {
         let digest = Digest::of(secret);
         let table = self.shared.table.borrow();
-        let mut found = None;
+        let mut found: Option<&Token> = None;
         for token in table.values() {
             if token.digest.is(&digest) {
                 found = Some(token);
             }
+        }
+        if let Some(token) = found {
+            let now = self.shared.exec.clock().wall_nanos().unwrap_or(0);
+            token.seen_at_nanos.set(now);
         }
         let who = |token: &Token| Who {
             name: token.name.clone(),
@@ -332,6 +340,7 @@ impl Token {
             role,
             digest: Digest::of(secret.text()),
             created_at_nanos,
+            seen_at_nanos: Cell::new(0),
             is_strong: true,
         }
     }
@@ -342,6 +351,7 @@ impl Token {
             role: Role::Admin,
             digest: Digest::of(secret),
             created_at_nanos: 0,
+            seen_at_nanos: Cell::new(0),
             is_strong: secret.len() >= STRONG_LEN,
         }
     }
@@ -351,6 +361,7 @@ impl Token {
             name: self.name.to_string(),
             role: self.role,
             created_at_nanos: self.created_at_nanos,
+            seen_at_nanos: self.seen_at_nanos.get(),
             is_configured: number == UNKEPT,
         }
     }
@@ -372,6 +383,7 @@ impl Token {
             name: record.name.into(),
             role: record.role,
             created_at_nanos: record.created_at_nanos,
+            seen_at_nanos: Cell::new(0),
             is_strong: true,
         })
     }

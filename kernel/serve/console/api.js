@@ -75,6 +75,7 @@ async function json(method, path, body) {
 const part = encodeURIComponent;
 const volumePath = (name) => `/v1/volumes/${part(name)}`;
 const snapshotPath = (volume, name) => `${volumePath(volume)}/snapshots/${part(name)}`;
+const schedulePath = (volume) => `${volumePath(volume)}/schedule`;
 const forced = (force) => (force ? '?force=true' : '');
 
 /** All elements of a list that comes in pages. */
@@ -95,6 +96,7 @@ export const api = {
     await send('GET', '/v1/node', undefined, token);
   },
   node: () => json('GET', '/v1/node'),
+  whoami: () => json('GET', '/v1/whoami'),
   metrics: async () => (await send('GET', '/metrics')).text(),
   drives: async () => (await json('GET', '/v1/drives')).drives,
   formatDrive: (id, serial) => json('POST', `/v1/drives/${part(id)}/format`, { confirm: serial }),
@@ -108,6 +110,22 @@ export const api = {
   snapshot: (volume, name) => json('GET', snapshotPath(volume, name)),
   createSnapshot: (volume, name) => json('POST', `${volumePath(volume)}/snapshots`, { name }),
   deleteSnapshot: (volume, name, force) => json('DELETE', snapshotPath(volume, name) + forced(force)),
+  schedules: () => all('/v1/schedules', 'schedules'),
+  /** The schedule of a volume; `null` if it has none. */
+  schedule: (volume) => json('GET', schedulePath(volume)).catch((problem) => {
+    if (problem.status === 404) return null;
+    throw problem;
+  }),
+  setSchedule: (volume, body) => json('PUT', schedulePath(volume), body),
+  deleteSchedule: (volume) => json('DELETE', schedulePath(volume)),
+  tokens: async () => (await json('GET', '/v1/tokens')).tokens,
+  createToken: (body) => json('POST', '/v1/tokens', body),
+  revokeToken: (name) => json('DELETE', `/v1/tokens/${part(name)}`),
+  /** The newest changes, at most `limit`, and whether there are older ones. */
+  audit: async (limit) => {
+    const { entries, next } = await json('GET', `/v1/audit?limit=${limit}`);
+    return { entries, areMore: next !== undefined };
+  },
   jobs: async () => (await json('GET', '/v1/jobs')).jobs,
   changeJob: (id, body) => json('PATCH', `/v1/jobs/${id}`, body),
   cancelJob: (id) => json('DELETE', `/v1/jobs/${id}`),

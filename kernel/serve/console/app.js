@@ -1,5 +1,6 @@
 // The console: who is logged in, which view is shown, and how it is kept up to date.
 
+import { audit, AUDIT_FEW, may, tokens } from './access.js';
 import { api, session } from './api.js';
 import { clearCursor, onCursor } from './charts.js';
 import { form } from './dialogs.js';
@@ -8,6 +9,7 @@ import { duration } from './format.js';
 import { History, INTERVAL_MS } from './live.js';
 import { drives, jobs, log } from './machine.js';
 import { overview, troubles } from './overview.js';
+import { schedules } from './schedules.js';
 import { detail, list } from './volumes.js';
 
 const LOG_LINES = 500;
@@ -15,12 +17,16 @@ const LOG_LINES = 500;
 const USAGES = 12;
 const USAGE_MS = 30_000;
 
+/** Those `under` another one are reached from there; `needs` is the role that sees them. */
 const VIEWS = [
   { path: '/', name: 'overview', title: 'Overview' },
   { path: '/volumes', name: 'volumes', title: 'Volumes' },
+  { path: '/schedules', name: 'schedules', title: 'Schedules', under: 'volumes' },
   { path: '/drives', name: 'drives', title: 'Drives' },
   { path: '/jobs', name: 'jobs', title: 'Jobs' },
   { path: '/log', name: 'log', title: 'Log' },
+  { path: '/audit', name: 'audit', title: 'Changes', under: 'log', needs: 'operator' },
+  { path: '/tokens', name: 'tokens', title: 'Tokens', needs: 'admin' },
 ];
 
 const app = document.getElementById('app');
@@ -28,7 +34,8 @@ let state = null;
 
 function blank() {
   return {
-    history: new History(), node: null, volumes: null, volume: null, snapshots: null, drives: null, jobs: null,
+    history: new History(), who: null, node: null, volumes: null, volume: null, snapshots: null, schedule: null, drives: null, jobs: null,
+    schedules: null, tokens: null, audit: null, auditWanted: { text: '', limit: AUDIT_FEW },
     log: { lines: null, wanted: { text: '', level: 'debug' } },
     only: null, problem: null, metricsProblem: null, silent: false, actions,
   };
@@ -38,6 +45,11 @@ const actions = {
   refresh: () => refresh(),
   go: (path) => { location.hash = path; },
   showOnly: (volume) => { state.only = volume; draw(); },
+  filterAudit: (change) => {
+    Object.assign(state.auditWanted, change);
+    draw();
+    if (change.limit) refresh();
+  },
   filterLog: (change) => { Object.assign(state.log.wanted, change); draw(); },
 };
 
@@ -110,9 +122,16 @@ async function refresh() {
   const round = (begun += 1);
   const { view, name } = route();
   const ask = [['node', api.node], ['volumes', api.volumes], ['jobs', api.jobs]];
+  if (!mine.who) ask.push(['who', api.whoami]);
+  if (view.name === 'schedules') ask.push(['schedules', api.schedules]);
+  if (view.name === 'tokens') ask.push(['tokens', api.tokens]);
+  if (view.name === 'audit') ask.push(['audit', () => api.audit(mine.auditWanted.limit)]);
   if (view.name === 'drives') ask.push(['drives', api.drives]);
   if (view.name === 'log') ask.push(['lines', () => api.log(LOG_LINES)]);
-  if (name) ask.push(['volume', () => api.volume(name)], ['list', () => api.snapshots(name)]);
+  if (name) {
+    ask.push(['volume', () => api.volume(name)], ['list', () => api.snapshots(name)]);
+    ask.push(['schedule', async () => ({ of: name, one: await api.schedule(name) })]);
+  }
   underWay += 1;
   const answers = await Promise.allSettled(ask.map(([, call]) => call()));
   underWay -= 1;
@@ -174,7 +193,7 @@ async function sample() {
 function draw() {
   if (!state) return;
   const { view, name } = route();
-  const views = { overview, volumes: name ? (all) => detail(all, name) : list, drives, jobs, log };
+  const views = { overview, volumes: name ? (all) => detail(all, name) : list, schedules, drives, jobs, log, audit, tokens };
   const shown = name ? `volume ${name}` : view.name;
   const isNew = app.dataset.view !== shown;
   const logBox = app.querySelector('.log');
@@ -184,10 +203,18 @@ function draw() {
   update(app, h('div.shell', {}, side(view),
     h('main', { id: 'main', 'data-key': shown }, state.silent && h('p.silence', { role: 'alert' },
       icon('warning'), 'The appliance does not answer. What is shown is what it said last; it is asked again every few seconds.'),
-    views[view.name](state))));
+    !name && tabs(view), views[view.name](state))));
   for (const bar of app.querySelectorAll('progress')) bar.value = Number(bar.dataset.progress);
   const box = app.querySelector('.log');
   if (box && (isNew || atBottom)) box.scrollTop = box.scrollHeight;
+}
+
+/** The views that belong together with this one. */
+function tabs(view) {
+  const group = view.under ?? view.name;
+  const all = VIEWS.filter((one) => (one.under ?? one.name) === group && may(state, one.needs));
+  return all.length > 1 && h('nav.tabs', { 'aria-label': 'In this part' }, all.map((one) => h('a',
+    { href: `#${one.path}`, 'aria-current': one === view ? 'page' : null }, one.title)));
 }
 
 function side(view) {
@@ -202,10 +229,11 @@ function side(view) {
   return h('div.side', {},
     h('a.skip', { href: '#main', onclick: skip }, 'Skip to the content'),
     h('header', {}, brand(), h('p.node', { title: node?.name }, node?.name ?? ' ')),
-    h('nav', { 'aria-label': 'Console' }, h('ul', {}, VIEWS.map((one) => h('li', {},
-      h('a', { href: `#${one.path}`, 'aria-current': one === view ? 'page' : null },
+    h('nav', { 'aria-label': 'Console' }, h('ul', {}, VIEWS.filter((one) => !one.under && may(state, one.needs)).map((one) => h('li', {},
+      h('a', { href: `#${one.path}`, 'aria-current': one === view ? 'page' : one.name === view.under ? 'true' : null },
         icon(one.name), h('span', {}, one.title), badge[one.name]))))),
     h('footer', {},
+      state.who && h('p.quiet.who', {}, `${state.who.name}, ${state.who.role}`),
       node && h('p.quiet', {}, `version ${node.version}`, h('br'), `up ${duration(node.uptime_ms)}`),
       h('button.quiet', { type: 'button', 'aria-label': 'Log out', onclick: () => leave() }, icon('out'), h('span', {}, 'Log out'))));
 }

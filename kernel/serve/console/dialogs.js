@@ -15,18 +15,19 @@ export function tell(text, isBad = false) {
 let next = 0;
 
 /**
- * A text field: `{name, label, hint?, value?, placeholder?, type?, mono?, required?, onInput?}`, or with
- * `type: 'check'` a box to tick.
+ * A text field: `{name, label, hint?, value?, placeholder?, type?, mono?, required?, onInput?}`; with `type: 'check'` a box
+ * to tick, with `options: [[value, text]]` a choice.
  */
 function fieldElement(field) {
   const id = `field-${(next += 1)}`;
   const help = h('p.hint', { id: `${id}-hint` }, field.hint ?? '');
   const error = h('p.error', { id: `${id}-error`, hidden: true });
   const isCheck = field.type === 'check';
-  const input = h('input', {
+  const input = h(field.options ? 'select' : 'input', {
     id,
     name: field.name,
-    type: isCheck ? 'checkbox' : field.type ?? 'text',
+    type: field.options ? null : isCheck ? 'checkbox' : field.type ?? 'text',
+    inputmode: field.inputmode,
     class: field.mono ? 'mono' : '',
     placeholder: field.placeholder,
     autocomplete: field.autocomplete ?? 'off',
@@ -34,9 +35,9 @@ function fieldElement(field) {
     spellcheck: 'false',
     required: field.required,
     'aria-describedby': `${id}-hint ${id}-error`,
-  });
+  }, field.options?.map(([value, text]) => h('option', { value }, text)));
   if (isCheck) input.checked = Boolean(field.value);
-  else input.value = field.value ?? '';
+  else if (field.value !== undefined || !field.options) input.value = field.value ?? '';
   const say = (message) => {
     error.textContent = message ?? '';
     error.hidden = !message;
@@ -61,6 +62,23 @@ function fieldElement(field) {
   };
 }
 
+/** Fields one below the other; small ones that have a `group` in common side by side, under its name. */
+function arranged(all) {
+  const groups = new Map();
+  return all.map((one) => {
+    const { group } = one.field;
+    if (!group) return one.element;
+    const known = groups.get(group);
+    if (known) {
+      known.append(one.element);
+      return null;
+    }
+    const numbers = h('div.numbers', {}, one.element);
+    groups.set(group, numbers);
+    return h('fieldset', {}, h('legend', {}, group), numbers);
+  });
+}
+
 /**
  * A form of `fields`, whose `submit(values)` is waited for; what it throws is shown, at its field if the problem names one.
  * Returns the form and what to call to fill it anew.
@@ -72,7 +90,7 @@ export function form({ fields, submit, action, danger, onCancel, intro }) {
   const extra = h('div.extra');
   const element = h('form', { novalidate: true, onsubmit: send },
     intro,
-    all.map((one) => one.element),
+    arranged(all),
     extra,
     error,
     h('div.buttons', {},
@@ -135,9 +153,15 @@ export function ask({ title, done, submit, ...rest }) {
     submit: async (values, more) => {
       const result = await submit(values, more);
       dialog.close();
-      tell(typeof done === 'function' ? done(result, values) : done);
+      if (done) tell(typeof done === 'function' ? done(result, values) : done);
     },
   });
+  const dialog = modal(title, opener, element, close);
+  first.focus();
+  first.select?.();
+}
+
+function modal(title, opener, element, close) {
   const id = `dialog-${(next += 1)}`;
   const dialog = h('dialog', { 'aria-labelledby': id, onclose: () => { dialog.remove(); opener?.focus?.(); } },
     h('header', {},
@@ -146,8 +170,52 @@ export function ask({ title, done, submit, ...rest }) {
     element);
   document.body.append(dialog);
   dialog.showModal();
-  first.focus();
-  first.select?.();
+  return dialog;
+}
+
+/** Shows a secret that nobody can see again, until it is said to be kept. */
+export function reveal({ title, about, secret }) {
+  const opener = document.activeElement;
+  const id = `secret-${(next += 1)}`;
+  const field = h('input.mono', { id, readonly: true, 'aria-describedby': `${id}-about`, autocomplete: 'off', spellcheck: 'false' });
+  field.value = secret;
+  const said = h('p.hint', { role: 'status' });
+  const take = h('button', {
+    type: 'button',
+    onclick: async () => {
+      said.textContent = (await copy(secret, field.parentElement)) ? 'Copied.' : 'The browser does not let this page copy; select the secret instead.';
+      if (said.textContent !== 'Copied.') field.select();
+    },
+  }, icon('copy'), 'Copy');
+  const close = () => dialog.close();
+  const dialog = modal(title, opener, h('form', { onsubmit: (event) => { event.preventDefault(); close(); } },
+    h('p', { id: `${id}-about` }, about),
+    h('label', { for: id }, h('b', {}, 'Secret')),
+    h('div.secret', {}, field, take),
+    said,
+    h('div.buttons', {}, h('button.primary', { type: 'submit' }, 'I have kept it'))), close);
+  // A key pressed too soon must not lose it.
+  dialog.addEventListener('cancel', (event) => event.preventDefault());
+  field.focus();
+  field.select();
+}
+
+/** Copies `text`; also where the browser has no clipboard for pages without TLS. Returns whether it did. */
+export async function copy(text, near = document.body) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const opener = document.activeElement;
+    const area = h('textarea.visually-hidden', { 'aria-hidden': 'true' });
+    area.value = text;
+    near.append(area);
+    area.select();
+    const isDone = document.execCommand('copy');
+    area.remove();
+    opener?.focus?.();
+    return isDone;
+  }
 }
 
 /** Adds to a refusal because of attached clients the way to do it anyway. */

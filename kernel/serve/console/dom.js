@@ -116,6 +116,7 @@ const ICONS = {
   drives: 'M3 4.5h14v5H3zM3 11.5h14v5H3zM6 7h.01M6 14h.01',
   jobs: 'M3 5h9M3 10h14M3 15h6M15 3.5v3',
   log: 'M4 3h12v14H4zM7 7h6M7 10h6M7 13h3',
+  tokens: 'M11.5 8.5a3.500 3.500 0 1 0-2.500 2.500L17 17M14 14l2-2',
   add: 'M10 4v12M4 10h12',
   out: 'M8 3H4v14h4M12 6l4 4-4 4M16 10H8',
   copy: 'M7 7h9v10H7zM13 7V3H4v10h3',

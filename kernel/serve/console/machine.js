@@ -1,5 +1,6 @@
 // Drives, jobs, and the log.
 
+import { may } from './access.js';
 import { api } from './api.js';
 import { ask, tell } from './dialogs.js';
 import { h } from './dom.js';
@@ -29,7 +30,7 @@ export function drives(state) {
         h('header', {},
           h('h2.mono', {}, drive.id),
           h('span', { class: `state ${mood}` }, word),
-          drive.state === 'foreign' && h('button.danger', { type: 'button', onclick: () => format(state, drive) }, 'Make blank')),
+          drive.state === 'foreign' && may(state, 'admin') && h('button.danger', { type: 'button', onclick: () => format(state, drive) }, 'Make blank')),
         drive.detail && h('p', {}, drive.detail),
         drive.state === 'serving' && h('div.use', {}, use(drive.used, drive.size)),
         h('dl.facts', {},
@@ -66,11 +67,11 @@ export function jobs(state) {
       h('div', {},
         h('h1', { tabindex: '-1' }, 'Jobs'),
         h('p.quiet', {}, active.length > 0 ? `${active.length} under way` : 'Nothing is under way')),
-      !active.some((job) => job.kind === 'scrub') && h('button', { type: 'button', onclick: () => act(state, api.scrub()) }, 'Start a scrub')),
+      may(state, 'operator') && !active.some((job) => job.kind === 'scrub') && h('button', { type: 'button', onclick: () => act(state, api.scrub()) }, 'Start a scrub')),
     all.length === 0
       ? h('div.empty', {}, h('p', {}, 'There was no job yet.'),
         h('p.quiet', {}, 'A scrub reads every block in use and verifies it. It yields to clients, and goes on after a restart.'))
-      : h('ul.jobs', {}, [...all].reverse().map((job) => jobItem(state, job, isActive(job)))),
+      : h('ul.items', {}, [...all].reverse().map((job) => jobItem(state, job, isActive(job)))),
   ];
 }
 
@@ -82,7 +83,7 @@ function jobItem(state, job, isActive) {
     h('header', {},
       h('h2', {}, `${job.kind[0].toUpperCase()}${job.kind.slice(1)} `, h('span.quiet', {}, `#${job.id}`)),
       h('span', { class: `state ${JOB_STATES[job.state] ?? ''}` }, job.state),
-      isActive && h('div.actions', { role: 'group', 'aria-label': name },
+      isActive && may(state, 'operator') && h('div.actions', { role: 'group', 'aria-label': name },
         h('button', { type: 'button', onclick: () => act(state, api.changeJob(job.id, { state: end })) },
           job.state === 'paused' ? 'Resume' : 'Pause'),
         h('button.danger', { type: 'button', onclick: () => act(state, api.cancelJob(job.id)) }, 'Cancel'))),

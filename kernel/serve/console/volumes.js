@@ -1,9 +1,11 @@
 // Volumes: all of them as the family that clones make them, and what can be done to one.
 
 import { api } from './api.js';
-import { ask, tell, unlessAttached } from './dialogs.js';
+import { may } from './access.js';
+import { ask, copy, tell, unlessAttached } from './dialogs.js';
 import { h, icon } from './dom.js';
 import { count, latency, many, moment, parseSize, percent, size } from './format.js';
+import { scheduleOf } from './schedules.js';
 
 /** What is said of names; the API checks them. */
 const NAMES = '1 to 63 of a–z 0–9 . _ -, beginning with a letter or digit.';
@@ -39,7 +41,7 @@ export function list(state) {
     h('div', {},
       h('h1', { tabindex: '-1' }, 'Volumes'),
       volumes && h('p.quiet', {}, summary(volumes))),
-    volumes && add);
+    volumes && may(state, 'operator') && add);
   if (!volumes) return [head, h('p.quiet', {}, state.problem ?? 'Asking the appliance …')];
   if (volumes.length === 0) {
     return [head, h('div.empty', {},
@@ -105,7 +107,7 @@ export function detail(state, name) {
           `${size(one.size)} · created ${moment(one.created_at)}`,
           one.origin && [' · clone of ', h('a.name', { href: `#/volumes/${one.origin.split('@')[0]}` }, one.origin)],
           one.read_only && h('span.tag', {}, 'read-only'))),
-      h('div.actions', {},
+      may(state, 'operator') && h('div.actions', {},
         h('button.primary', { type: 'button', onclick: () => snapshot(state, one) }, icon('camera'), 'Snapshot'),
         h('button', { type: 'button', onclick: () => change(state, one) }, 'Change'),
         h('button.danger', { type: 'button', onclick: () => remove(state, one, snapshots) }, 'Delete'))),
@@ -118,7 +120,8 @@ export function detail(state, name) {
         limits(one) ?? (now && (now.latency.read ?? now.latency.write) !== null ? `${latency(now.latency.read ?? now.latency.write)} each` : 'none now'))),
     h('p.export', {},
       h('span.quiet', {}, 'NBD '), h('code', {}, exportOf(state.node, name)),
-      h('button.quiet', { type: 'button', 'aria-label': 'Copy the NBD address', onclick: () => copy(exportOf(state.node, name)) }, icon('copy'))),
+      h('button.quiet', { type: 'button', 'aria-label': 'Copy the NBD address', onclick: () => copyAddress(exportOf(state.node, name)) }, icon('copy'))),
+    scheduleOf(state, name),
     h('section', { 'aria-labelledby': 'snapshots' },
       h('h2', { id: 'snapshots' }, 'Snapshots'),
       snapshots ? tree(state, one, snapshots) : h('p.quiet', {}, state.problem ?? 'Asking the appliance …')),
@@ -129,13 +132,9 @@ function fact(name, value, more) {
   return h('div', {}, h('dt', {}, name), h('dd', {}, h('b', {}, value), more && h('span.quiet', {}, more)));
 }
 
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    tell('Copied.');
-  } catch {
-    tell('The browser does not let this page copy; select the address instead.', true);
-  }
+async function copyAddress(text) {
+  if (await copy(text)) tell('Copied.');
+  else tell('The browser does not let this page copy; select the address instead.', true);
 }
 
 /** The snapshots as a line through time, newest at the top, with clones as its branches. */
@@ -155,7 +154,7 @@ function tree(state, volume, snapshots) {
         h('span.quiet', {},
           `${size(one.allocated)} in use`, one.unique !== undefined && `, ${size(one.unique)} its own`,
           one.clients > 0 && `, ${many(one.clients, 'client')}`)),
-      h('div.actions', { role: 'group', 'aria-label': `Snapshot ${one.name}` },
+      may(state, 'operator') && h('div.actions', { role: 'group', 'aria-label': `Snapshot ${one.name}` },
         h('button', { type: 'button', onclick: () => clone(state, volume, one) }, 'Clone'),
         h('button', { type: 'button', onclick: () => rollback(state, volume, one) }, 'Roll back'),
         h('button.danger', { type: 'button', onclick: () => removeSnapshot(state, volume, one) }, 'Delete')),
@@ -219,6 +218,10 @@ function change({ actions }, volume) {
       { name: 'name', label: 'Name', hint: `${NAMES} Clients attach by it.`, mono: true, value: volume.name, required: true },
       { name: 'size', label: 'Size', hint: 'It can only grow.', value: size(volume.size), required: true, onInput: sized },
       { name: 'read_only', label: 'Read-only', hint: 'Writes are refused, of clients that are attached now, too.', type: 'check', value: volume.read_only },
+      {
+        name: 'allow', label: 'Clients may come from', mono: true, value: volume.allow.join(' '),
+        hint: 'Networks like 10.0.0.0/8, with spaces between. Empty: from anywhere.',
+      },
       { name: 'iops_max', label: 'Requests in a second', hint: 'At most so many, of all clients. Empty: no limit.', value: volume.iops_max ?? '' },
       { name: 'rate_max', label: 'Bytes in a second', hint: 'At most so many, like 50 MiB. Empty: no limit.', value: volume.rate_max ? size(volume.rate_max) : '' },
     ],
@@ -227,6 +230,7 @@ function change({ actions }, volume) {
       if (values.name !== volume.name) wanted.name = values.name;
       if (values.size !== size(volume.size)) wanted.size = bytesOf(values.size);
       if (values.read_only !== volume.read_only) wanted.read_only = values.read_only;
+      if (values.allow !== volume.allow.join(' ')) wanted.allow = values.allow.split(/[\s,]+/).filter(Boolean);
       if (values.iops_max !== String(volume.iops_max ?? '')) wanted.iops_max = limitOf(values.iops_max, Number(values.iops_max));
       if (values.rate_max !== (volume.rate_max ? size(volume.rate_max) : '')) wanted.rate_max = limitOf(values.rate_max, parseSize(values.rate_max));
       if (Object.keys(wanted).length > 0) await api.changeVolume(volume.name, wanted);

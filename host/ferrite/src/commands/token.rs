@@ -79,9 +79,14 @@ fn tokens(answer: &Value) -> String {
             Some(true) => "the configuration".into(),
             _ => moment(&text_of(token, "created_at")),
         };
-        vec![text_of(token, "name"), text_of(token, "role"), origin]
+        let seen = match token["last_seen_at"].as_str() {
+            Some(seen) => moment(seen),
+            None => "-".into(),
+        };
+        vec![text_of(token, "name"), text_of(token, "role"), origin, seen]
     });
-    let headings = ["NAME", "ROLE", "SINCE"];
+    // Since the appliance was started; it keeps no note of it.
+    let headings = ["NAME", "ROLE", "SINCE", "LAST SEEN"];
     table(&headings, &rows.collect::<Vec<_>>())
 }
 
@@ -134,13 +139,15 @@ mod tests {
     #[test]
     fn tokens_and_changes_are_listed_for_people() {
         let answer = json!({"tokens": [
-            {"name": "configuration", "role": "admin", "created_at": null, "configured": true},
-            {"name": "backup", "role": "operator", "created_at": "2026-11-22T04:00:00.000Z", "configured": false}]});
+            {"name": "configuration", "role": "admin", "created_at": null,
+                "last_seen_at": "2026-11-22T04:10:00.000Z", "configured": true},
+            {"name": "backup", "role": "operator", "created_at": "2026-11-22T04:00:00.000Z",
+                "last_seen_at": null, "configured": false}]});
         assert_eq!(
             tokens(&answer),
-            "NAME           ROLE      SINCE\n\
-             configuration  admin     the configuration\n\
-             backup         operator  2026-11-22 04:00:00\n"
+            "NAME           ROLE      SINCE                LAST SEEN\n\
+             configuration  admin     the configuration    2026-11-22 04:10:00\n\
+             backup         operator  2026-11-22 04:00:00  -\n"
         );
         let answer = json!({"entries": [{"id": 1, "at": "2026-11-22T04:00:00.000Z", "who": "backup",
             "from": "10.0.0.2", "what": "DELETE /v1/volumes/db", "with": "", "status": 404, "error": "no such volume"}]});

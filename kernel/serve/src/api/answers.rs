@@ -189,16 +189,22 @@ answer! {
         required("offset", Kind::Size, "First byte."),
         required("length", Kind::Size, "Bytes."),
     ];
+    WHO "Who": [
+        required("name", NAME_FORM, "The name of the token that was presented."),
+        required("role", Kind::Word(&Role::NAMES), "What it allows."),
+    ];
     TOKEN "Token": [
         required("name", NAME_FORM, "Its name."),
         required("role", Kind::Word(&Role::NAMES), "What it allows."),
         required("created_at", TIME, "`null` when nobody knows."),
+        required("last_seen_at", TIME, "When it was presented last; `null`: not since the start, or nobody knows."),
         required("configured", Kind::Flag, "Whether it comes from the configuration and is taken out there."),
     ];
     NEW_TOKEN "NewToken": [
         required("name", NAME_FORM, "Its name."),
         required("role", Kind::Word(&Role::NAMES), "What it allows."),
         required("created_at", TIME, "`null` when nobody knows."),
+        required("last_seen_at", TIME, "When it was presented last; `null`: not since the start, or nobody knows."),
         required("configured", Kind::Flag, "Whether it comes from the configuration and is taken out there."),
         required("token", Kind::Text, "The secret; it is never told again."),
     ];

@@ -133,6 +133,8 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
             edit!(jobs::tag, Delete "/v1/jobs/{job}", Operator, [], NOTHING, 200 JOB, jobs::cancel,
                 "Cancels a job that is not over."),
 
+            route!(Get "/v1/whoami", ReadOnly, [], NOTHING, 200 WHO, tokens::whoami,
+                "Which token was presented, and what it allows."),
             route!(Get "/v1/tokens", Admin, [], NOTHING, 200 TOKENS, tokens::list, "All tokens, without their secrets."),
             route!(Post "/v1/tokens", Admin, [], NEW_TOKEN, 201 NEW_TOKEN, tokens::create,
                 "Makes a token. Its secret is in this answer and nowhere else."),

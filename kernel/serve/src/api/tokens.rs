@@ -21,6 +21,7 @@ struct TokenResource {
     name: String,
     role: &'static str,
     created_at: Option<String>,
+    last_seen_at: Option<String>,
     configured: bool,
     /// The secret, once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,14 +30,23 @@ struct TokenResource {
 
 impl From<TokenInfo> for TokenResource {
     fn from(info: TokenInfo) -> Self {
+        let time = |nanos: u64| (nanos > 0).then(|| rfc3339(nanos));
         Self {
             name: info.name,
             role: info.role.name(),
-            created_at: (info.created_at_nanos > 0).then(|| rfc3339(info.created_at_nanos)),
+            created_at: time(info.created_at_nanos),
+            last_seen_at: time(info.seen_at_nanos),
             configured: info.is_configured,
             token: None,
         }
     }
+}
+
+/// Who asks, and what they may do.
+pub(super) async fn whoami<D: Disk + 'static>(_: Rc<Backend<D>>, call: Call) -> Handled {
+    let who = call.who.ok_or_else(Problem::unauthorized)?;
+    let answer = json!({"name": &*who.name, "role": who.role.name()});
+    Ok(Response::json(200, &answer))
 }
 
 pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {

@@ -47,7 +47,8 @@ fn a_token_from_creation_to_revocation() {
     assert!(secret.len() > 64);
     assert_eq!(
         token,
-        json!({"name": "backup", "role": "operator", "created_at": "2023-11-14T22:13:20.000Z", "configured": false})
+        json!({"name": "backup", "role": "operator", "created_at": "2023-11-14T22:13:20.000Z",
+            "last_seen_at": null, "configured": false})
     );
     assert_eq!(rig.call("GET", "/v1/tokens/backup", None).json(), token);
     let listed = rig.call("GET", "/v1/tokens", None);
@@ -62,6 +63,15 @@ fn a_token_from_creation_to_revocation() {
         assert_eq!(token["name"], name);
     }
     assert_eq!(rig.with_token(secret, "GET", "/v1/node", None).status, 200);
+    let seen = rig.call("GET", "/v1/tokens/backup", None).json()["last_seen_at"].clone();
+    assert!(
+        seen.as_str().unwrap().starts_with("2023-11-14T22:13"),
+        "{seen}"
+    );
+    let who = rig.with_token(secret, "GET", "/v1/whoami", None).json();
+    assert_eq!(who, json!({"name": "backup", "role": "operator"}));
+    rig.call_with(&[], "GET", "/v1/whoami", None)
+        .is_problem(401, "token");
 
     let taken = Some(r#"{"name":"backup","role":"admin"}"#);
     rig.call("POST", "/v1/tokens", taken)
