@@ -16,10 +16,10 @@ use world::{BLOCK_SIZE, Disk};
 use crate::api::{Content, Extent, SnapshotId, Source, StoreError};
 use crate::delta::{DeltaTable, key, split_key};
 use crate::diff::{is_difference, root_of};
-use crate::layout::{FAN, Pointer};
+use crate::layout::{FAN, Kind, Pointer};
 use crate::lineage::{Layers, Place};
 use crate::lockstep::{Leaves, Root};
-use crate::shared::{Shared, State};
+use crate::shared::{Shared, State, Tree};
 use crate::store::Store;
 
 /// One answer takes so many steps at most; a step is a leaf, its search, or 128 blocks of a gap.
@@ -80,7 +80,36 @@ impl<D: Disk + 'static> Shared<D> {
         }
         let mut list = List::new(start, len, max);
         self.walk(Question { from, to }, &mut list).await?;
-        Ok(list.extents)
+        let mut answer = List::new(start, len, max);
+        for Part { len, content, base } in list.parts {
+            let end = answer.at + len;
+            match base {
+                0 => answer.add(end.div_ceil(BLOCK_SIZE as u64), content),
+                base => self.ask_base(base, end, &mut answer).await?,
+            }
+            if answer.at < end {
+                break;
+            }
+        }
+        Ok(answer.extents())
+    }
+
+    /// What a base has, up to byte `end`, goes into the answer. What it does not know counts as data.
+    async fn ask_base(&self, base: u64, end: u64, answer: &mut List) -> Result<(), StoreError> {
+        let mut list = List::new(answer.at, end - answer.at, answer.max);
+        let to = Place::Map(base);
+        self.walk(Question { from: None, to }, &mut list).await?;
+        let known = self.state.borrow().tree_at(to).map_or(0, Tree::known);
+        for part in list.parts {
+            let end = (answer.at + part.len).div_ceil(BLOCK_SIZE as u64);
+            if part.content == Content::Data {
+                answer.add(end, Content::Data);
+            } else {
+                answer.add(end.min(known), Content::Same);
+                answer.add(end, Content::Data);
+            }
+        }
+        Ok(())
     }
 
     async fn walk(&self, question: Question, list: &mut List) -> Result<(), StoreError> {
@@ -118,14 +147,14 @@ impl<D: Disk + 'static> Shared<D> {
             };
             if let Some(part) = doubt {
                 fine_sketches += 1;
-                if fine_sketches > FINE_SKETCHES_MAX && !list.extents.is_empty() {
+                if fine_sketches > FINE_SKETCHES_MAX && !list.parts.is_empty() {
                     return Ok(());
                 }
                 view.fine = Some(self.sketch(&view.layers, part).await);
             }
             self.environment.exec.yield_now().await;
         }
-        if list.extents.is_empty() {
+        if list.parts.is_empty() {
             // Checkpoints followed each other faster than this walk: what is not known counts as data.
             let block = list.block();
             list.add(block + 1, Content::Data);
@@ -147,6 +176,7 @@ impl<D: Disk + 'static> Shared<D> {
             (roots, layers, state.checkpoints_done)
         };
         Ok(View {
+            compares: question.from.is_some(),
             roots,
             coarse: self.sketch(&layers, range).await,
             fine: None,
@@ -223,6 +253,8 @@ impl Found {
 
 /// What a walk relies on.
 struct View {
+    /// Whether it is asked for changes.
+    compares: bool,
     roots: [Root; 2],
     layers: Layers,
     /// Checkpoints that were done: as long as there is no other one, the maps are these and the deltas only grow.
@@ -273,7 +305,10 @@ impl View {
                 true => Content::Zero,
                 false => Content::Data,
             };
-            list.add(lba + 1, content);
+            match new.kind() {
+                Kind::Remote if !self.compares => list.add_remote(lba + 1, new.addr()),
+                _ => list.add(lba + 1, content),
+            }
         }
     }
 
@@ -372,9 +407,17 @@ impl Sketch {
     }
 }
 
+/// A run of blocks of one kind.
+struct Part {
+    len: u64,
+    content: Content,
+    /// The base that knows more; 0: none.
+    base: u64,
+}
+
 /// The answer as far as it goes.
 struct List {
-    extents: Vec<Extent>,
+    parts: Vec<Part>,
     max: usize,
     /// End of the last extent, in bytes.
     at: u64,
@@ -385,7 +428,7 @@ struct List {
 impl List {
     fn new(start: u64, len: u64, max: usize) -> Self {
         Self {
-            extents: Vec::new(),
+            parts: Vec::new(),
             max: max.max(1),
             at: start,
             end: start + len,
@@ -404,15 +447,31 @@ impl List {
 
     /// Adds what lies before block `until`; nothing more once there is no room for another extent.
     fn add(&mut self, until: u64, content: Content) {
+        self.add_part(until, content, 0);
+    }
+
+    /// As [`add`](Self::add), for what a base has or has not.
+    fn add_remote(&mut self, until: u64, base: u64) {
+        self.add_part(until, Content::Data, base);
+    }
+
+    fn extents(self) -> Vec<Extent> {
+        let parts = self.parts.into_iter();
+        parts
+            .map(|Part { len, content, .. }| Extent { len, content })
+            .collect()
+    }
+
+    fn add_part(&mut self, until: u64, content: Content, base: u64) {
         let until = (until * BLOCK_SIZE as u64).min(self.end);
         if self.is_full || until <= self.at {
             return;
         }
         let len = until - self.at;
-        let has_room = self.extents.len() < self.max;
-        match self.extents.last_mut() {
-            Some(last) if last.content == content => last.len += len,
-            _ if has_room => self.extents.push(Extent { len, content }),
+        let has_room = self.parts.len() < self.max;
+        match self.parts.last_mut() {
+            Some(last) if (last.content, last.base) == (content, base) => last.len += len,
+            _ if has_room => self.parts.push(Part { len, content, base }),
             _ => {
                 self.is_full = true;
                 return;
@@ -476,11 +535,11 @@ mod tests {
             extent(2 * 4096 - 512, Content::Same),
             extent(4096, Content::Data),
         ];
-        assert_eq!(list.extents, expected);
         assert!(list.is_complete());
+        assert_eq!(list.extents(), expected);
         let mut list = List::new(512, 1024, 9);
         list.add(100, Content::Data);
-        assert_eq!(list.extents, [extent(1024, Content::Data)]);
         assert!(list.is_complete());
+        assert_eq!(list.extents(), [extent(1024, Content::Data)]);
     }
 }

@@ -103,6 +103,42 @@ pub struct VolumeId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId(pub u64);
 
+/// Names what arrived so far of an adopted volume, for as long as a volume or snapshot may need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BaseId(pub u64);
+
+/// What arrived so far of an adopted volume. Its snapshots and clones share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseInfo {
+    /// Its number.
+    pub id: BaseId,
+    /// Identity across pools.
+    pub uuid: [u8; 16],
+    /// Size of what was adopted, in bytes.
+    pub size_bytes: u64,
+    /// Bytes that arrived; as of the last checkpoint.
+    pub stored_bytes: u64,
+    /// Of so many bytes from the beginning on, all that is not zeros is here.
+    pub known_bytes: u64,
+}
+
+impl BaseInfo {
+    /// Whether all is here, and the origin is not needed any more.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.known_bytes >= self.size_bytes
+    }
+}
+
+/// A run of blocks that are here, or that are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Blocks.
+    pub blocks: usize,
+    /// The base that lacks them; nothing if they can be read.
+    pub absent: Option<BaseId>,
+}
+
 /// What can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
@@ -141,6 +177,8 @@ pub struct VolumeInfo {
     pub created_at_nanos: u64,
     /// The snapshot that it was cloned from, while that exists.
     pub origin: Option<SnapshotId>,
+    /// What it shares with an origin elsewhere, if it was adopted, or cloned from what was.
+    pub bases: Vec<BaseId>,
     /// How many snapshots it has.
     pub snapshots: usize,
 }
@@ -418,6 +456,8 @@ pub enum StoreError {
     Closed,
     /// A drive failed.
     Disk(DiskError),
+    /// A part of it is not here yet: fetch it from the origin and try again.
+    Absent,
     /// The data of this block is damaged: what the drive returned is not what was written.
     Damaged {
         /// Block number within the volume.
@@ -455,6 +495,7 @@ impl fmt::Display for StoreError {
             Self::ReadOnly => out.write_str("the pool is read-only"),
             Self::Closed => out.write_str("the pool is closed"),
             Self::Disk(error) => error.fmt(out),
+            Self::Absent => out.write_str("a part of it has not arrived from its origin yet"),
             Self::Damaged { block } => write!(out, "block {block} is damaged"),
             Self::DamagedPool => out.write_str("the pool's metadata is damaged"),
             Self::Unsupported => out.write_str("not a pool of a format that this version knows"),

@@ -108,13 +108,14 @@ impl<D: Disk + 'static> Shared<D> {
     pub async fn usage(&self, source: Source) -> Result<Usage, StoreError> {
         let place = self.place_of(source)?;
         self.settle(place, true).await?;
-        self.settle_heirs(place).await?;
+        self.settle_others(place).await?;
         let mut tries = 0;
         loop {
-            let (referenced, walk) = {
+            let (referenced, walk, bases) = {
                 let state = self.state.borrow();
                 let tree = state.tree_at(place).ok_or(place.missing())?;
-                (tree.entry.blocks.get(), state.freed_with(tree))
+                let own = tree.entry.blocks.get();
+                (own, state.freed_with(tree), state.base_blocks(tree))
             };
             let unique = match &walk {
                 // All of it, with nobody to share it with.
@@ -126,9 +127,9 @@ impl<D: Disk + 'static> Shared<D> {
             match unique {
                 Ok(unique) => {
                     return Ok(Usage {
-                        referenced_bytes: referenced * BLOCK_SIZE as u64,
+                        referenced_bytes: (referenced + bases.0) * BLOCK_SIZE as u64,
                         // The number is that of a checkpoint under way already, the walk's root perhaps not yet.
-                        unique_bytes: unique.min(referenced) * BLOCK_SIZE as u64,
+                        unique_bytes: (unique.min(referenced) + bases.1) * BLOCK_SIZE as u64,
                     });
                 }
                 Err(error) if tries == TRIES_MAX => return Err(error),
@@ -137,14 +138,16 @@ impl<D: Disk + 'static> Shared<D> {
         }
     }
 
-    /// Waits until the nodes of those who keep what a map has say all that their deltas said when this began.
-    async fn settle_heirs(&self, place: Place) -> Result<(), StoreError> {
+    /// Waits until the nodes of those who keep what a map has, and of its bases, say all that their deltas said when this began.
+    async fn settle_others(&self, place: Place) -> Result<(), StoreError> {
         let is_settled = {
             let state = self.state.borrow();
             state.require_open()?;
             let tree = state.tree_at(place).ok_or(place.missing())?;
             let mut heirs = state.keepers(tree).into_iter();
+            let is_changed = |base| state.has_changes(base);
             heirs.all(|heir| heir.source.is_none() && !state.has_changes(heir.id()))
+                && !tree.bases().any(is_changed)
         };
         if !is_settled {
             self.checkpoint_reached(self.want_checkpoint()).await?;
@@ -207,6 +210,26 @@ impl State {
             heir,
             boundary,
         })
+    }
+
+    /// Blocks of data in the bases of a map, and how many of them are freed with it.
+    pub fn base_blocks(&self, tree: &Tree) -> (u64, u64) {
+        let (mut all, mut freed) = (0, 0);
+        for base in tree.bases() {
+            let blocks = self
+                .trees
+                .get(&base)
+                .map_or(0, |base| base.entry.blocks.get());
+            let needs = |other: &&Tree| {
+                matches!(other.kind(), CatalogKind::Head | CatalogKind::Snapshot)
+                    && other.bases().any(|other| other == base)
+            };
+            all += blocks;
+            if self.trees.values().filter(needs).count() == 1 {
+                freed += blocks;
+            }
+        }
+        (all, freed)
     }
 
     /// Who keeps what a map has when it is taken apart, at most two of them.

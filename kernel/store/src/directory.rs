@@ -25,6 +25,8 @@ pub struct Directory {
     names: HashMap<String, u64>,
     /// Deleted maps that are not taken apart yet.
     pub hidden: BTreeSet<u64>,
+    /// Maps of what arrived of adopted volumes.
+    pub bases: BTreeSet<u64>,
     slots: Vec<Option<u64>>,
     free_slots: BTreeSet<usize>,
 }

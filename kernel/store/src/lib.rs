@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`store`] | the public face |
-//! | [`write`](mod@write), [`read`], [`overlap`] | the data path |
+//! | [`write`](mod@write), [`grant`], [`read`], [`overlap`] | the data path |
 //! | [`commit`], [`journal`] | what makes changes durable |
 //! | [`checkpoint`], [`merge`], [`update`], [`reclaim`], [`groups`] | what makes them part of the maps |
 //! | [`space`], [`chunks`], [`bitmap`] | which blocks are in use |
@@ -11,6 +11,7 @@
 //! | [`load`], [`replay`], [`recover`], [`complete`] | opening |
 //! | [`format`](mod@format), [`inspect`], [`check`](mod@check) | making and looking at pools |
 //! | [`snapshots`], [`lineage`], [`apart`] | snapshots and clones: made, looked through, taken apart |
+//! | [`remote`] | volumes whose blocks arrive later |
 //! | [`allocation`], [`diff`], [`lockstep`] | where data is, what changed, who uses how much |
 //! | [`scrub`], [`trim`] | what goes on by itself: every block verified, drives told of what is free |
 //! | [`volumes`], [`records`] | the catalog, and settings of the rooms above |
@@ -38,6 +39,7 @@ mod delta;
 mod diff;
 mod directory;
 mod format;
+mod grant;
 mod groups;
 mod inspect;
 mod io;
@@ -55,6 +57,7 @@ mod read;
 mod reclaim;
 mod records;
 mod recover;
+mod remote;
 mod replay;
 mod scrub;
 mod shared;
@@ -69,9 +72,9 @@ mod volumes;
 mod write;
 
 pub use api::{
-    Change, Changes, Config, Content, Contents, Damage, Environment, Extent, FormatOptions,
-    Fullness, Holes, PoolInfo, PoolState, ScrubPosition, ScrubStep, SnapshotId, SnapshotInfo,
-    Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
+    BaseId, BaseInfo, Change, Changes, Config, Content, Contents, Damage, Environment, Extent,
+    FormatOptions, Fullness, Holes, PoolInfo, PoolState, Presence, ScrubPosition, ScrubStep,
+    SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
 };
 pub use check::{CheckOptions, Finding, Owner, Summary, check};
 pub use mutant::{Mutant, Mutants};

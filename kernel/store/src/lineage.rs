@@ -168,6 +168,7 @@ impl State {
                 CatalogKind::Head => self.directory.set_head(volume, name, id),
                 CatalogKind::Snapshot => self.directory.add_snapshot(volume, name, id),
                 CatalogKind::Hidden => drop(self.directory.hidden.insert(id)),
+                CatalogKind::Base => drop(self.directory.bases.insert(id)),
                 CatalogKind::Free | CatalogKind::Internal => {}
             }
         }
@@ -201,8 +202,34 @@ impl State {
             }
             self.touch(id);
         }
+        if hidden.is_empty() {
+            return;
+        }
         for id in hidden {
             self.hide(id);
+        }
+        self.hide_unneeded_bases();
+    }
+
+    /// A base goes with the last volume or snapshot that may refer to it.
+    fn hide_unneeded_bases(&mut self) {
+        let mut unneeded = self.directory.bases.clone();
+        if unneeded.is_empty() || self.mutants.base_stays() {
+            return;
+        }
+        let heads_only = self.mutants.base_goes_with_head();
+        let is_visible = |tree: &&Tree| match tree.kind() {
+            CatalogKind::Head => true,
+            CatalogKind::Snapshot => !heads_only,
+            _ => false,
+        };
+        for tree in self.trees.values().filter(is_visible) {
+            for base in tree.bases() {
+                unneeded.remove(&base);
+            }
+        }
+        for base in unneeded {
+            self.hide(base);
         }
     }
 
@@ -220,6 +247,9 @@ impl State {
         entry.seq = new.seq;
         entry.snapshot_uuid = new.snapshot_uuid;
         entry.created_at = new.created_at;
+        if old.0 == CatalogKind::Base {
+            entry.collapse_cursor = entry.collapse_cursor.max(new.collapse_cursor);
+        }
         if self.mutants.replay_takes_parent() {
             (entry.parent, entry.collapse_cursor) = (new.parent, new.collapse_cursor);
         }
@@ -245,6 +275,10 @@ impl State {
         };
         let was = tree.kind();
         tree.entry.set_kind(CatalogKind::Hidden);
+        if was == CatalogKind::Base {
+            (tree.entry.collapse_cursor, tree.entry.seq) = Default::default();
+            self.directory.bases.remove(&id);
+        }
         let (volume, name) = (tree.entry.volume.get(), tree.entry.name());
         let name = alloc::string::String::from(name);
         self.directory.hidden.insert(id);

@@ -63,6 +63,28 @@ fn walk(cache: &mut NodeCache, (root, height): (Pointer, u8), lba: u64) -> Resul
     Ok(Below::Pointer(pointer))
 }
 
+/// A leaf in the cache: its number in the map, and its place.
+type Leaf = (u64, usize);
+
+/// What the nodes of the last checkpoint have at `lba`. Blocks in a row are mostly in one leaf, which is remembered.
+fn below(
+    cache: &mut NodeCache,
+    start: (Pointer, u8),
+    leaf: &mut Option<Leaf>,
+    lba: u64,
+) -> Result<Pointer, Missing> {
+    let number = lba / FAN as u64;
+    let place = match *leaf {
+        Some((of, place)) if of == number => place,
+        _ => match walk(cache, start, lba)? {
+            Below::Pointer(pointer) => return Ok(pointer),
+            Below::Leaf(place) => place,
+        },
+    };
+    *leaf = Some((number, place));
+    Ok(get_pointer(cache.node(place), index_in(0, lba)))
+}
+
 impl State {
     /// The current pointers of `count` blocks from `lba` on, appended to `out`. What is there already is not looked up again.
     pub fn find_blocks(
@@ -85,28 +107,44 @@ impl State {
         };
         let last = layers.last().and_then(|last| self.trees.get(last));
         let start = last.map_or_else(Default::default, |tree| (tree.root(), tree.height()));
-        let mut leaf = None;
+        let (mut leaf, mut remote_leaf) = (None, None);
         for at in lba + out.len() as u64..lba + count as u64 {
             let delta = layers
                 .iter()
                 .find_map(|tree| self.find_delta(key(*tree, at)));
-            let pointer = match (delta, leaf) {
-                (Some(pointer), _) => pointer,
-                // Blocks in a row are mostly in one leaf.
-                (None, Some((of, place))) if of == at / FAN as u64 => {
-                    get_pointer(self.cache.node(place), index_in(0, at))
-                }
-                (None, _) => match walk(&mut self.cache, start, at)? {
-                    Below::Pointer(pointer) => pointer,
-                    Below::Leaf(place) => {
-                        leaf = Some((at / FAN as u64, place));
-                        get_pointer(self.cache.node(place), index_in(0, at))
-                    }
-                },
+            let mut pointer = match delta {
+                Some(pointer) => pointer,
+                None => below(&mut self.cache, start, &mut leaf, at)?,
             };
+            if pointer.kind() == Kind::Remote {
+                pointer = self.find_remote(pointer, &mut remote_leaf, at)?;
+            }
             out.push(pointer);
         }
         Ok(())
+    }
+
+    /// What a remote pointer stands for: what its base has; the same pointer if that is not here yet.
+    fn find_remote(
+        &mut self,
+        remote: Pointer,
+        leaf: &mut Option<Leaf>,
+        lba: u64,
+    ) -> Result<Pointer, Missing> {
+        let base = remote.addr();
+        let Some(tree) = self.trees.get(&base) else {
+            return Ok(remote);
+        };
+        let is_zero = lba < tree.known() || lba >= tree.blocks();
+        let start = (tree.root(), tree.height());
+        let found = match self.find_delta(key(base, lba)) {
+            Some(pointer) => pointer,
+            None => below(&mut self.cache, start, leaf, lba)?,
+        };
+        Ok(match found.kind() {
+            Kind::Never if !is_zero && !self.mutants.remote_reads_zeros() => remote,
+            _ => found,
+        })
     }
 }
 

@@ -193,6 +193,20 @@ mutants! {
     /// The child of a map that was taken apart keeps it as its parent.
     ParentNotPassedOn, parent_not_passed_on;
 
+    // Volumes whose blocks are elsewhere.
+    /// What has not arrived yet reads as zeros.
+    RemoteReadsZeros, remote_reads_zeros;
+    /// What arrived goes with the volume, although snapshots or clones need it.
+    BaseGoesWithHead, base_goes_with_head;
+    /// What arrived stays when nobody needs it any more.
+    BaseStays, base_stays;
+    /// What arrived is put into the maps below a level that says zeros of all else.
+    BaseWithFiller, base_with_filler;
+    /// What arrives late goes into a base that is being taken apart.
+    FillAfterDelete, fill_after_delete;
+    /// A clone of what was adopted does not keep what arrives.
+    CloneWithoutBase, clone_without_base;
+
     // Looking.
     /// A difference leaves out what was discarded.
     DiffWithoutHoles, diff_without_holes;

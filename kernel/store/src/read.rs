@@ -88,6 +88,10 @@ impl<D: Disk> Shared<D> {
     ) -> (Buf, Result<Holes, StoreError>) {
         let direct = match pointers.first() {
             Some(first) if together(&pointers) == pointers.len() => {
+                if first.kind() == Kind::Remote {
+                    self.pointers.put(pointers);
+                    return (into, Err(StoreError::Absent));
+                }
                 if first.is_hole() {
                     into.zero();
                     let holes = Holes::new(0, pointers.len());
@@ -130,6 +134,10 @@ impl<D: Disk> Shared<D> {
         into: Buf,
         pointers: Box<Pointers>,
     ) -> (Buf, Result<Holes, StoreError>) {
+        if pointers.iter().any(|one| one.kind() == Kind::Remote) {
+            self.pointers.put(pointers);
+            return (into, Err(StoreError::Absent));
+        }
         let mut rest = into;
         let mut holes = Holes::default();
         let mut pieces = Vec::new();
@@ -219,7 +227,8 @@ impl<D: Disk> Shared<D> {
                     return Ok(());
                 }
                 Kind::Data => {}
-                Kind::Node | Kind::Remote | Kind::Unknown => {
+                Kind::Remote => return Err(StoreError::Absent),
+                Kind::Node | Kind::Unknown => {
                     return Err(StoreError::Damaged { block: lba });
                 }
             }
@@ -264,6 +273,9 @@ fn together(pointers: &[Pointer]) -> usize {
             .iter()
             .take_while(|pointer| pointer.is_hole())
             .count();
+    }
+    if first.kind() == Kind::Remote {
+        return pointers.iter().take_while(|one| *one == first).count();
     }
     let follows = |(index, pointer): &(u64, &Pointer)| {
         pointer.kind() == first.kind() && pointer.addr() == first.addr() + index

@@ -339,7 +339,8 @@ impl State {
                     .iter()
                     .any(|other| other.id.get() == parent);
             let is_new = !self.trees.contains_key(&entry.id.get());
-            if is_new && (!is_known || entry.kind() != CatalogKind::Head) {
+            let can_be_new = matches!(entry.kind(), CatalogKind::Head | CatalogKind::Base);
+            if is_new && (!is_known || !can_be_new) {
                 log::error!("the journal changes map {}, which cannot be", entry.id);
                 return Err(StoreError::DamagedPool);
             }
@@ -351,7 +352,7 @@ impl State {
     /// The journal changes only what can be changed.
     fn require_head(&self, id: u64) -> Result<(), StoreError> {
         let tree = self.trees.get(&id);
-        let kinds = [CatalogKind::Head, CatalogKind::Internal];
+        let kinds = [CatalogKind::Head, CatalogKind::Internal, CatalogKind::Base];
         if tree.is_some_and(|tree| kinds.contains(&tree.kind())) {
             return Ok(());
         }

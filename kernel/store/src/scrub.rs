@@ -14,7 +14,7 @@ use crate::layout::{CatalogKind, FAN, Kind, Pointer, get_pointer, node_tag};
 use crate::lineage::{Bound, Place};
 use crate::map::{Missing, index_in, reach, span};
 use crate::read::is_block;
-use crate::shared::{FIRST_VOLUME, Shared, Tree};
+use crate::shared::{FIRST_VOLUME, Shared, State, Tree};
 
 mod own;
 
@@ -384,12 +384,12 @@ impl<D: Disk + 'static> Shared<D> {
         let mut places = Places::default();
         let mut waiting = alloc::vec![map];
         while let Some(id) = waiting.pop() {
-            let (source, children) = {
+            let (source, heirs) = {
                 let state = self.state.borrow();
                 let Some(tree) = state.trees.get(&id) else {
                     continue;
                 };
-                (source_of(tree), tree.children.clone())
+                (source_of(tree), state.heirs_of(tree))
             };
             if let Some((source, place)) = source {
                 // Damage to the other map itself is found when its turn comes.
@@ -400,7 +400,7 @@ impl<D: Disk + 'static> Shared<D> {
                     _ => continue,
                 }
             }
-            waiting.extend(children);
+            waiting.extend(heirs);
         }
         places
     }
@@ -414,7 +414,7 @@ impl<D: Disk + 'static> Shared<D> {
             let Some(tree) = state.trees.get(&id) else {
                 continue;
             };
-            waiting.extend(&tree.children);
+            waiting.extend(state.heirs_of(tree));
             if first < tree.blocks()
                 && let Some((source, _)) = source_of(tree)
             {
@@ -422,6 +422,22 @@ impl<D: Disk + 'static> Shared<D> {
             }
         }
         places
+    }
+}
+
+impl State {
+    /// Maps that may have what this one has: those that began as it; of a base, the first in each family whose remote pointers lead to it.
+    fn heirs_of(&self, tree: &Tree) -> Vec<u64> {
+        if tree.kind() != CatalogKind::Base {
+            return tree.children.iter().copied().collect();
+        }
+        let needs = |other: &&Tree| other.bases().any(|base| base == tree.id());
+        let is_first = |other: &&Tree| {
+            let parent = other.parent().and_then(|parent| self.trees.get(&parent));
+            parent.filter(needs).is_none()
+        };
+        let trees = self.trees.values().filter(needs).filter(is_first);
+        trees.map(Tree::id).collect()
     }
 }
 

@@ -16,6 +16,7 @@ use crate::cache::NodeCache;
 use crate::checkpoint::Cut;
 use crate::delta::DeltaTable;
 use crate::directory::Directory;
+use crate::grant::Plan;
 use crate::journal::Journal;
 use crate::layout::{CatalogEntry, CatalogKind, Pointer, Regions, Superblock, first_birth};
 use crate::map::Pointers;
@@ -25,7 +26,6 @@ use crate::overlap::InFlight;
 use crate::reclaim::Reclaim;
 use crate::shelf::Shelf;
 use crate::space::Space;
-use crate::write::Plan;
 
 /// The catalog's own map.
 pub const CATALOG: u64 = 0;
@@ -204,8 +204,26 @@ impl Tree {
         Some(self.entry.parent.get()).filter(|parent| *parent != 0)
     }
 
+    /// How far a deleted map is taken apart.
     pub fn cursor(&self) -> u64 {
-        self.entry.collapse_cursor.get()
+        match self.kind() {
+            CatalogKind::Base => 0,
+            _ => self.entry.collapse_cursor.get(),
+        }
+    }
+
+    /// Of a base: what is absent before this block is zeros.
+    pub fn known(&self) -> u64 {
+        match self.kind() {
+            CatalogKind::Base => self.entry.collapse_cursor.get(),
+            _ => 0,
+        }
+    }
+
+    /// The bases that its remote pointers may lead to.
+    pub fn bases(&self) -> impl Iterator<Item = u64> + '_ {
+        let bases = self.entry.bases.iter().map(|base| base.get());
+        bases.filter(|base| *base != 0)
     }
 
     /// What it was at the cut of the running checkpoint.
@@ -286,8 +304,9 @@ impl State {
 
     /// Works out again how much space the maps need; at each checkpoint, and when a volume is made or grows.
     pub fn update_node_reserve(&mut self, deltas: usize) {
-        // Only heads change, and what was a head when its last changes were made.
+        // Only heads and bases change, and what was a head when its last changes were made.
         let heads = self.directory.heads();
+        let heads = heads.chain(self.directory.bases.iter().copied());
         let own = [CATALOG, RECLAIM, RECORDS];
         let snapshots = self.inheriting.iter();
         let snapshots = snapshots.filter_map(|id| self.trees.get(id)?.parent());

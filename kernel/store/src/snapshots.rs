@@ -288,14 +288,15 @@ impl State {
     }
 
     pub fn require_snapshot(&self, id: u64) -> Result<SnapshotInfo, StoreError> {
-        let entry = &self.snapshot(id)?.entry;
+        let tree = self.snapshot(id)?;
+        let entry = &tree.entry;
         Ok(SnapshotInfo {
             id: SnapshotId(id),
             volume: VolumeId(entry.volume.get()),
             name: entry.name().to_string(),
             uuid: entry.snapshot_uuid,
             size_bytes: entry.size_bytes.get(),
-            allocated_bytes: entry.blocks.get() * BLOCK_SIZE as u64,
+            allocated_bytes: self.allocated_blocks(tree) * BLOCK_SIZE as u64,
             created_at_nanos: entry.created_at.get(),
         })
     }
@@ -337,6 +338,9 @@ impl State {
         entry.size_bytes = parent.size_bytes;
         entry.lineage_uuid = parent.lineage_uuid;
         entry.epoch_bias = parent.epoch_bias;
+        if !self.mutants.clone_without_base() {
+            entry.bases = parent.bases;
+        }
         Ok(entry)
     }
 }

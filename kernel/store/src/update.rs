@@ -56,6 +56,8 @@ pub struct Update<'a, D> {
     bound: Bound,
     pub root: Pointer,
     pub height: u8,
+    /// Whether what was never written is something else than zeros there.
+    is_base: bool,
     /// From the root down.
     path: Vec<Open>,
     /// Pages of nodes that were closed, for the next ones.
@@ -130,13 +132,20 @@ impl<'a, D: Disk> Update<'a, D> {
         tree: u64,
         (root, height): (Pointer, u8),
     ) -> Self {
+        let (bound, is_base) = {
+            let state = shared.state.borrow();
+            let is_base = state.directory.bases.contains(&tree);
+            let fills_up = shared.config.mutants.base_with_filler();
+            (state.bound(tree), is_base && !fills_up)
+        };
         Self {
             shared,
             batch,
             tree,
-            bound: shared.state.borrow().bound(tree),
+            bound,
             root,
             height,
+            is_base,
             path: Vec::new(),
             spare: Vec::new(),
             added: 0,
@@ -220,7 +229,7 @@ impl<'a, D: Disk> Update<'a, D> {
         self.leave(level, lba).await?;
         while self.path.last().is_none_or(|open| open.level > level) {
             let child = self.child(lba);
-            if child.kind() != Kind::Node {
+            if child.is_hole() {
                 // Nothing below: the whole span of this pointer is a hole already.
                 let spanned = span(self.path.last().map_or(self.height, |open| open.level));
                 return Ok(((lba / spanned + 1) * spanned).min(end));
@@ -240,11 +249,14 @@ impl<'a, D: Disk> Update<'a, D> {
             };
             set_pointer(&mut node.page.bytes, index, &Pointer::hole(birth));
             node.changed = true;
-            if old.kind() == Kind::Node {
-                self.detach(old, level - 1, lba).await?;
-            } else {
-                self.release(&old, lba + 1);
-                self.removed += u64::from(!mutants.erased_still_counted());
+            match old.kind() {
+                Kind::Node => self.detach(old, level - 1, lba).await?,
+                // That is the base's.
+                Kind::Remote => {}
+                _ => {
+                    self.release(&old, lba + 1);
+                    self.removed += u64::from(!mutants.erased_still_counted());
+                }
             }
         }
         Ok(lba + span(level))
@@ -284,8 +296,9 @@ impl<'a, D: Disk> Update<'a, D> {
             if self.root != Pointer::NEVER {
                 let mut page = Page::new_box();
                 set_pointer(&mut page.bytes, 0, &self.root);
-                // A level between the old root and the new one must be younger than the parent, too, or nobody owns it.
-                if !self.shared.config.mutants.grow_without_filler() {
+                // A level between the old root and the new one must be younger than the parent, too, or nobody owns it. A base has no
+                // parent, and holes would be zeros there.
+                if !self.is_base && !self.shared.config.mutants.grow_without_filler() {
                     set_pointer(&mut page.bytes, FAN - 1, &Pointer::hole(birth));
                 }
                 let level = self.height;
@@ -333,12 +346,12 @@ impl<'a, D: Disk> Update<'a, D> {
                     .copy_node(Missing { pointer, level }, &mut page)
                     .await?
             }
-            // A hole stands for holes of the same birth everywhere below.
-            Kind::Hole => {
+            // A hole stands for holes of the same birth everywhere below, and so does what is elsewhere.
+            Kind::Hole | Kind::Remote => {
                 (0..FAN).for_each(|index| set_pointer(&mut page.bytes, index, &pointer));
             }
             Kind::Never => page.bytes.fill(0),
-            Kind::Data | Kind::Remote | Kind::Unknown => return Err(StoreError::DamagedPool),
+            Kind::Data | Kind::Unknown => return Err(StoreError::DamagedPool),
         }
         let first = lba / span(level + 1) * span(level + 1);
         self.path.push(Open {

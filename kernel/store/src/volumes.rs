@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use world::{BLOCK_SIZE, Disk};
 
-use crate::api::{SnapshotId, StoreError, VolumeId, VolumeInfo};
+use crate::api::{BaseId, SnapshotId, StoreError, VolumeId, VolumeInfo};
 use crate::layout::{CatalogEntry, CatalogKind, IDS_MAX, NAME_MAX, Record};
 use crate::lineage::Place;
 use crate::shared::{Handle, Shared, State, Tree};
@@ -198,6 +198,12 @@ impl State {
         }
     }
 
+    /// Blocks of data in a map and in its bases.
+    pub fn allocated_blocks(&self, tree: &Tree) -> u64 {
+        let bases = tree.bases().filter_map(|base| self.trees.get(&base));
+        tree.entry.blocks.get() + bases.map(|base| base.entry.blocks.get()).sum::<u64>()
+    }
+
     pub fn volume_info(&self, tree: &Tree) -> VolumeInfo {
         let entry = &tree.entry;
         let volume = entry.volume.get();
@@ -208,15 +214,16 @@ impl State {
             name: entry.name().to_string(),
             uuid: entry.volume_uuid,
             size_bytes: entry.size_bytes.get(),
-            allocated_bytes: entry.blocks.get() * BLOCK_SIZE as u64,
+            allocated_bytes: self.allocated_blocks(tree) * BLOCK_SIZE as u64,
             created_at_nanos: entry.created_at.get(),
             origin: (self.trees.get(&origin).filter(is_there)).map(|_| SnapshotId(origin)),
+            bases: tree.bases().map(BaseId).collect(),
             snapshots: (self.directory.volume(volume)).map_or(0, |volume| volume.snapshots.len()),
         }
     }
 }
 
-fn check_size(size_bytes: u64) -> Result<(), StoreError> {
+pub fn check_size(size_bytes: u64) -> Result<(), StoreError> {
     if is_size(size_bytes) {
         Ok(())
     } else {

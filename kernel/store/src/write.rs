@@ -9,10 +9,11 @@ use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::api::{Span, StoreError};
 use crate::delta::{Hole, Point, key};
+use crate::grant::Grant;
 use crate::layout::{Class, Record, data_tag};
 use crate::lineage::Place;
 use crate::shared::{FIRST_VOLUME, Shared, State, Tree};
-use crate::space::{Run, Runs, Shortage};
+use crate::space::{Run, Shortage};
 use crate::tag::Tag;
 
 /// Writers wait while this many bytes of records wait for the journal's writer: the reserve of the ring must hold them.
@@ -20,9 +21,6 @@ const WAITING_MAX: usize = 64 << 10;
 
 /// The store flushes by itself after this many blocks, so that recovery verifies a bounded number of them.
 const FLUSH_AFTER_BLOCKS: u64 = 16_384;
-
-/// Writes leave room in the maps for discards of this many single blocks, so that those work when the pool is full.
-const HOLE_MARGIN: u64 = 128;
 
 /// A checkpoint begins when the active deltas are this full.
 const CHECKPOINT_AT_PERCENT: usize = 75;
@@ -35,8 +33,6 @@ const OPEN_WAITS_MAX: usize = 8;
 
 /// The longest delay of one acknowledgement while a checkpoint falls behind.
 const DELAY_MAX_US: u64 = 10_000;
-
-type Tags = arrayvec::ArrayVec<Tag, { Buf::PAGES_MAX }>;
 
 impl<D: Disk> Shared<D> {
     /// Writes `span` from the pages of `from`.
@@ -143,7 +139,18 @@ impl<D: Disk> Shared<D> {
     }
 
     /// Writes whole blocks; the range is in the in-flight table already.
-    pub async fn write_blocks(&self, tree: u64, lba: u64, mut from: Buf) -> Result<(), StoreError> {
+    pub async fn write_blocks(&self, tree: u64, lba: u64, from: Buf) -> Result<(), StoreError> {
+        self.write_born(tree, lba, from, None).await
+    }
+
+    /// As [`write_blocks`](Self::write_blocks), with births from `first_birth` on for blocks that a base gets.
+    pub async fn write_born(
+        &self,
+        tree: u64,
+        lba: u64,
+        mut from: Buf,
+        first_birth: Option<u64>,
+    ) -> Result<(), StoreError> {
         let class = if tree < FIRST_VOLUME {
             Class::Meta
         } else {
@@ -158,7 +165,7 @@ impl<D: Disk> Shared<D> {
         let birth = {
             let mut state = self.state.borrow_mut();
             let (bias, lineage) = state.birthmark(tree);
-            let birth = state.next_births(count as u64, bias);
+            let birth = first_birth.unwrap_or_else(|| state.next_births(count as u64, bias));
             let wrong = self.config.mutants.tag_of_first_block();
             let tags = &mut grant.plan.tags;
             for (index, page) in (0..).zip(from.pages()) {
@@ -173,6 +180,11 @@ impl<D: Disk> Shared<D> {
                 .await?;
         }
         let early = self.config.mutants.early_reuse();
+        let is_gone = || !self.state.borrow().directory.bases.contains(&tree);
+        if first_birth.is_some() && is_gone() && !self.config.mutants.fill_after_delete() {
+            // Nobody needs it any more.
+            return Err(StoreError::NoVolume);
+        }
         grant.into_use();
         let (wants_checkpoint, wants_writer) = {
             let mut state = self.state.borrow_mut();
@@ -223,20 +235,6 @@ impl<D: Disk> Shared<D> {
             .into_iter()
             .map(|(addr, buf)| self.write_replicas(addr, buf));
         exec::join_all(writes).await.into_iter().collect()
-    }
-
-    /// Nothing yet, but the right to it.
-    fn grant<'a>(&'a self, points: usize, plan: &'a mut Plan) -> Grant<'a, D> {
-        plan.runs.clear();
-        plan.tags.clear();
-        Grant {
-            shared: self,
-            plan,
-            is_used: false,
-            points,
-            reserved: 0,
-            granted: 0,
-        }
     }
 
     /// Space for the blocks of a write, and room for their deltas and records, if nothing has to be waited for.
@@ -354,71 +352,6 @@ impl<D: Disk> Shared<D> {
                 .sleep(core::time::Duration::from_micros(micros))
                 .await;
         }
-    }
-}
-
-/// Where the blocks of one write go, and their tags.
-#[derive(Default)]
-pub struct Plan {
-    runs: Runs,
-    tags: Tags,
-}
-
-/// Space and delta room of one write; what was not made use of goes back when this is dropped.
-struct Grant<'a, D> {
-    shared: &'a Shared<D>,
-    plan: &'a mut Plan,
-    is_used: bool,
-    /// Blocks of the write.
-    points: usize,
-    /// How many of them the deltas have room for: all or none.
-    reserved: usize,
-    /// How many of them the maps have room for.
-    granted: usize,
-}
-
-impl<D> Grant<'_, D> {
-    /// Keeps room in the deltas.
-    fn reserve(&mut self, state: &mut State) {
-        self.reserved = self.points;
-        state.reserved_points += self.points;
-    }
-
-    /// Blocks without a place.
-    fn missing(&self) -> u32 {
-        let placed: u32 = self.plan.runs.iter().map(|run| run.blocks).sum();
-        u32::try_from(self.points).unwrap_or(u32::MAX) - placed
-    }
-
-    /// Finds places for some blocks more.
-    fn take_some(&mut self, class: Class, state: &mut State) -> Result<(), Shortage> {
-        let more = (self.points - self.granted) as u64;
-        if class == Class::Data && state.is_short_of_nodes(HOLE_MARGIN + more) {
-            return Err(Shortage::Full);
-        }
-        self.granted = self.points;
-        state.granted_points += more as usize;
-        let missing = self.missing();
-        let got = state.space.allocate(class, missing, &mut self.plan.runs);
-        state.journal_new_groups();
-        got.map(|_| ())
-    }
-
-    /// The blocks have data now; their changes take the room in deltas and maps, in the same breath.
-    fn into_use(mut self) {
-        self.is_used = true;
-    }
-}
-
-impl<D> Drop for Grant<'_, D> {
-    fn drop(&mut self) {
-        let mut state = self.shared.state.borrow_mut();
-        if !self.is_used {
-            let runs = self.plan.runs.iter();
-            runs.for_each(|run| state.space.give_back(*run));
-        }
-        state.reserved_points -= self.reserved;
-        state.granted_points -= self.granted;
     }
 }
 

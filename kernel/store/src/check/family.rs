@@ -6,6 +6,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use world::BLOCK_SIZE;
+
 use crate::layout::{CatalogEntry, CatalogKind, FAN};
 use crate::shared::FIRST_VOLUME;
 
@@ -112,6 +114,7 @@ impl Maps {
                 )
             }
             CatalogKind::Hidden => format!("deleted map {id}"),
+            CatalogKind::Base => format!("base {id} of an adopted volume"),
             CatalogKind::Internal | CatalogKind::Free => format!("internal map {id}"),
         }
     }
@@ -124,9 +127,13 @@ impl Maps {
         for entry in self.iter().filter(|entry| entry.id.get() >= FIRST_VOLUME) {
             let id = entry.id.get();
             let children = children.get(&id).unwrap_or(&none);
-            let mut wrong = self.wrong_clock(entry, mount_gen);
+            let mut wrong = match entry.kind() {
+                CatalogKind::Base => self.wrong_base(entry),
+                _ => self.wrong_clock(entry, mount_gen),
+            };
             wrong.extend(self.wrong_parent(entry));
             wrong.extend(self.wrong_cursor(entry, children));
+            wrong.extend(self.wrong_bases(entry));
             found.extend(wrong.into_iter().map(|what| (id, what)));
         }
         found.extend(self.wrong_names());
@@ -162,6 +169,51 @@ impl Maps {
         wrong
     }
 
+    fn wrong_base(&self, entry: &CatalogEntry) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let (seq, newest) = (entry.seq.get(), entry.root.birth());
+        let blocks = entry.size_bytes.get().div_ceil(BLOCK_SIZE as u64);
+        if seq == 0 || newest != 0 && !(seq..seq.saturating_add(blocks)).contains(&newest) {
+            wrong.push(format!(
+                "its births begin with {seq:#x}, but {newest:#x} is in it"
+            ));
+        }
+        if entry.collapse_cursor.get() > blocks {
+            wrong.push("more of it is said to have arrived than there is".into());
+        }
+        let visible = [CatalogKind::Head, CatalogKind::Snapshot];
+        let mut others = self.iter().filter(|other| visible.contains(&other.kind()));
+        if !others.any(|other| other.bases.contains(&entry.id)) {
+            wrong.push("no volume and no snapshot needs it".into());
+        }
+        wrong
+    }
+
+    /// Remote pointers of a map lead to bases that are there.
+    fn wrong_bases(&self, entry: &CatalogEntry) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let bases = entry.bases.iter().filter(|base| base.get() != 0);
+        if entry.kind() == CatalogKind::Hidden {
+            return wrong;
+        }
+        for id in bases {
+            let is_base = |base: &&CatalogEntry| {
+                base.kind() == CatalogKind::Base && base.lineage_uuid == entry.lineage_uuid
+            };
+            if self.get(id.get()).filter(is_base).is_none() {
+                wrong.push(format!("it needs base {id}, which is not there"));
+            }
+        }
+        let parent = self.parent(entry);
+        let is_lost =
+            |base: &&zerocopy::little_endian::U64| base.get() != 0 && !entry.bases.contains(base);
+        let parents = parent.into_iter().flat_map(|parent| &parent.bases);
+        for base in parents.filter(is_lost) {
+            wrong.push(format!("its parent needs base {base}, but it does not"));
+        }
+        wrong
+    }
+
     fn wrong_parent(&self, entry: &CatalogEntry) -> Vec<String> {
         let mut wrong = Vec::new();
         let id = entry.parent.get();
@@ -189,7 +241,7 @@ impl Maps {
     fn wrong_cursor(&self, entry: &CatalogEntry, children: &[u64]) -> Vec<String> {
         let mut wrong = Vec::new();
         let cursor = entry.collapse_cursor.get();
-        if cursor == 0 {
+        if cursor == 0 || entry.kind() == CatalogKind::Base {
             return wrong;
         }
         if entry.kind() != CatalogKind::Hidden {

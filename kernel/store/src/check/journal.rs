@@ -166,6 +166,10 @@ impl<D: Disk> Checker<'_, D> {
                 birth,
             } => {
                 self.check_target(model, seq, (tree, birth), (lba, count));
+                let entry = model.maps.get(tree);
+                if entry.is_some_and(|entry| entry.kind() == CatalogKind::Base) {
+                    self.record(seq, format!("base {tree} of an adopted volume gets a hole"));
+                }
                 model.hole(tree, (lba, lba.saturating_add(count)), birth);
             }
             Record::Write {
@@ -185,6 +189,13 @@ impl<D: Disk> Checker<'_, D> {
                     self.summary.journal_blocks += 1;
                     self.mark(data.owner(), data.addr);
                     self.check_birth(&data, bias);
+                    let entry = model.maps.get(tree);
+                    let base = entry.filter(|entry| entry.kind() == CatalogKind::Base);
+                    let first = base.map(|base| base.seq.get());
+                    if first.is_some_and(|first| first.checked_add(data.lba) != Some(data.birth)) {
+                        let (what, birth) = (data.owner(), data.birth);
+                        self.find(Finding::ImpossibleBirth { what, birth });
+                    }
                     model.born(tree, data.birth);
                     if !model.is_new_birth(data.birth) {
                         let (what, birth) = (data.owner(), data.birth);
@@ -216,7 +227,7 @@ impl<D: Disk> Checker<'_, D> {
         };
         let entry = model.maps.get(id);
         match entry.map(|entry| (entry.kind(), entry.size_bytes.get())) {
-            Some((CatalogKind::Head, size)) => {
+            Some((CatalogKind::Head | CatalogKind::Base, size)) => {
                 let size = size.div_ceil(BLOCK_SIZE as u64);
                 if lba.checked_add(count).is_none_or(|end| end > size) {
                     self.record(seq, format!("{what} and {count} in all: beyond its end"));

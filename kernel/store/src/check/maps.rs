@@ -109,6 +109,7 @@ impl<D: Disk> Checker<'_, D> {
             CatalogKind::Free => false,
             CatalogKind::Internal => id < FIRST_VOLUME && id != CATALOG,
             CatalogKind::Hidden => is_known,
+            CatalogKind::Base => is_known && entry.name().is_empty(),
             CatalogKind::Head | CatalogKind::Snapshot => is_known && !entry.name().is_empty(),
         };
         if !is_possible || !entry.is_sound() {
@@ -163,9 +164,9 @@ impl<D: Disk> Checker<'_, D> {
 
     fn is_root(&mut self, id: u64, (root, height): (Pointer, u8)) -> bool {
         let is_root = match root.kind() {
-            Kind::Node => (1..=HEIGHT_MAX).contains(&height),
+            Kind::Node | Kind::Remote => (1..=HEIGHT_MAX).contains(&height),
             Kind::Never | Kind::Hole => height <= HEIGHT_MAX,
-            Kind::Data | Kind::Remote | Kind::Unknown => false,
+            Kind::Data | Kind::Unknown => false,
         };
         if !is_root {
             let kind = root.kind();
@@ -183,12 +184,18 @@ impl<D: Disk> Checker<'_, D> {
             return;
         }
         let is_internal = entry.kind() == CatalogKind::Internal;
+        let is_base = entry.kind() == CatalogKind::Base;
         let size = entry.size_bytes.get().div_ceil(BLOCK_SIZE as u64);
         let mut walk = Walk::of_map(maps, entry);
         let mut queue: Vec<Data> = Vec::new();
         while let Some(part) = self.next_data(&mut walk, &mut lineage.counts).await {
             for data in part {
                 self.check_birth(&data, entry.epoch_bias.get());
+                let (birth, first) = (data.birth, entry.seq.get());
+                if is_base && Some(birth) != first.checked_add(data.lba) {
+                    let what = data.owner();
+                    self.find(Finding::ImpossibleBirth { what, birth });
+                }
                 if !is_internal && data.lba >= size {
                     self.malformed(format!("{} is beyond its end", data.owner()));
                 }

@@ -55,7 +55,8 @@ impl Model {
         for mut entry in new {
             let id = entry.id.get();
             let parent = self.maps.get(entry.parent.get());
-            if id < FIRST_VOLUME || entry.kind() != CatalogKind::Head {
+            let can_be_new = matches!(entry.kind(), CatalogKind::Head | CatalogKind::Base);
+            if id < FIRST_VOLUME || !can_be_new {
                 wrong.push(format!("{entry:?} does not exist"));
             }
             if let Some(parent) = parent {
@@ -79,6 +80,7 @@ impl Model {
             self.maps.insert(entry);
         }
         self.hide_snapshots(&ended);
+        self.hide_bases();
         wrong
     }
 
@@ -97,15 +99,32 @@ impl Model {
         }
     }
 
+    /// A base goes with the last volume or snapshot that needs it.
+    fn hide_bases(&mut self) {
+        let visible = [CatalogKind::Head, CatalogKind::Snapshot];
+        let needs = |base: &CatalogEntry| {
+            let mut others = self.maps.iter();
+            others.any(|entry| visible.contains(&entry.kind()) && entry.bases.contains(&base.id))
+        };
+        let bases = self.maps.iter();
+        let bases = bases.filter(|entry| entry.kind() == CatalogKind::Base && !needs(entry));
+        let bases: Vec<CatalogEntry> = bases.cloned().collect();
+        for mut entry in bases {
+            entry.set_kind(CatalogKind::Hidden);
+            (entry.seq, entry.collapse_cursor) = Default::default();
+            self.maps.insert(entry);
+        }
+    }
+
     /// A map changes; what it holds and where it came from does not.
     fn change(&mut self, old: &CatalogEntry, mut entry: CatalogEntry) -> Vec<String> {
-        use CatalogKind::{Head, Hidden, Snapshot};
+        use CatalogKind::{Base, Head, Hidden, Snapshot};
         let mut wrong = Vec::new();
         let (id, label) = (old.id.get(), self.maps.label(old.id.get()));
         let (from, to) = (old.kind(), entry.kind());
         let may = matches!(
             (from, to),
-            (Head, Head | Snapshot | Hidden) | (Snapshot, Snapshot | Hidden)
+            (Head, Head | Snapshot | Hidden) | (Snapshot, Snapshot | Hidden) | (Base, Base)
         );
         if !may {
             wrong.push(format!("{label} becomes {to:?}"));
@@ -133,13 +152,16 @@ impl Model {
             || entry.epoch_bias != old.epoch_bias
             || entry.volume != old.volume
             || entry.volume_uuid != old.volume_uuid
+            || entry.bases != old.bases
         {
             wrong.push(format!("{label} becomes another volume"));
         }
         (entry.root, entry.height) = (old.root, old.height);
         entry.blocks = old.blocks;
         entry.parent = old.parent;
-        entry.collapse_cursor = old.collapse_cursor;
+        if from != Base || entry.collapse_cursor < old.collapse_cursor {
+            entry.collapse_cursor = old.collapse_cursor;
+        }
         self.maps.insert(entry);
         wrong
     }

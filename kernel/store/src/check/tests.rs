@@ -1,5 +1,6 @@
 //! A pool in memory, used and damaged.
 
+mod adopted;
 mod changes;
 mod crowd;
 mod damage;

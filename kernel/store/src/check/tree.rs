@@ -13,7 +13,8 @@ use super::family::{Bounds, Maps};
 use super::usage::Mark;
 use super::{Checker, Finding, Owner};
 use crate::layout::{
-    CatalogEntry, FAN, HEIGHT_MAX, Kind, Pointer, PoolAddr, get_pointer, node_tag,
+    BASES_MAX, CatalogEntry, CatalogKind, FAN, HEIGHT_MAX, Kind, Pointer, PoolAddr, get_pointer,
+    node_tag,
 };
 
 /// Blocks of data in the subtrees of a lineage that were walked, by the address of their node; leaves excepted.
@@ -84,6 +85,10 @@ pub struct Walk<'m> {
     bounds: Bounds,
     /// Whether what is shared is known to be in another map.
     compares: bool,
+    /// Whether it is what arrived of an adopted volume.
+    is_base: bool,
+    /// Where its remote pointers may lead to.
+    bases: [u64; BASES_MAX],
     start: Option<(Pointer, Place)>,
     path: Vec<Open>,
     trails: [Trail; 2],
@@ -97,9 +102,13 @@ impl<'m> Walk<'m> {
     pub fn of_map(maps: &'m Maps, entry: &CatalogEntry) -> Self {
         let mut walk = Self::new(maps, entry.id.get(), (entry.root, entry.height));
         walk.lineage = entry.lineage_uuid;
-        walk.from = entry.collapse_cursor.get();
+        walk.is_base = entry.kind() == CatalogKind::Base;
+        if !walk.is_base {
+            walk.from = entry.collapse_cursor.get();
+        }
         walk.bounds = maps.bounds(entry);
         walk.compares = true;
+        walk.bases = entry.bases.map(|base| base.get());
         walk
     }
 
@@ -113,6 +122,10 @@ impl<'m> Walk<'m> {
         let mut walk = Self::new(maps, map, root);
         walk.bounds.after.birth = boundary;
         walk.from = from;
+        // What it belonged to may be gone, and what that came from.
+        let entry = maps.get(map);
+        walk.bases =
+            entry.map_or_else(Default::default, |entry| entry.bases.map(|base| base.get()));
         walk
     }
 
@@ -126,6 +139,8 @@ impl<'m> Walk<'m> {
             from: 0,
             bounds: Bounds::default(),
             compares: false,
+            is_base: false,
+            bases: [0; BASES_MAX],
             start: Some((root, place)),
             path: Vec::new(),
             trails: Default::default(),
@@ -136,6 +151,11 @@ impl<'m> Walk<'m> {
 
     pub fn with_lineage(self, lineage: [u8; 16]) -> Self {
         Self { lineage, ..self }
+    }
+
+    fn may_lead_to(&self, remote: &Pointer) -> bool {
+        let base = remote.addr();
+        *remote == Pointer::remote(base, remote.birth()) && base != 0 && self.bases.contains(&base)
     }
 
     /// The next pointer; closes nodes that come to their end before it.
@@ -229,7 +249,8 @@ impl<D: Disk> Checker<'_, D> {
                     None => walk.count(None),
                 }
             }
-            (Kind::Hole, _) if pointer == Pointer::hole(pointer.birth()) => {}
+            (Kind::Hole, _) if pointer == Pointer::hole(pointer.birth()) && !walk.is_base => {}
+            (Kind::Remote, _) if walk.may_lead_to(&pointer) => {}
             (kind, _) => {
                 walk.count(None);
                 self.malformed(alloc::format!("{what} is of kind {kind:?}: {pointer:?}"));

@@ -26,7 +26,12 @@ pub enum CatalogKind {
     Hidden = 3,
     /// A map of the store itself.
     Internal = 4,
+    /// What arrived so far of a volume that was adopted; remote pointers of its maps lead here.
+    Base = 5,
 }
+
+/// The most bases that remote pointers of one map can lead to.
+pub const BASES_MAX: usize = 3;
 
 /// One entry.
 #[derive(Clone, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -42,7 +47,7 @@ pub struct CatalogEntry {
     reserved_a: [u8; 4],
     /// The map that this one began as; 0 if it began empty. Always of a smaller number.
     pub parent: U64,
-    /// Of a snapshot: the birth up to which everything is in it.
+    /// Of a snapshot: the birth up to which everything is in it. Of a base: the birth of its first block; each one behind it was born one later.
     pub seq: U64,
     /// The map's root.
     pub root: Pointer,
@@ -59,8 +64,9 @@ pub struct CatalogEntry {
     pub epoch_bias: U64,
     /// Nanoseconds since 1970; 0 when unknown.
     pub created_at: U64,
-    remote_source: [u8; 24],
-    /// Of a hidden map: the blocks before this one are taken apart.
+    /// Bases that remote pointers of this map may lead to; 0: none.
+    pub bases: [U64; BASES_MAX],
+    /// Of a hidden map: the blocks before this one are taken apart. Of a base: of these blocks all that is not zeros is here.
     pub collapse_cursor: U64,
     quota: U64,
     /// Blocks of data in the map, shared ones included.
@@ -127,13 +133,16 @@ impl CatalogEntry {
                     && is_volume(volume)
             }
             4 => (1..FIRST_VOLUME).contains(&id) && parent == 0,
+            5 => is_volume(id) && parent == 0,
             _ => false,
         };
+        let is_base = |base: &U64| base.get() == 0 || is_volume(base.get());
         is_known
             && self.height <= HEIGHT_MAX
             && self.size_bytes.get() <= BLOCKS_MAX * BLOCK_SIZE as u64
             && self.blocks.get() <= BLOCKS_MAX
             && self.epoch_bias.get() < MOUNTS_MAX
+            && self.bases.iter().all(is_base)
     }
 
     /// What it describes.
@@ -144,6 +153,7 @@ impl CatalogEntry {
             2 => CatalogKind::Snapshot,
             3 => CatalogKind::Hidden,
             4 => CatalogKind::Internal,
+            5 => CatalogKind::Base,
             _ => CatalogKind::Free,
         }
     }

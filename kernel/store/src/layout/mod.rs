@@ -11,7 +11,9 @@ mod pointer;
 mod record;
 mod superblock;
 
-pub use catalog::{CatalogEntry, CatalogKind, HEIGHT_MAX, IDS_MAX, MOUNTS_MAX, NAME_MAX};
+pub use catalog::{
+    BASES_MAX, CatalogEntry, CatalogKind, HEIGHT_MAX, IDS_MAX, MOUNTS_MAX, NAME_MAX,
+};
 pub use frame::{FRAME_BLOCKS_MAX, FRAME_HEADER, FrameHeader};
 pub use group::{Class, GroupEntry, REPLICAS_MAX, Replica};
 pub use header::{Header, HeaderState, LABEL_BLOCKS, Regions};
@@ -85,6 +87,9 @@ pub fn node_tag(pool: [u8; 16], level: u8, addr: PoolAddr, birth: u64, bytes: &[
         bytes,
     )
 }
+
+/// A mount hands out fewer births than this.
+pub const BIRTHS_MAX: u64 = 1 << 44;
 
 /// The first generation of births of mount `mount_gen`: 20 bits of mount, 44 bits of counter.
 #[must_use]

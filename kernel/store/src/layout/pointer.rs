@@ -28,7 +28,7 @@ pub enum Kind {
     Data,
     /// A node of the level below.
     Node,
-    /// Not here yet; the address names the source.
+    /// In the base whose number the address is; if it is not there, to be had from the origin of that.
     Remote,
     /// A kind of a later version: an I/O error for this block, nothing more.
     Unknown,
@@ -89,6 +89,12 @@ impl Pointer {
         Self::new(1, 0, birth, Tag::default())
     }
 
+    /// Something that a base has or will have. No block of the base is younger than `birth`.
+    #[must_use]
+    pub fn remote(base: u64, birth: u64) -> Self {
+        Self::new(4, base, birth, Tag::default())
+    }
+
     fn new(kind: u64, addr: PoolAddr, birth: u64, tag: Tag) -> Self {
         debug_assert!(addr <= ADDR_MASK, "an address has 48 bits");
         Self {
@@ -117,7 +123,7 @@ impl Pointer {
         matches!(self.kind(), Kind::Never | Kind::Hole)
     }
 
-    /// Where the block is; meaningful for data and nodes.
+    /// Where the block is, for data and nodes; the base of what is remote.
     #[must_use]
     pub fn addr(&self) -> PoolAddr {
         self.word.get() & ADDR_MASK
@@ -193,6 +199,12 @@ mod tests {
         assert_eq!((leaf.kind(), leaf.leaf_blocks()), (Kind::Node, 128));
         assert_eq!((leaf.addr(), leaf.birth()), (0x1122_3344_5566, 7));
         assert_eq!(Pointer::node(5, 1, tag).leaf_blocks(), 0);
+        let remote = Pointer::remote(0x11, 7);
+        assert_eq!(
+            hex(&remote.as_bytes()[..16]),
+            "11000000000004000700000000000000"
+        );
+        assert!(remote.kind() == Kind::Remote && !remote.is_hole());
     }
 
     #[test]

@@ -67,6 +67,7 @@ impl Bench {
             allocated_bytes: 0,
             created_at_nanos: 0,
             origin: None,
+            bases: Vec::new(),
             snapshots: 0,
         };
         self.model.recover_volumes(&mut verdict, &[info])?;

@@ -2,13 +2,14 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use world::{BLOCK_SIZE, Buf};
 
 use super::lab::Ram;
-use crate::api::{SnapshotId, Source, Span, StoreError, VolumeId};
+use crate::api::{BaseId, SnapshotId, Source, Span, StoreError, VolumeId};
 use crate::store::Store;
 
 /// Blocks of a volume at first; some grow.
@@ -18,7 +19,7 @@ const BLOCKS: u64 = 10_240;
 const MAPS_MAX: usize = 14;
 
 /// A first byte for each block.
-type Contents = Vec<u8>;
+pub type Contents = Vec<u8>;
 
 /// A store and what should be in it.
 pub struct Play {
@@ -28,6 +29,8 @@ pub struct Play {
     /// Some are small and dense, so that maps of different heights meet.
     pub contents: BTreeMap<Source, Contents>,
     snapshots: Vec<(VolumeId, SnapshotId)>,
+    /// What the origins of adopted volumes have.
+    pub origins: BTreeMap<BaseId, Contents>,
 }
 
 impl Play {
@@ -38,10 +41,11 @@ impl Play {
             step: 0,
             contents: BTreeMap::new(),
             snapshots: Vec::new(),
+            origins: BTreeMap::new(),
         }
     }
 
-    fn random(&mut self, below: u64) -> u64 {
+    pub fn random(&mut self, below: u64) -> u64 {
         self.state = self
             .state
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -108,6 +112,7 @@ impl Play {
                 Ok(())
             }
             86 => self.delete(volume).await,
+            87 if has_room && self.random(2) == 0 => self.adopt().await,
             87 if has_room => self.create().await,
             88..90 => self.grow(volume).await,
             90 => self.store.rename_volume(volume, &name).await.map(drop),
@@ -116,6 +121,7 @@ impl Play {
                 self.store.rename_snapshot(snapshot, &name).await.map(drop)
             }
             92..95 => self.store.checkpoint().await,
+            95..98 if !self.origins.is_empty() => self.arrive().await,
             _ => self.store.flush().await,
         }
     }
@@ -125,8 +131,13 @@ impl Play {
         self.snapshots[index]
     }
 
+    /// A name that nothing has.
+    pub fn new_name(&self) -> String {
+        format!("v{}-{}", self.state, self.step)
+    }
+
     async fn create(&mut self) -> Result<(), StoreError> {
-        let name = format!("v{}-{}", self.state, self.step);
+        let name = self.new_name();
         let size = BLOCKS * BLOCK_SIZE as u64;
         let made = self.store.create_volume(&name, size).await?;
         let empty = vec![0; BLOCKS as usize];
@@ -207,6 +218,10 @@ impl Play {
                 };
                 let into = Buf::from_heap(expected.len());
                 let (buf, result) = self.store.read(*source, span, into).await;
+                if result == Err(StoreError::Absent) {
+                    self.compare_absent(*source, span, expected).await;
+                    continue;
+                }
                 result.unwrap();
                 let found: Vec<u8> = (0..expected.len()).map(|at| buf.block(at)[17]).collect();
                 assert_eq!(found, expected, "{source:?} from block {} on", index * 32);

@@ -1,0 +1,292 @@
+//! Volumes that were adopted, and what arrives of them.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use world::{BLOCK_SIZE, Buf};
+
+use super::lab::{Lab, Ram};
+use super::play::{Contents, Play};
+use crate::api::{BaseId, Content, Extent, Presence, Source, Span, StoreError, VolumeId};
+use crate::store::Store;
+
+const BLOCK: u64 = BLOCK_SIZE as u64;
+
+/// Blocks of an adopted volume.
+const BLOCKS: u64 = 3000;
+
+impl Play {
+    pub async fn adopt(&mut self) -> Result<(), StoreError> {
+        let made = self
+            .store
+            .adopt_volume(&self.new_name(), BLOCKS * BLOCK)
+            .await?;
+        let mut origin = vec![0; BLOCKS as usize];
+        for part in origin.chunks_mut(50) {
+            part.fill([0, 200 + self.random(50) as u8][self.random(2) as usize]);
+        }
+        self.contents
+            .insert(Source::Volume(made.id), origin.clone());
+        self.origins.insert(made.bases[0], origin);
+        Ok(())
+    }
+
+    /// Something arrives of an origin, or all before some block has.
+    pub async fn arrive(&mut self) -> Result<(), StoreError> {
+        let bases: Vec<BaseId> = self.origins.keys().copied().collect();
+        let base = bases[self.random(bases.len() as u64) as usize];
+        let contents = self.origins[&base].clone();
+        let first = self.random(BLOCKS);
+        let last = (first + 1 + self.random(300)).min(BLOCKS);
+        let result = match self.random(3) {
+            0 => self.arrive_before(base, &contents, last).await,
+            _ => fill(&self.store, base, &contents, first, last).await,
+        };
+        if result == Err(StoreError::NoVolume) {
+            // Nobody needs it any more, and so it is.
+            assert_eq!(self.store.base(base), None);
+            assert!(
+                self.store
+                    .volumes()
+                    .iter()
+                    .all(|info| !info.bases.contains(&base))
+            );
+            self.origins.remove(&base);
+            return Ok(());
+        }
+        result
+    }
+
+    async fn arrive_before(
+        &self,
+        base: BaseId,
+        contents: &Contents,
+        last: u64,
+    ) -> Result<(), StoreError> {
+        for part in (0..last).step_by(50) {
+            if contents[part as usize] != 0 {
+                fill(&self.store, base, contents, part, (part + 50).min(last)).await?;
+            }
+        }
+        self.store.set_known(base, last * BLOCK)
+    }
+
+    /// What is not here was never written, and is what the origin has.
+    pub async fn compare_absent(&self, source: Source, span: Span, expected: &[u8]) {
+        let mut lba = span.offset / BLOCK;
+        for Presence { blocks, absent } in self.store.presence(source, span).await.unwrap() {
+            let at = (lba * BLOCK - span.offset) / BLOCK;
+            let expected = &expected[at as usize..][..blocks];
+            if let Some(base) = absent {
+                let origin = &self.origins[&base][lba as usize..][..blocks];
+                assert_eq!(origin, expected, "{source:?} from block {lba} on, absent");
+            } else {
+                assert_eq!(read(&self.store, source, lba, blocks).await, expected);
+            }
+            lba += blocks as u64;
+        }
+    }
+}
+
+/// Blocks of an origin arrive.
+async fn fill(
+    store: &Store<Ram>,
+    base: BaseId,
+    contents: &[u8],
+    first: u64,
+    last: u64,
+) -> Result<(), StoreError> {
+    for at in (first..last).step_by(Buf::PAGES_MAX) {
+        let part = &contents[at as usize..last.min(at + Buf::PAGES_MAX as u64) as usize];
+        let mut buf = Buf::from_heap(part.len());
+        for (index, byte) in part.iter().enumerate() {
+            buf.block_mut(index).fill(*byte);
+        }
+        store.fill(base, at * BLOCK, buf).await?;
+    }
+    Ok(())
+}
+
+async fn read(store: &Store<Ram>, source: Source, lba: u64, blocks: usize) -> Vec<u8> {
+    let span = span(lba, blocks);
+    let (buf, result) = store.read(source, span, Buf::from_heap(blocks)).await;
+    result.unwrap();
+    (0..blocks).map(|at| buf.block(at)[17]).collect()
+}
+
+fn span(lba: u64, blocks: usize) -> Span {
+    Span {
+        offset: lba * BLOCK,
+        len: (blocks * BLOCK_SIZE) as u32,
+    }
+}
+
+/// An adopted volume of 1000 blocks.
+async fn adopt(store: &Store<Ram>) -> (VolumeId, BaseId) {
+    let made = store.adopt_volume("a", 1000 * BLOCK).await.unwrap();
+    (made.id, made.bases[0])
+}
+
+#[test]
+fn what_is_not_here_is_told_and_what_arrived_stays() {
+    let lab = Lab::new(1);
+    lab.format();
+    let store = lab.open();
+    let origin = vec![9; 1000];
+    let (volume, base) = lab.run({
+        let (store, origin) = (store.clone(), origin.clone());
+        async move {
+            let (volume, base) = adopt(&store).await;
+            let (_, result) = store.read(volume, span(0, 4), Buf::from_heap(4)).await;
+            assert_eq!(result.map(drop), Err(StoreError::Absent));
+            fill(&store, base, &origin, 2, 5).await.unwrap();
+            let runs = store.presence(volume, span(0, 8)).await.unwrap();
+            let run = |blocks, absent| Presence { blocks, absent };
+            assert_eq!(runs, [run(2, Some(base)), run(3, None), run(3, Some(base))]);
+            // A partial write needs what is around it; one of whole blocks, or of zeros, does not.
+            let part = Span {
+                offset: 512,
+                len: 512,
+            };
+            let result = store.write(volume, part, Buf::from_heap(1)).await;
+            assert_eq!(result, Err(StoreError::Absent));
+            let mut ones = Buf::from_heap(1);
+            ones.block_mut(0).fill(1);
+            store.write(volume, span(6, 1), ones).await.unwrap();
+            store.discard(volume, 7 * BLOCK, 300 * BLOCK).await.unwrap();
+            // Late: the volume has something newer there, or zeros.
+            fill(&store, base, &origin, 5, 8).await.unwrap();
+            store.flush().await.unwrap();
+            (volume, base)
+        }
+    });
+    for _ in 0..2 {
+        lab.exec.clear();
+        let store = lab.open();
+        lab.run(async move {
+            assert_eq!(read(&store, volume.into(), 2, 6).await, [9, 9, 9, 9, 1, 0]);
+            assert_eq!(store.base(base).unwrap().known_bytes, 0);
+            store.checkpoint().await.unwrap();
+            let runs = store.presence(volume, span(300, 8)).await.unwrap();
+            assert_eq!(
+                runs[0],
+                Presence {
+                    blocks: 7,
+                    absent: None
+                }
+            );
+            store.flush().await.unwrap();
+        });
+        lab.exec.clear();
+        lab.expect_sound();
+    }
+}
+
+#[test]
+fn what_is_known_to_have_arrived_is_zeros_where_nothing_did() {
+    let lab = Lab::new(1);
+    lab.format();
+    let store = lab.open();
+    let volume = lab.run(async move {
+        let (volume, base) = adopt(&store).await;
+        let store = &store;
+        fill(store, base, &[7; 1000], 10, 20).await.unwrap();
+        store.set_known(base, 15 * BLOCK).unwrap();
+        assert_eq!(read(store, volume.into(), 0, 12).await[8..], [0, 0, 7, 7]);
+        let runs = store.presence(volume, span(14, 8)).await.unwrap();
+        assert_eq!(
+            runs[1],
+            Presence {
+                blocks: 2,
+                absent: Some(base)
+            }
+        );
+        let extents = async |start: u64, len: u64| {
+            let extents = store
+                .extents(None, volume, start * BLOCK, len * BLOCK, 9)
+                .await;
+            extents
+                .unwrap()
+                .iter()
+                .map(|Extent { len, content }| (len / BLOCK, *content))
+                .collect::<Vec<_>>()
+        };
+        // What nobody knows may be data.
+        assert_eq!(
+            extents(0, 30).await,
+            [(10, Content::Same), (20, Content::Data)]
+        );
+        store.set_known(base, 2000 * BLOCK).unwrap();
+        let all = [
+            (10, Content::Same),
+            (10, Content::Data),
+            (980, Content::Same),
+        ];
+        assert_eq!(extents(0, 1000).await, all);
+        assert!(store.base(base).unwrap().is_complete());
+        let usage = store.usage(volume.into()).await.unwrap();
+        assert_eq!(
+            (usage.referenced_bytes, usage.unique_bytes),
+            (10 * BLOCK, 10 * BLOCK)
+        );
+        // What is added by growing is zeros, and nobody's.
+        store.grow_volume(volume, 40_000 * BLOCK).await.unwrap();
+        assert_eq!(read(store, volume.into(), 998, 30).await, [0; 30]);
+        let mut ones = Buf::from_heap(1);
+        ones.block_mut(0).fill(1);
+        store.write(volume, span(39_999, 1), ones).await.unwrap();
+        store.flush().await.unwrap();
+        volume
+    });
+    lab.exec.clear();
+    let store = lab.open();
+    lab.run(async move {
+        store.checkpoint().await.unwrap();
+        assert_eq!(read(&store, volume.into(), 9, 12).await[..3], [0, 7, 7]);
+        assert_eq!(read(&store, volume.into(), 39_998, 2).await, [0, 1]);
+        let usage = store.usage(volume.into()).await.unwrap();
+        assert_eq!(usage.unique_bytes, 11 * BLOCK);
+    });
+    lab.exec.clear();
+    lab.expect_sound();
+}
+
+#[test]
+fn a_base_goes_with_the_last_that_needs_it() {
+    let lab = Lab::new(2);
+    lab.format();
+    let store = lab.open();
+    lab.run(async move {
+        let (volume, base) = adopt(&store).await;
+        let store = &store;
+        let snapshot = store.create_snapshot(volume, "s").await.unwrap().id;
+        let clone = store.clone_snapshot(snapshot, "c").await.unwrap();
+        assert_eq!(clone.bases, [base]);
+        fill(store, base, &[3; 1000], 0, 100).await.unwrap();
+        store.rollback(volume, snapshot).await.unwrap();
+        for source in [volume.into(), snapshot.into(), Source::from(clone.id)] {
+            assert_eq!(read(store, source, 0, 8).await, [3; 8]);
+        }
+        let used = store.usage(clone.id.into()).await.unwrap();
+        assert_eq!((used.referenced_bytes, used.unique_bytes), (100 * BLOCK, 0));
+        store.delete_volume(volume).await.unwrap();
+        fill(store, base, &[3; 1000], 100, 150).await.unwrap();
+        assert_eq!(read(store, clone.id.into(), 98, 8).await, [3; 8]);
+        let used = store.usage(clone.id.into()).await.unwrap();
+        assert_eq!(used.unique_bytes, 150 * BLOCK);
+        let before = store.pool().used_bytes;
+        store.delete_volume(clone.id).await.unwrap();
+        assert_eq!(store.base(base), None);
+        assert_eq!(
+            fill(store, base, &[3; 1000], 200, 201).await,
+            Err(StoreError::NoVolume)
+        );
+        for _ in 0..3 {
+            store.checkpoint().await.unwrap();
+        }
+        assert!(store.pool().used_bytes + 150 * BLOCK <= before);
+        store.flush().await.unwrap();
+    });
+    lab.exec.clear();
+    lab.expect_sound();
+}

@@ -1,0 +1,217 @@
+//! Volumes whose blocks are elsewhere: adopted at once, filled block by block.
+//!
+//! ```text
+//! head, snapshots, clones        remote pointers ──► base (one for each origin) ──► not here: `Absent`
+//!       │                                             ▲
+//!       └─ writes go to the head, as always           └─ what arrives goes here
+//! ```
+//! An adopted volume is a head whose root is one remote pointer, and a *base*: a map that nobody sees, without parent and children. What
+//! arrives goes into the base only, and only where it has nothing yet. Writes change the head, so they win whenever they come; and remote
+//! pointers own nothing, so snapshots, clones and what is deleted follow the same rules as everywhere.
+//!
+//! In a base, *never written* means not known. That ends block by block as fills arrive, and from the beginning on as whoever fetches says
+//! that all before some block has arrived ([`set_known`](Shared::set_known)): what is absent there is zeros, and takes no space.
+
+use alloc::vec::Vec;
+
+use world::{BLOCK_SIZE, Buf, Disk};
+
+use crate::api::{BaseId, BaseInfo, Presence, Source, Span, StoreError, VolumeId, VolumeInfo};
+use crate::layout::{BIRTHS_MAX, CatalogEntry, CatalogKind, Kind, Pointer};
+use crate::lineage::Place;
+use crate::map::reach;
+use crate::shared::{Handle, Shared, State, Tree};
+use crate::store::Store;
+use crate::volumes::check_size;
+
+impl<D: Disk + 'static> Store<D> {
+    /// Makes a volume whose blocks are all elsewhere; durable when this returns. Its size and that of its origin are the same.
+    ///
+    /// # Errors
+    /// As for an empty volume ([`create_volume`](Store::create_volume)).
+    pub async fn adopt_volume(
+        &self,
+        name: &str,
+        size_bytes: u64,
+    ) -> Result<VolumeInfo, StoreError> {
+        self.shared.adopt_volume(name, size_bytes).await
+    }
+
+    /// What volumes were adopted from, oldest first.
+    #[must_use]
+    pub fn bases(&self) -> Vec<BaseInfo> {
+        let state = self.shared.state.borrow();
+        let bases = state.directory.bases.iter();
+        bases
+            .filter_map(|id| state.base_info(BaseId(*id)))
+            .collect()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn base(&self, id: BaseId) -> Option<BaseInfo> {
+        self.shared.state.borrow().base_info(id)
+    }
+
+    /// Which blocks that `span` touches are here. What is here stays here.
+    ///
+    /// # Errors
+    /// A wrong range, a failing drive, or damaged maps.
+    pub async fn presence(
+        &self,
+        of: impl Into<Source>,
+        span: Span,
+    ) -> Result<Vec<Presence>, StoreError> {
+        self.shared.presence(of.into(), span).await
+    }
+
+    /// Takes in blocks that arrived from the origin, from byte `offset` on, a multiple of 4096. Those that are here already stay as
+    /// they are. Durable after a later [`flush`](Store::flush).
+    ///
+    /// # Errors
+    /// [`NoVolume`](StoreError::NoVolume) when nothing needs the base any more, a wrong range, a full pool, a failing drive.
+    pub async fn fill(&self, base: BaseId, offset: u64, from: Buf) -> Result<(), StoreError> {
+        self.shared
+            .fill(base.0, offset / BLOCK_SIZE as u64, from)
+            .await
+    }
+
+    /// Notes that all before byte `offset` has arrived: what is absent there is zeros. Durable after a later [`flush`](Store::flush),
+    /// with everything that arrived before.
+    ///
+    /// # Errors
+    /// [`NoVolume`](StoreError::NoVolume) when nothing needs the base any more; a pool that takes no writes.
+    pub fn set_known(&self, base: BaseId, offset: u64) -> Result<(), StoreError> {
+        self.shared.set_known(base.0, offset)
+    }
+}
+
+impl<D: Disk + 'static> Shared<D> {
+    async fn adopt_volume(
+        self: &Handle<D>,
+        name: &str,
+        size_bytes: u64,
+    ) -> Result<VolumeInfo, StoreError> {
+        check_size(size_bytes)?;
+        let [volume_uuid, lineage_uuid, base_uuid] = [(); 3].map(|()| self.environment.new_uuid());
+        let info = {
+            let state = &mut *self.state.borrow_mut();
+            state.require_serving()?;
+            state.check_volume_name(name)?;
+            let blocks = size_bytes.div_ceil(BLOCK_SIZE as u64);
+            let mut base = state.new_map(self.config.maps_max.saturating_sub(1))?;
+            if state.births + blocks > BIRTHS_MAX {
+                return Err(StoreError::TooManyMaps);
+            }
+            base.set_kind(CatalogKind::Base);
+            base.size_bytes.set(size_bytes);
+            (base.volume_uuid, base.lineage_uuid) = (base_uuid, lineage_uuid);
+            base.created_at.set(self.wall_nanos());
+            // Older than all that anybody will write to the volume.
+            base.seq.set(state.next_births(blocks, 0));
+            let mut head = CatalogEntry::new(base.id.get() + 1, CatalogKind::Head);
+            head.set_name(name);
+            head.size_bytes.set(size_bytes);
+            (head.volume_uuid, head.lineage_uuid) = (volume_uuid, lineage_uuid);
+            head.created_at = base.created_at;
+            head.bases[0] = base.id;
+            head.root = Pointer::remote(base.id.get(), base.seq.get() + blocks - 1);
+            head.height = (1..).find(|height| reach(*height) >= blocks).unwrap_or(1);
+            let volume = head.volume.get();
+            self.change_catalog(state, &[base, head]);
+            state.update_node_reserve(self.deltas_max);
+            state.require_volume(VolumeId(volume))?
+        };
+        self.flush_now().await?;
+        Ok(info)
+    }
+
+    async fn presence(&self, of: Source, span: Span) -> Result<Vec<Presence>, StoreError> {
+        let place = self.place_of(of)?;
+        {
+            let state = self.state.borrow();
+            state.require_open()?;
+            state.check_range(place, span.offset, span.len.into())?;
+        }
+        let lba = span.offset / BLOCK_SIZE as u64;
+        let pointers = self.lookup(place, lba, span.blocks()).await?;
+        let mut runs: Vec<Presence> = Vec::new();
+        for pointer in pointers {
+            let absent = (pointer.kind() == Kind::Remote).then(|| BaseId(pointer.addr()));
+            match runs.last_mut() {
+                Some(last) if last.absent == absent => last.blocks += 1,
+                _ => runs.push(Presence { blocks: 1, absent }),
+            }
+        }
+        Ok(runs)
+    }
+
+    async fn fill(&self, base: u64, lba: u64, mut from: Buf) -> Result<(), StoreError> {
+        let count = from.blocks();
+        let end = lba + count as u64;
+        let turn = self
+            .in_flight
+            .enter(base, lba, end, self.config.mutants)
+            .await;
+        let first_birth = {
+            let state = self.state.borrow();
+            state.require_serving()?;
+            let tree = state.require_base(base)?;
+            if end > tree.blocks() {
+                return Err(StoreError::OutOfRange);
+            }
+            tree.entry.seq.get() + lba
+        };
+        let pointers = self.lookup(Place::Map(base), lba, count).await?;
+        let mut at = 0;
+        for same in pointers.chunk_by(|one, two| one.is_hole() == two.is_hole()) {
+            let rest = from.split_off(same.len());
+            let part = core::mem::replace(&mut from, rest);
+            if same[0].is_hole() {
+                self.write_born(base, lba + at, part, Some(first_birth + at))
+                    .await?;
+            }
+            at += same.len() as u64;
+        }
+        drop(turn);
+        self.throttle().await;
+        Ok(())
+    }
+
+    fn set_known(self: &Handle<D>, base: u64, offset: u64) -> Result<(), StoreError> {
+        let state = &mut *self.state.borrow_mut();
+        state.require_serving()?;
+        let tree = state.require_base(base)?;
+        let known = match offset >= tree.entry.size_bytes.get() {
+            true => tree.blocks(),
+            false => offset / BLOCK_SIZE as u64,
+        };
+        if known > tree.known() {
+            let mut entry = tree.entry.clone();
+            entry.collapse_cursor.set(known);
+            self.change_catalog(state, &[entry]);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn require_base(&self, id: u64) -> Result<&Tree, StoreError> {
+        let tree = self.trees.get(&id);
+        let tree = tree.filter(|tree| tree.kind() == CatalogKind::Base);
+        tree.ok_or(StoreError::NoVolume)
+    }
+
+    fn base_info(&self, id: BaseId) -> Option<BaseInfo> {
+        let tree = self.require_base(id.0).ok()?;
+        let block = BLOCK_SIZE as u64;
+        let size_bytes = tree.entry.size_bytes.get();
+        Some(BaseInfo {
+            id,
+            uuid: tree.entry.volume_uuid,
+            size_bytes,
+            stored_bytes: tree.entry.blocks.get() * block,
+            known_bytes: (tree.known() * block).min(size_bytes),
+        })
+    }
+}
