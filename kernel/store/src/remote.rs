@@ -9,10 +9,11 @@
 //! arrives goes into the base only, and only where it has nothing yet. Writes change the head, so they win whenever they come; and remote
 //! pointers own nothing, so snapshots, clones and what is deleted follow the same rules as everywhere.
 //!
-//! In a base, *never written* means not known. That ends block by block as fills arrive, and from the beginning on as whoever fetches says
+//! In a base, *never written* means not known, and a *hole* zeros that are known. The first ends block by block as fills arrive, and from the beginning on as whoever fetches says
 //! that all before some block has arrived ([`set_known`](Shared::set_known)): what is absent there is zeros, and takes no space.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use world::{BLOCK_SIZE, Buf, Disk};
 
@@ -74,6 +75,33 @@ impl<D: Disk + 'static> Store<D> {
         self.shared
             .fill(base.0, offset / BLOCK_SIZE as u64, from)
             .await
+    }
+
+    /// Takes in that `len` bytes at `offset`, whole blocks or up to the end, are zeros at the origin, where nothing is here yet. Durable after
+    /// a later [`flush`](Store::flush).
+    ///
+    /// # Errors
+    /// As [`fill`](Self::fill).
+    pub async fn fill_zeros(&self, base: BaseId, offset: u64, len: u64) -> Result<(), StoreError> {
+        let block = BLOCK_SIZE as u64;
+        let blocks = offset / block..(offset + len).div_ceil(block);
+        self.shared.fill_zeros(base.0, blocks).await
+    }
+
+    /// The first part of `len` bytes at `offset` of a base, both multiples of 4096, that is not here; absent when all is.
+    ///
+    /// # Errors
+    /// [`NoVolume`](StoreError::NoVolume) when nothing needs the base any more, a failing drive, or damaged maps.
+    pub async fn first_absent(
+        &self,
+        base: BaseId,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<Range<u64>>, StoreError> {
+        let block = BLOCK_SIZE as u64;
+        let blocks = offset / block..(offset + len) / block;
+        let found = self.shared.first_absent(base.0, blocks).await?;
+        Ok(found.map(|found| found.start * block..found.end * block))
     }
 
     /// Notes that all before byte `offset` has arrived: what is absent there is zeros. Durable after a later [`flush`](Store::flush),
@@ -164,10 +192,11 @@ impl<D: Disk + 'static> Shared<D> {
         };
         let pointers = self.lookup(Place::Map(base), lba, count).await?;
         let mut at = 0;
-        for same in pointers.chunk_by(|one, two| one.is_hole() == two.is_hole()) {
+        let is_absent = |pointer: &Pointer| pointer.kind() == Kind::Never;
+        for same in pointers.chunk_by(|one, two| is_absent(one) == is_absent(two)) {
             let rest = from.split_off(same.len());
             let part = core::mem::replace(&mut from, rest);
-            if same[0].is_hole() {
+            if is_absent(&same[0]) {
                 self.write_born(base, lba + at, part, Some(first_birth + at))
                     .await?;
             }
@@ -176,6 +205,56 @@ impl<D: Disk + 'static> Shared<D> {
         drop(turn);
         self.throttle().await;
         Ok(())
+    }
+
+    async fn fill_zeros(&self, base: u64, blocks: Range<u64>) -> Result<(), StoreError> {
+        let Range { start, end } = blocks;
+        let turn = self
+            .in_flight
+            .enter(base, start, end, self.config.mutants)
+            .await;
+        let mut at = start;
+        while let Some(absent) = self.first_absent(base, at..end).await? {
+            self.wait_for_hole_room().await?;
+            let state = &mut *self.state.borrow_mut();
+            state.require_serving()?;
+            let first_birth = state.require_base(base)?.entry.seq.get();
+            at = absent.end;
+            self.commit_hole(state, base, absent.clone(), first_birth + absent.start);
+        }
+        drop(turn);
+        self.throttle().await;
+        Ok(())
+    }
+
+    /// The first blocks of these that a base does not have.
+    async fn first_absent(
+        &self,
+        base: u64,
+        blocks: Range<u64>,
+    ) -> Result<Option<Range<u64>>, StoreError> {
+        let (known, end) = {
+            let state = self.state.borrow();
+            let tree = state.require_base(base)?;
+            (tree.known(), blocks.end.min(tree.blocks()))
+        };
+        let mut found: Option<Range<u64>> = None;
+        let mut at = blocks.start.max(known);
+        while at < end {
+            let count = (end - at).min(Buf::PAGES_MAX as u64);
+            let count = usize::try_from(count).unwrap_or(Buf::PAGES_MAX);
+            for pointer in self.lookup(Place::Map(base), at, count).await? {
+                match &mut found {
+                    _ if pointer.kind() == Kind::Never => {
+                        found.get_or_insert(at..at).end = at + 1;
+                    }
+                    Some(_) => return Ok(found),
+                    None => {}
+                }
+                at += 1;
+            }
+        }
+        Ok(found)
     }
 
     fn set_known(self: &Handle<D>, base: u64, offset: u64) -> Result<(), StoreError> {

@@ -211,6 +211,10 @@ impl<'a, D: Disk> Update<'a, D> {
 
     /// Makes a hole of what is at `lba`, as much at once as lies in one piece below `end`. Returns where to go on.
     pub async fn erase(&mut self, lba: u64, end: u64, birth: u64) -> Result<u64, StoreError> {
+        if self.is_base {
+            // Zeros are something that is known.
+            self.grow(end - 1, birth).await?;
+        }
         if self.height == 0 || lba >= reach(self.height) {
             return Ok(end);
         }
@@ -229,7 +233,7 @@ impl<'a, D: Disk> Update<'a, D> {
         self.leave(level, lba).await?;
         while self.path.last().is_none_or(|open| open.level > level) {
             let child = self.child(lba);
-            if child.is_hole() {
+            if is_zero(&child, self.is_base) {
                 // Nothing below: the whole span of this pointer is a hole already.
                 let spanned = span(self.path.last().map_or(self.height, |open| open.level));
                 return Ok(((lba / spanned + 1) * spanned).min(end));
@@ -241,7 +245,7 @@ impl<'a, D: Disk> Update<'a, D> {
         };
         let index = index_in(level, lba);
         let old = get_pointer(&node.page.bytes, index);
-        if !old.is_hole() {
+        if !is_zero(&old, self.is_base) {
             let birth = if mutants.hole_without_birth() {
                 0
             } else {
@@ -251,8 +255,8 @@ impl<'a, D: Disk> Update<'a, D> {
             node.changed = true;
             match old.kind() {
                 Kind::Node => self.detach(old, level - 1, lba).await?,
-                // That is the base's.
-                Kind::Remote => {}
+                // That is the base's, or nobody's.
+                Kind::Remote | Kind::Never => {}
                 _ => {
                     self.release(&old, lba + 1);
                     self.removed += u64::from(!mutants.erased_still_counted());
@@ -384,7 +388,7 @@ impl<'a, D: Disk> Update<'a, D> {
             birth,
             blocks,
             empty,
-        } = summary(&open.page.bytes);
+        } = summary(&open.page.bytes, self.is_base);
         let pointer = if empty {
             if birth == 0 {
                 Pointer::NEVER
@@ -439,14 +443,22 @@ struct Summary {
     empty: bool,
 }
 
-fn summary(node: &[u8; BLOCK_SIZE]) -> Summary {
+/// Whether a pointer says that all below it is zeros; in a base, what was never written is not known.
+fn is_zero(pointer: &Pointer, is_base: bool) -> bool {
+    match pointer.kind() {
+        Kind::Never => !is_base,
+        kind => kind == Kind::Hole,
+    }
+}
+
+fn summary(node: &[u8; BLOCK_SIZE], is_base: bool) -> Summary {
     let (mut birth, mut blocks, mut holes) = (0, 0, 0);
     let (pointers, _) = node.as_chunks::<POINTER_SIZE>();
     for pointer in pointers {
         let pointer = get_pointer_in(pointer);
         birth = birth.max(pointer.birth());
         blocks += u8::from(pointer.kind() == Kind::Data);
-        holes += u8::from(pointer.is_hole());
+        holes += u8::from(is_zero(&pointer, is_base));
     }
     Summary {
         birth,

@@ -4,6 +4,7 @@
 //! and journal record, in one breath).
 
 use alloc::boxed::Box;
+use core::ops::Range;
 
 use world::{BLOCK_SIZE, Buf, Disk};
 
@@ -480,6 +481,16 @@ impl<D: Disk> Shared<D> {
 
     /// Makes a hole of whole blocks; they are in the in-flight table.
     pub async fn punch(&self, tree: u64, first: u64, last: u64) -> Result<(), StoreError> {
+        self.wait_for_hole_room().await?;
+        let state = &mut *self.state.borrow_mut();
+        let bias = state.epoch_bias(tree);
+        let birth = state.next_births(1, bias);
+        self.commit_hole(state, tree, first..last, birth);
+        Ok(())
+    }
+
+    /// Waits until deltas, journal and maps take another hole.
+    pub async fn wait_for_hole_room(&self) -> Result<(), StoreError> {
         let mut waited = 0;
         loop {
             self.wait_for_room(0).await?;
@@ -494,28 +505,28 @@ impl<D: Disk> Shared<D> {
                 self.wait_for_space(waited).await?;
                 waited += 1;
             } else if has_room {
-                break;
+                return Ok(());
             } else {
                 self.checkpoint_reached(self.want_checkpoint()).await?;
             }
         }
-        let mut state = self.state.borrow_mut();
-        let bias = state.epoch_bias(tree);
-        let birth = state.next_births(1, bias);
+    }
+
+    /// The maps learn of a hole, and the journal.
+    pub fn commit_hole(&self, state: &mut State, tree: u64, blocks: Range<u64>, birth: u64) {
+        let Range { start, end } = blocks;
         state.changed[0].insert(tree);
         state.active.insert_hole(Hole {
-            start: key(tree, first),
-            end: key(tree, last),
+            start: key(tree, start),
+            end: key(tree, end),
             birth,
         });
         if !self.config.mutants.discard_not_journalled() {
             state
                 .journal
-                .push(|out| Record::push_hole(out, (tree, first), last - first, birth));
+                .push(|out| Record::push_hole(out, (tree, start), end - start, birth));
         }
-        self.mark_dirty(&mut state);
-        drop(state);
+        self.mark_dirty(state);
         self.writer_wanted.notify();
-        Ok(())
     }
 }

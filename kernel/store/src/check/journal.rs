@@ -166,10 +166,6 @@ impl<D: Disk> Checker<'_, D> {
                 birth,
             } => {
                 self.check_target(model, seq, (tree, birth), (lba, count));
-                let entry = model.maps.get(tree);
-                if entry.is_some_and(|entry| entry.kind() == CatalogKind::Base) {
-                    self.record(seq, format!("base {tree} of an adopted volume gets a hole"));
-                }
                 model.hole(tree, (lba, lba.saturating_add(count)), birth);
             }
             Record::Write {

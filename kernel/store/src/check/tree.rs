@@ -85,8 +85,6 @@ pub struct Walk<'m> {
     bounds: Bounds,
     /// Whether what is shared is known to be in another map.
     compares: bool,
-    /// Whether it is what arrived of an adopted volume.
-    is_base: bool,
     /// Where its remote pointers may lead to.
     bases: [u64; BASES_MAX],
     start: Option<(Pointer, Place)>,
@@ -102,8 +100,7 @@ impl<'m> Walk<'m> {
     pub fn of_map(maps: &'m Maps, entry: &CatalogEntry) -> Self {
         let mut walk = Self::new(maps, entry.id.get(), (entry.root, entry.height));
         walk.lineage = entry.lineage_uuid;
-        walk.is_base = entry.kind() == CatalogKind::Base;
-        if !walk.is_base {
+        if entry.kind() != CatalogKind::Base {
             walk.from = entry.collapse_cursor.get();
         }
         walk.bounds = maps.bounds(entry);
@@ -139,7 +136,6 @@ impl<'m> Walk<'m> {
             from: 0,
             bounds: Bounds::default(),
             compares: false,
-            is_base: false,
             bases: [0; BASES_MAX],
             start: Some((root, place)),
             path: Vec::new(),
@@ -249,7 +245,7 @@ impl<D: Disk> Checker<'_, D> {
                     None => walk.count(None),
                 }
             }
-            (Kind::Hole, _) if pointer == Pointer::hole(pointer.birth()) && !walk.is_base => {}
+            (Kind::Hole, _) if pointer == Pointer::hole(pointer.birth()) => {}
             (Kind::Remote, _) if walk.may_lead_to(&pointer) => {}
             (kind, _) => {
                 walk.count(None);

@@ -38,8 +38,9 @@ impl Play {
         let contents = self.origins[&base].clone();
         let first = self.random(BLOCKS);
         let last = (first + 1 + self.random(300)).min(BLOCKS);
-        let result = match self.random(3) {
-            0 => self.arrive_before(base, &contents, last).await,
+        let result = match self.random(4) {
+            0 => self.zeros(base, &contents, first, last).await,
+            1 => self.arrive_before(base, &contents, last).await,
             _ => fill(&self.store, base, &contents, first, last).await,
         };
         if result == Err(StoreError::NoVolume) {
@@ -55,6 +56,25 @@ impl Play {
             return Ok(());
         }
         result
+    }
+
+    /// Zeros of the origin become known.
+    async fn zeros(
+        &self,
+        base: BaseId,
+        contents: &Contents,
+        first: u64,
+        last: u64,
+    ) -> Result<(), StoreError> {
+        for part in (0..BLOCKS).step_by(50) {
+            let (start, end) = (part.max(first), (part + 50).min(last));
+            if contents[part as usize] == 0 && start < end {
+                self.store
+                    .fill_zeros(base, start * BLOCK, (end - start) * BLOCK)
+                    .await?;
+            }
+        }
+        Ok(())
     }
 
     async fn arrive_before(
@@ -287,6 +307,58 @@ fn a_base_goes_with_the_last_that_needs_it() {
         assert!(store.pool().used_bytes + 150 * BLOCK <= before);
         store.flush().await.unwrap();
     });
+    lab.exec.clear();
+    lab.expect_sound();
+}
+
+#[test]
+fn zeros_are_known_where_they_were_found_and_nowhere_else() {
+    let lab = Lab::new(1);
+    lab.format();
+    let store = lab.open();
+    let base = lab.run(async move {
+        let made = store.adopt_volume("a", 100_000 * BLOCK).await.unwrap();
+        let (store, base) = (&store, made.bases[0]);
+        fill(store, base, &[5; 100], 10, 12).await.unwrap();
+        store.fill_zeros(base, 8 * BLOCK, 10 * BLOCK).await.unwrap();
+        store
+            .fill_zeros(base, 200 * BLOCK, 200 * BLOCK)
+            .await
+            .unwrap();
+        store
+            .fill_zeros(base, 50_000 * BLOCK, 20_000 * BLOCK)
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            assert_eq!(
+                read(store, made.id.into(), 8, 10).await[..6],
+                [0, 0, 5, 5, 0, 0]
+            );
+            let absent = async |from: u64, to: u64| {
+                let found = store
+                    .first_absent(base, from * BLOCK, (to - from) * BLOCK)
+                    .await
+                    .unwrap();
+                found.map(|found| (found.start / BLOCK, found.end / BLOCK))
+            };
+            assert_eq!(absent(8, 100).await, Some((18, 100)));
+            assert_eq!(absent(8, 18).await, None);
+            assert_eq!(absent(0, 40).await, Some((0, 8)));
+            assert_eq!(absent(200, 500).await, Some((400, 500)));
+            assert_eq!(absent(49_000, 51_000).await, Some((49_000, 50_000)));
+            assert_eq!(absent(69_999, 99_999).await, Some((70_000, 99_999)));
+            store.checkpoint().await.unwrap();
+        }
+        // Something arrives in what is known to be zeros: it was there first.
+        fill(store, base, &[6; 300], 250, 260).await.unwrap();
+        assert_eq!(read(store, made.id.into(), 250, 10).await, [0; 10]);
+        store.flush().await.unwrap();
+        base
+    });
+    lab.exec.clear();
+    let store = lab.open();
+    let found = lab.run(async move { store.first_absent(base, 0, 100_000 * BLOCK).await.unwrap() });
+    assert_eq!(found, Some(0..8 * BLOCK));
     lab.exec.clear();
     lab.expect_sound();
 }
