@@ -61,7 +61,20 @@ fn nbd_structures() {
     let filter = b"\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x01".as_slice();
     let contexts = b"\0\0\0\x04demo\0\0\0\x02\0\0\0\x0fbase:allocation\0\0\0\x03x:y".as_slice();
     let flags = b"\0\0\0\x03".as_slice();
-    let samples = [flags, info, option, request, extended, filter, contexts];
+    let greeting = b"NBDMAGICIHAVEOPT\0\x03".as_slice();
+    let answer = b"\0\x03\xe8\x89\x04\x55\x65\xa9\0\0\0\x07\0\0\0\x01\0\0\0\0".as_slice();
+    let export = b"\0\0\0\0\0\0\0\x10\0\0\x01\x01".as_slice();
+    let sizes = b"\0\x03\0\0\x02\0\0\0\x10\0\x02\0\0\0".as_slice();
+    let simple = b"\x67\x44\x66\x98\0\0\0\x05\0\0\0\0\0\0\0\x01".as_slice();
+    let chunk = b"\x66\x8e\x33\xef\0\x01\0\x01\0\0\0\0\0\0\0\x01\0\0\x02\x08".as_slice();
+    let long = b"\x6e\x8a\x27\x8c\0\x01\0\x06\0\0\0\0\0\0\0\x01\
+        \0\0\0\0\0\0\x10\0\0\0\0\0\0\0\0\x18"
+        .as_slice();
+    let status = b"\0\0\0\x01\0\0\0\x01\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\0\x03".as_slice();
+    let samples = [
+        flags, info, option, request, extended, filter, contexts, greeting, answer, export, sizes,
+        simple, chunk, long, status,
+    ];
     pelt(200_000, &samples, decoders::nbd);
 }
 

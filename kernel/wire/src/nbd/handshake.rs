@@ -49,10 +49,16 @@ pub const NBD_REP_ERR_UNSUP: u32 = (1 << 31) + 1;
 pub const NBD_REP_ERR_POLICY: u32 = (1 << 31) + 2;
 /// The option's data is wrong.
 pub const NBD_REP_ERR_INVALID: u32 = (1 << 31) + 3;
+/// The option is not possible on the server's machine.
+pub const NBD_REP_ERR_PLATFORM: u32 = (1 << 31) + 4;
+/// Only with TLS.
+pub const NBD_REP_ERR_TLS_REQD: u32 = (1 << 31) + 5;
 /// There is no such export.
 pub const NBD_REP_ERR_UNKNOWN: u32 = (1 << 31) + 6;
 /// The server is about to stop.
 pub const NBD_REP_ERR_SHUTDOWN: u32 = (1 << 31) + 7;
+/// Only for clients that ask for block sizes.
+pub const NBD_REP_ERR_BLOCK_SIZE_REQD: u32 = (1 << 31) + 8;
 /// The option or its data is too large.
 pub const NBD_REP_ERR_TOO_BIG: u32 = (1 << 31) + 9;
 /// Extended headers were negotiated, and the option does not go with them.

@@ -1,4 +1,4 @@
-//! The NBD protocol (proto.md of the NetworkBlockDevice project): fixed newstyle handshake, options, requests, simple
+//! Both halves of the NBD protocol (proto.md of the NetworkBlockDevice project): fixed newstyle handshake, options, requests, simple
 //! and structured replies, metadata contexts, and its extension for extended headers. Constants carry the names of that document; all numbers are big-endian.
 //!
 //! ```text
@@ -15,6 +15,8 @@
 //! server  0x6e8a278c:32 flags:16 type:16 cookie:64 offset:64 length:64    reply chunk, then its payload
 //! ```
 
+mod chunk;
+mod client;
 mod handshake;
 mod meta;
 mod reply;
@@ -22,6 +24,8 @@ mod reply;
 mod tests;
 mod transmission;
 
+pub use chunk::*;
+pub use client::*;
 pub use handshake::*;
 pub use meta::*;
 pub use reply::*;
@@ -39,7 +43,7 @@ pub enum NbdError {
     BadMagic,
     /// The client set handshake flags that the server did not offer. Only closing helps.
     UnknownFlags,
-    /// The data of an option does not have the structure of that option.
+    /// The data of an option, of its reply or of a chunk does not have the structure that it should have.
     Malformed,
     /// A name is longer than [`NBD_MAX_STRING`].
     NameTooLong,
@@ -50,7 +54,7 @@ impl fmt::Display for NbdError {
         out.write_str(match self {
             Self::BadMagic => "wrong magic number",
             Self::UnknownFlags => "unknown handshake flags",
-            Self::Malformed => "malformed option data",
+            Self::Malformed => "malformed data",
             Self::NameTooLong => "name too long",
         })
     }

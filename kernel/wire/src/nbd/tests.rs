@@ -1,5 +1,7 @@
 //! Bytes of the protocol, as its document prints them, and noise.
 
+mod client;
+
 use super::*;
 use alloc::vec::Vec;
 

@@ -11,7 +11,10 @@ use config::Config as Settings;
 use net::inspect;
 use net::{Cidr, ListenOptions, NetConfig, Stack};
 use store::{Environment, FormatOptions, Store};
-use wire::nbd::{ClientFlags, InfoRequest, MetaRequest, OptionHead, Request, StatusFilter};
+use wire::nbd::{
+    ClientFlags, Descriptor, ErrorHead, Greeting, Headers, Info, InfoRequest, MetaContext,
+    MetaRequest, OptionHead, OptionReplyHead, Reply, Request, StatusFilter, StatusHead,
+};
 use world::{Buf, Disk, Entropy, Frame, Instant, Link, LinkInfo, Pool};
 
 use crate::clock::{Trace, VirtualClock};
@@ -58,6 +61,43 @@ pub fn nbd(bytes: &[u8]) {
         assert_eq!(rest.len(), 2 + 2 * count);
         for pair in rest[2..].as_chunks().0 {
             assert!(request.wants(u16::from_be_bytes(*pair)));
+        }
+    }
+    answers(bytes);
+}
+
+/// What a client reads of an NBD server.
+fn answers(bytes: &[u8]) {
+    if let Some(head) = bytes.first_chunk() {
+        black_box(Greeting::decode(*head).is_ok());
+    }
+    if let Some(head) = bytes.first_chunk()
+        && let Ok(reply) = OptionReplyHead::decode(*head)
+    {
+        assert_eq!(reply.encode(), *head);
+    }
+    black_box(Info::decode(bytes).is_ok());
+    if let Ok(context) = MetaContext::decode(bytes) {
+        assert_eq!(context.name, &bytes[4..]);
+    }
+    if let Some(head) = bytes.first_chunk() {
+        black_box(ErrorHead::decode(*head).is_ok());
+    }
+    for headers in [Headers::Simple, Headers::Structured, Headers::Extended] {
+        if let Ok(Some((_, len))) = Reply::decode(headers, bytes) {
+            assert!((Reply::len_min(headers)..=Reply::LEN_MAX).contains(&len));
+            assert!(len <= bytes.len(), "a head longer than its bytes");
+            let part = Reply::decode(headers, &bytes[..len - 1]);
+            assert_eq!(part, Ok(None), "what is cut short is not whole");
+        }
+        let payload = bytes.len() as u64;
+        if let Ok(status) = StatusHead::decode(headers, bytes, payload) {
+            let (head, each) = (StatusHead::len(headers), Descriptor::len(headers));
+            assert_eq!((head as u64) + status.count * each as u64, payload);
+            for one in bytes[head..].chunks(each) {
+                let decoded = Descriptor::decode(headers, one);
+                assert!(decoded.is_err() || decoded.is_ok_and(|run| run.len > 0));
+            }
         }
     }
 }
