@@ -2,7 +2,7 @@
 
 /// Modules that log anything, and the rooms that they are in: the parts of what `log` calls a target. A rule of the house
 /// compares this with the sources.
-pub const LOG_MODULES: [&str; 54] = [
+pub const LOG_MODULES: [&str; 55] = [
     "access",
     "alert",
     "apart",
@@ -36,6 +36,7 @@ pub const LOG_MODULES: [&str; 54] = [
     "net",
     "node",
     "nvme",
+    "origin",
     "pci",
     "pool",
     "power",

@@ -233,6 +233,48 @@ fn nbd_sessions() {
     pelt(1000, &samples, decoders::nbd_session);
 }
 
+/// What a server says to the requests of the client: reads of 4 and of 8 KiB, what is allocated, and another read.
+fn answers(first: u8, headers: Headers) -> Vec<u8> {
+    let to = |cookie, offset| ReplyTo {
+        headers,
+        cookie,
+        offset,
+    };
+    let data = |cookie, offset, len: u32| {
+        let head = match headers {
+            Headers::Simple => to(cookie, offset).simple(None),
+            _ => to(cookie, offset).data(true, offset, len),
+        };
+        [&head[..], &vec![7; len as usize]].concat()
+    };
+    let mut said = [vec![first], data(2, 8192, 8192), data(1, 0, 4096)].concat();
+    if headers.in_chunks() {
+        let list = to(3, 4096);
+        said.extend(&*list.block_status(true, 5, 2));
+        said.extend(&*list.descriptor(8192, NBD_STATE_ZERO));
+        said.extend(&*list.descriptor(1 << 20, 0));
+        let last = to(4, (1 << 20) - 4096);
+        said.extend(&*last.hole(false, last.offset, 512));
+        said.extend(&*last.error_at(true, NBD_EIO, last.offset));
+    } else {
+        said.extend(&*to(3, 0).simple(Some(NBD_EIO)));
+    }
+    said
+}
+
+#[test]
+fn nbd_origins() {
+    let greeting = [&[0][..], &greeting(), b"\0\x03\xe8\x89\x04\x55\x65\xa9"].concat();
+    let all = [
+        greeting,
+        answers(64, Headers::Simple),
+        answers(128, Headers::Structured),
+        answers(192, Headers::Extended),
+    ];
+    let samples: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+    pelt(3000, &samples, decoders::nbd_origin);
+}
+
 #[test]
 fn http_heads() {
     let get = b"GET /v1/volumes/%64emo?force=1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n";

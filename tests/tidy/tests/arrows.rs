@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidy::texts;
 
 /// Who may use whom. What a room's tests use beyond that is in [`FOR_TESTS`].
-const ARROWS: [(&str, &[&str]); 30] = [
+const ARROWS: [(&str, &[&str]); 31] = [
     ("world", &[]),
     ("wire", &[]),
     ("config", &[]),
@@ -18,6 +18,7 @@ const ARROWS: [(&str, &[&str]); 30] = [
     ("upkeep", &["volume", "store", "exec", "world"]),
     ("access", &["store", "exec", "world"]),
     ("net", &["world", "exec"]),
+    ("origin", &["volume", "wire", "net", "exec", "world"]),
     (
         "serve",
         &[
@@ -31,8 +32,8 @@ const ARROWS: [(&str, &[&str]); 30] = [
     (
         "appliance",
         &[
-            "boot", "hal", "pci", "nvme", "virtio", "serve", "access", "upkeep", "volume", "store",
-            "net", "wire", "config", "exec", "world",
+            "boot", "hal", "pci", "nvme", "virtio", "serve", "origin", "access", "upkeep",
+            "volume", "store", "net", "wire", "config", "exec", "world",
         ],
     ),
     ("qemu", &[]),
@@ -41,8 +42,8 @@ const ARROWS: [(&str, &[&str]); 30] = [
     (
         "sim",
         &[
-            "serve", "access", "upkeep", "volume", "store", "net", "wire", "config", "exec",
-            "world",
+            "serve", "origin", "access", "upkeep", "volume", "store", "net", "wire", "config",
+            "exec", "world",
         ],
     ),
     ("guest", &["ferrite", "qemu", "wire"]),
@@ -65,14 +66,14 @@ const ARROWS: [(&str, &[&str]); 30] = [
     (
         "fuzz",
         &[
-            "sim", "serve", "access", "upkeep", "volume", "store", "net", "wire", "config", "exec",
-            "world",
+            "sim", "serve", "origin", "access", "upkeep", "volume", "store", "net", "wire",
+            "config", "exec", "world",
         ],
     ),
 ];
 
 /// What tests of these rooms may use in addition.
-const FOR_TESTS: [(&str, &[&str]); 1] = [("serve", &["store"])];
+const FOR_TESTS: [(&str, &[&str]); 2] = [("serve", &["store"]), ("origin", &["serve", "store"])];
 
 #[test]
 fn arrows_point_towards_world() {

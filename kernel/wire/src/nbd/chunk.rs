@@ -38,37 +38,35 @@ impl Reply {
     /// The most bytes of a head.
     pub const LEN_MAX: usize = 32;
 
-    /// The least bytes of a head, of whatever kind.
-    #[must_use]
-    pub fn len_min(headers: Headers) -> usize {
-        match headers {
-            Headers::Simple | Headers::Structured => 16,
-            Headers::Extended => 32,
+    /// Bytes of the head that begins with this magic number.
+    ///
+    /// # Errors
+    /// One that does not begin a reply of this form.
+    pub fn len(headers: Headers, magic: [u8; 4]) -> Result<usize, NbdError> {
+        match (u32::from_be_bytes(magic), headers) {
+            (NBD_SIMPLE_REPLY_MAGIC, Headers::Simple | Headers::Structured) => Ok(16),
+            (NBD_STRUCTURED_REPLY_MAGIC, Headers::Structured) => Ok(20),
+            (NBD_EXTENDED_REPLY_MAGIC, Headers::Extended) => Ok(Self::LEN_MAX),
+            _ => Err(NbdError::BadMagic),
         }
     }
 
-    /// Reads the head at the beginning of `bytes`; returns how long it is, too, or `None` when `bytes` ends before it.
+    /// Reads a head.
     ///
     /// # Errors
-    /// A magic number that does not begin a reply of this form.
-    pub fn decode(headers: Headers, mut bytes: &[u8]) -> Result<Option<(Self, usize)>, NbdError> {
+    /// A wrong magic number, and a length that is not [`len`](Self::len).
+    pub fn decode(headers: Headers, mut bytes: &[u8]) -> Result<Self, NbdError> {
+        let len = bytes.len();
         let rest = &mut bytes;
-        let Some(magic) = take(rest).map(u32::from_be_bytes) else {
-            return Ok(None);
+        let magic = take(rest).ok_or(NbdError::Malformed)?;
+        if len != Self::len(headers, magic)? {
+            return Err(NbdError::Malformed);
+        }
+        let reply = match u32::from_be_bytes(magic) {
+            NBD_SIMPLE_REPLY_MAGIC => simple(rest),
+            magic => chunk(rest, magic == NBD_EXTENDED_REPLY_MAGIC).map(Self::Chunk),
         };
-        let decoded = match (magic, headers) {
-            (NBD_SIMPLE_REPLY_MAGIC, Headers::Simple | Headers::Structured) => {
-                simple(rest).map(|reply| (reply, 16))
-            }
-            (NBD_STRUCTURED_REPLY_MAGIC, Headers::Structured) => {
-                chunk(rest, false).map(|chunk| (Self::Chunk(chunk), 20))
-            }
-            (NBD_EXTENDED_REPLY_MAGIC, Headers::Extended) => {
-                chunk(rest, true).map(|chunk| (Self::Chunk(chunk), 32))
-            }
-            _ => return Err(NbdError::BadMagic),
-        };
-        Ok(decoded)
+        reply.ok_or(NbdError::Malformed)
     }
 }
 

@@ -75,12 +75,14 @@ fn information_has_the_length_of_its_kind() {
 
 /// The head of a reply that a server writes, and what follows it.
 fn read_back(headers: Headers, bytes: &[u8]) -> (Reply, &[u8]) {
-    let (reply, len) = Reply::decode(headers, bytes).unwrap().unwrap();
-    for cut in 0..len {
-        assert_eq!(Reply::decode(headers, &bytes[..cut]), Ok(None));
+    let len = Reply::len(headers, *bytes.first_chunk().unwrap()).unwrap();
+    assert!(len <= Reply::LEN_MAX);
+    for wrong in (0..len).chain(len + 1..bytes.len()) {
+        let decoded = Reply::decode(headers, &bytes[..wrong]);
+        assert_eq!(decoded, Err(NbdError::Malformed));
     }
-    assert!(len >= Reply::len_min(headers) && len <= Reply::LEN_MAX);
-    (reply, &bytes[len..])
+    let (head, rest) = bytes.split_at(len);
+    (Reply::decode(headers, head).unwrap(), rest)
 }
 
 #[test]
