@@ -9,15 +9,16 @@ use core::cell::RefCell;
 use core::net::IpAddr;
 
 use exec::{Permit, Semaphore};
-use store::{PoolState, Source, Store, VolumeId, VolumeInfo};
+use store::{BaseId, PoolState, Source, Store, VolumeId, VolumeInfo};
 use world::Disk;
 
+use crate::adoption::Adoption;
 use crate::attachment::{Attachment, Attachments, End};
 use crate::name::split_name;
 use crate::room::Room;
 use crate::traffic::Traffic;
 use crate::usage::Usages;
-use crate::{Access, Settings, Volume, VolumeError, check_name, check_size};
+use crate::{Access, OriginError, Origins, Settings, Volume, VolumeError, check_name, check_size};
 
 /// The volume that an empty name means, if it is there.
 pub const DEMO: &str = "demo";
@@ -44,6 +45,9 @@ struct Shared<D> {
     settings_turn: Semaphore,
     usages: Usages,
     room: Room,
+    /// Where the blocks of adopted volumes come from, as long as they are not all here.
+    adoptions: RefCell<BTreeMap<BaseId, Rc<Adoption>>>,
+    origins: RefCell<Option<Rc<dyn Origins>>>,
     /// Of the volumes that had clients.
     traffic: RefCell<BTreeMap<VolumeId, Rc<Traffic>>>,
 }
@@ -84,6 +88,8 @@ impl<D: Disk + 'static> Volumes<D> {
                 settings_turn: Semaphore::new(1),
                 usages: Usages::default(),
                 room: Room::default(),
+                adoptions: RefCell::default(),
+                origins: RefCell::default(),
                 traffic: RefCell::default(),
             }),
         }
@@ -235,6 +241,7 @@ impl<D: Disk + 'static> Volumes<D> {
         self.shared.traffic.borrow_mut().remove(&info.id);
         ending.confirm();
         self.forget_settings(info.id).await;
+        self.forget_adoptions().await;
         Ok(())
     }
 
@@ -355,6 +362,24 @@ impl<D: Disk + 'static> Volumes<D> {
 }
 
 impl<D> Volumes<D> {
+    /// Says how origins are reached; until then none can be.
+    pub fn reach_origins_by(&self, origins: Rc<dyn Origins>) {
+        *self.shared.origins.borrow_mut() = Some(origins);
+    }
+
+    pub(crate) fn origins(&self) -> Result<Rc<dyn Origins>, OriginError> {
+        let origins = self.shared.origins.borrow().clone();
+        origins.ok_or(OriginError::Unreachable)
+    }
+
+    /// Looks at what is adopted, or changes it, in one breath.
+    pub(crate) fn adoptions_mut<T>(
+        &self,
+        change: impl FnOnce(&mut BTreeMap<BaseId, Rc<Adoption>>) -> T,
+    ) -> T {
+        change(&mut self.shared.adoptions.borrow_mut())
+    }
+
     pub(crate) fn usages(&self) -> &Usages {
         &self.shared.usages
     }

@@ -4,6 +4,8 @@ use core::fmt;
 
 use store::StoreError;
 
+use crate::OriginError;
+
 /// Why a volume operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VolumeError {
@@ -37,6 +39,10 @@ pub enum VolumeError {
     BadLimit,
     /// The request is wrong: this volume is not for clients from there.
     NotAllowed,
+    /// The request is wrong: not the address of an origin.
+    BadOrigin,
+    /// The origin of an adopted volume, and why a block that is not here yet cannot be had from there.
+    Origin(OriginError),
     /// The volume or snapshot is being or was deleted while attached. Detach.
     Deleted,
     /// The volume is being or was rolled back while attached: nothing that was read before need be true any more. Attach
@@ -76,6 +82,8 @@ impl fmt::Display for VolumeError {
                 "a limit is 1 to 10000000 requests, or 65536 to 68719476736 bytes, in a second",
             ),
             Self::NotAllowed => out.write_str("this volume is not for clients from there"),
+            Self::BadOrigin => out.write_str("an origin is named like nbd://10.0.0.5:10809/disk"),
+            Self::Origin(error) => error.fmt(out),
             Self::Deleted => out.write_str("it was deleted"),
             Self::RolledBack => out.write_str("the volume was rolled back"),
             Self::Store(error) => error.fmt(out),
@@ -93,6 +101,12 @@ fn write_size(out: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
 }
 
 impl core::error::Error for VolumeError {}
+
+impl From<OriginError> for VolumeError {
+    fn from(error: OriginError) -> Self {
+        Self::Origin(error)
+    }
+}
 
 impl From<StoreError> for VolumeError {
     fn from(error: StoreError) -> Self {

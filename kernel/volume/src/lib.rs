@@ -5,6 +5,7 @@
 //!   in a second ([`limits`]); tells what is used ([`usage`]), what can still be written ([`room`])
 //!   and what clients did ([`traffic`]);
 //! - [`Origins`]: where the blocks of a volume are that are not here yet ([`origin`]);
+//! - [`Origin`]: where blocks come from that are not here yet ([`adoption`] decides what is fetched and when);
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
@@ -21,6 +22,8 @@
 
 extern crate alloc;
 
+mod address;
+mod adoption;
 mod attachment;
 mod catalog;
 mod error;
@@ -34,6 +37,7 @@ mod traffic;
 mod usage;
 mod volume;
 
+pub use adoption::{AdoptionInfo, BroughtIn};
 pub use catalog::{DEMO, Export, Volumes};
 pub use error::VolumeError;
 pub use limits::{Limits, Pace};
@@ -42,8 +46,8 @@ pub use origin::{Answer, Origin, OriginAddress, OriginError, OriginExtent, Origi
 pub use room::writable_bytes;
 pub use settings::{ALLOW_MAX, Network, Settings};
 pub use store::{
-    Change, Changes, Content, Extent, Fullness, Holes, PoolInfo, PoolState, SnapshotId,
-    SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
+    BaseId, BaseInfo, Change, Changes, Content, Extent, Fullness, Holes, PoolInfo, PoolState,
+    SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
 };
 pub use traffic::{Meter, Operation, Traffic};
 pub use volume::{Access, Volume};

@@ -1,5 +1,6 @@
 //! One client's attachment to one volume.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -106,6 +107,11 @@ impl<D: Disk + 'static> Volume<D> {
         let _operation = self.volumes.attachments().operate(&self.attachment);
         let store = self.volumes.store();
         let (buf, result) = store.read(self.attachment.source, span, into).await;
+        if result == Err(StoreError::Absent) {
+            // Rare, and large: in a box it is no part of each read.
+            let (buf, result) = Box::pin(self.read_absent(span, buf)).await;
+            return (buf, result.map_err(|error| self.explain(error)));
+        }
         (buf, result.map_err(|error| self.explain(error.into())))
     }
 
@@ -117,6 +123,9 @@ impl<D: Disk + 'static> Volume<D> {
         self.check(Access::ReadWrite, span.offset, span.len.into())?;
         let id = self.writable()?;
         let _operation = self.volumes.attachments().operate(&self.attachment);
+        if !span.is_aligned() {
+            Box::pin(self.bring_edges(span.offset, span.len.into())).await?;
+        }
         let result = self.volumes.store().write(id, span, from).await;
         let result = result.map_err(|error| self.explain(error.into()));
         self.volumes.note_write(&result);
@@ -131,6 +140,7 @@ impl<D: Disk + 'static> Volume<D> {
         self.check(Access::ReadWrite, offset, len)?;
         let id = self.writable()?;
         let _operation = self.volumes.attachments().operate(&self.attachment);
+        Box::pin(self.bring_edges(offset, len)).await?;
         let result = self.volumes.store().discard(id, offset, len).await;
         result.map_err(|error| self.explain(error.into()))
     }
@@ -201,6 +211,14 @@ impl<D: Disk + 'static> Volume<D> {
         }
         let _operation = self.volumes.attachments().operate(&self.attachment);
         Ok(self.volumes.store().flush().await?)
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        self.attachment.source
+    }
+
+    pub(crate) fn volumes(&self) -> &Volumes<D> {
+        &self.volumes
     }
 
     fn writable(&self) -> Result<VolumeId, VolumeError> {

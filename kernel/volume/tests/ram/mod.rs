@@ -57,8 +57,10 @@ impl RamDisk {
 impl From<&Pages> for RamDisk {
     fn from(pages: &Pages) -> Self {
         let disk = Self::default();
-        let copies = pages.iter().map(|(at, page)| (*at, copy_of(page)));
-        disk.pages.borrow_mut().extend(copies);
+        for all in [&disk.pages, &disk.durable] {
+            let copies = pages.iter().map(|(at, page)| (*at, copy_of(page)));
+            all.borrow_mut().extend(copies);
+        }
         disk
     }
 }
