@@ -23,13 +23,14 @@ use core::cell::RefCell;
 use core::fmt;
 
 use exec::Exec;
-use volume::{StoreError, Volumes};
+use volume::{BaseId, StoreError, Volumes};
 use world::Disk;
 
 pub(crate) use job::Job;
-pub use job::{JobInfo, JobState};
+pub use job::{JobInfo, JobState, Work};
 
-use crate::scrub;
+use crate::hydration::{self, Hydration};
+use crate::scrub::{self, Scrub};
 
 /// The most finished jobs that are remembered.
 const FINISHED_MAX: usize = 16;
@@ -53,8 +54,10 @@ impl<D> Clone for Jobs<D> {
 pub(crate) struct Shared<D> {
     pub exec: Exec,
     pub volumes: Volumes<D>,
-    table: RefCell<BTreeMap<u64, Rc<Job>>>,
+    table: RefCell<Table>,
 }
+
+type Table = BTreeMap<u64, Rc<Job>>;
 
 /// Why a wish was not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +104,10 @@ impl<D: Disk + 'static> Jobs<D> {
         };
         jobs.load().await;
         for job in jobs.all().into_iter().filter(|job| !job.state().is_over()) {
-            log::info!("job {}, a scrub, goes on", job.id());
+            log::info!("job {}, to {}, goes on", job.id(), job.work().name());
             jobs.run(job);
         }
+        jobs.hydrate_all().await;
         jobs
     }
 
@@ -145,21 +149,74 @@ impl<D: Disk + 'static> Jobs<D> {
     pub async fn start_scrub(&self, rate: u64) -> Result<JobInfo, JobsError> {
         let job = {
             let mut table = self.shared.table.borrow_mut();
-            if let Some(other) = table.values().find(|job| !job.state().is_over()) {
+            let is_scrub = |job: &&Rc<Job>| matches!(*job.work(), Work::Scrub(_));
+            let mut scrubs = table.values().filter(is_scrub);
+            if let Some(other) = scrubs.find(|job| !job.state().is_over()) {
                 return Err(JobsError::Already(other.id()));
             }
-            let id = table.keys().next_back().map_or(1, |last| last + 1);
-            let job = Rc::new(Job::new(id, rate, self.shared.wall_nanos()));
-            table.insert(id, job.clone());
-            job
+            self.add(&mut table, Work::Scrub(Scrub::default()), rate)
         };
-        if let Err(error) = self.shared.keep_if_it_can(&job).await {
+        self.start(&job).await?;
+        Ok(self.describe(&job))
+    }
+
+    /// Starts to bring in what is not here of an adopted volume, if no job does that; at most `rate` bytes in a second (0: no limit).
+    ///
+    /// # Errors
+    /// [`JobsError::NoJob`] when all of it is here, and what the store says.
+    pub async fn start_hydration(&self, base: BaseId, rate: u64) -> Result<JobInfo, JobsError> {
+        if let Some(job) = self.hydration(base) {
+            return Ok(self.describe(&job));
+        }
+        let info = self.shared.volumes.adoption(base);
+        let base = info.ok_or(JobsError::NoJob)?.base;
+        let work = Work::Hydrate(Hydration::new(&base));
+        let job = self.add(&mut self.shared.table.borrow_mut(), work, rate);
+        self.start(&job).await?;
+        Ok(self.describe(&job))
+    }
+
+    /// The newest job that brings in what is not here of an adopted volume.
+    fn hydration(&self, base: BaseId) -> Option<Rc<Job>> {
+        let table = self.shared.table.borrow();
+        let is_it = |job: &&Rc<Job>| match &*job.work() {
+            Work::Hydrate(hydration) => hydration.base == base.0,
+            Work::Scrub(_) => false,
+        };
+        table.values().rev().find(is_it).cloned()
+    }
+
+    /// As [`hydration`](Self::hydration), for users.
+    #[must_use]
+    pub fn hydration_of(&self, base: BaseId) -> Option<JobInfo> {
+        self.hydration(base).map(|job| self.describe(&job))
+    }
+
+    /// Every adopted volume that is not wholly here has a job.
+    async fn hydrate_all(&self) {
+        for adoption in self.shared.volumes.adoptions() {
+            if let Err(error) = self.start_hydration(adoption.base.id, 0).await {
+                log::warn!("{} is not brought in by itself: {error}", adoption.address);
+            }
+        }
+    }
+
+    fn add(&self, table: &mut Table, work: Work, rate: u64) -> Rc<Job> {
+        let id = table.keys().next_back().map_or(1, |last| last + 1);
+        let job = Rc::new(Job::new(id, work, rate, self.shared.wall_nanos()));
+        table.insert(id, job.clone());
+        job
+    }
+
+    /// Keeps a new job and runs it, or forgets it.
+    async fn start(&self, job: &Rc<Job>) -> Result<(), JobsError> {
+        if let Err(error) = self.shared.keep_if_it_can(job).await {
             self.shared.table.borrow_mut().remove(&job.id());
             return Err(error.into());
         }
         self.shared.forget_oldest().await;
         self.run(job.clone());
-        Ok(self.describe(&job))
+        Ok(())
     }
 
     /// Ends a job that is not over; what it has done stays done.
@@ -208,7 +265,12 @@ impl<D: Disk + 'static> Jobs<D> {
 
     fn run(&self, job: Rc<Job>) {
         let exec = &self.shared.exec;
-        exec.spawn(scrub::run(self.shared.clone(), job));
+        let shared = self.shared.clone();
+        let is_scrub = matches!(*job.work(), Work::Scrub(_));
+        match is_scrub {
+            true => exec.spawn(scrub::run(shared, job)),
+            false => exec.spawn(hydration::run(shared, job)),
+        }
     }
 
     fn describe(&self, job: &Job) -> JobInfo {

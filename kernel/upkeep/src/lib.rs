@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`jobs`] | long work: listed, paused, cancelled, kept in the store's records, so that it survives a restart |
 //! | [`scrub`], [`pace`] | the job that verifies every block in use, and how much of the drives it takes |
+//! | [`hydration`] | the job that brings in what is not here yet of an adopted volume |
 //! | [`schedules`], [`policy`] | snapshots by the clock, and which of them stay |
 //! | [`alert`] | a word in the log when space runs out |
 //! | [`calendar`] | dates |
@@ -21,6 +22,7 @@ extern crate alloc;
 
 pub mod alert;
 pub mod calendar;
+mod hydration;
 pub mod jobs;
 pub mod pace;
 pub mod policy;
@@ -31,7 +33,8 @@ use exec::Exec;
 use volume::Volumes;
 use world::Disk;
 
-pub use jobs::{JobInfo, JobState, Jobs, JobsError};
+pub use hydration::Hydration;
+pub use jobs::{JobInfo, JobState, Jobs, JobsError, Work};
 pub use policy::{Keep, PolicyError, Schedule};
 pub use schedules::{ScheduleInfo, Schedules};
 pub use scrub::{Place, Scrub};

@@ -4,14 +4,15 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::Ref;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use store::{Damage, ScrubPosition, ScrubStep, Store};
-use volume::{SnapshotId, Source, StoreError, VolumeId};
+use volume::{SnapshotId, Source, StoreError, VolumeError, VolumeId};
 use world::{BLOCK_SIZE, Disk, Instant};
 
-use crate::jobs::{Job, JobState, Shared};
+use crate::jobs::{Job, JobState, Shared, Work};
 use crate::pace;
 
 /// The most damaged places that are remembered one by one. A record has room for so many.
@@ -126,11 +127,22 @@ impl Scrub {
     }
 }
 
+/// How far a scrub is.
+///
+/// # Panics
+/// When the job is none: a bug.
+fn scrub_of(job: &Job) -> Ref<'_, Scrub> {
+    Ref::map(job.work(), |work| match work {
+        Work::Scrub(scrub) => scrub,
+        Work::Hydrate(_) => unreachable!("a scrub that is none"),
+    })
+}
+
 /// Does the job, from where it is to its end or the store's.
 pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) {
     let exec = &shared.exec;
     job.begin();
-    if job.scrub().checked_blocks == 0 {
+    if scrub_of(&job).checked_blocks == 0 {
         // What is not yet part of the maps would be left out. On a pool that takes no writes there is nothing such.
         let _ = shared.volumes.store().checkpoint().await;
     }
@@ -149,7 +161,7 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
         operations = shared.volumes.operations();
         let is_busy = operations != seen;
         let begun = exec.now();
-        let (map, block) = job.scrub().position;
+        let (map, block) = scrub_of(&job).position;
         let result = shared
             .volumes
             .store()
@@ -163,12 +175,16 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
         };
         // The list in the job has the others; a bad drive would fill the log.
         if let Some(damage) = step.damaged.first()
-            && job.scrub().damaged_blocks == 0
+            && scrub_of(&job).damaged_blocks == 0
         {
             let place = describe(shared.volumes.store(), damage);
             log::warn!("job {}: there is damage, the first in {place}", job.id());
         }
-        job.advance(exec.now(), |scrub| scrub.add(&step));
+        job.advance(exec.now(), |work| {
+            if let Work::Scrub(scrub) = work {
+                scrub.add(&step);
+            }
+        });
         if step.next.is_none() {
             return end(&shared, &job, JobState::Done, None).await;
         }
@@ -204,9 +220,9 @@ async fn end<D: Disk + 'static>(
     state: JobState,
     error: Option<StoreError>,
 ) {
-    job.end(state, error, shared.wall_nanos());
+    job.end(state, error.map(VolumeError::from), shared.wall_nanos());
     keep(shared, job).await;
-    let (id, scrub) = (job.id(), job.scrub().clone());
+    let (id, scrub) = (job.id(), scrub_of(job).clone());
     let mib = scrub.checked_bytes() >> 20;
     match (error, scrub.damaged_blocks) {
         (Some(error), _) => log::error!("job {id}: the scrub failed after {mib} MiB: {error}"),
@@ -289,7 +305,7 @@ mod tests {
 
     #[test]
     fn any_number_of_damaged_places_fits_a_record() {
-        let job = Job::new(u64::MAX, u64::MAX, u64::MAX);
+        let job = Job::new(u64::MAX, Work::Scrub(Scrub::default()), u64::MAX, u64::MAX);
         let mut damaged = Vec::new();
         for index in 0..1000 {
             let source = SnapshotId(u64::MAX - index).into();
@@ -304,10 +320,15 @@ mod tests {
             damaged,
             repaired: 1 << 50,
         };
-        job.advance(Instant::ZERO, |scrub| scrub.add(&step));
-        job.end(JobState::Failed, Some(StoreError::TooManyAtOnce), u64::MAX);
+        job.advance(Instant::ZERO, |work| {
+            if let Work::Scrub(scrub) = work {
+                scrub.add(&step);
+            }
+        });
+        let error = VolumeError::from(StoreError::TooManyAtOnce);
+        job.end(JobState::Failed, Some(error), u64::MAX);
         assert!(job.encode().len() <= 3072);
-        let scrub = job.scrub();
+        let scrub = scrub_of(&job);
         assert_eq!(scrub.places.len() as u64 + scrub.places_more, 1000);
     }
 }

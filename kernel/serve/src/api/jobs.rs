@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use serde_json::json;
 use upkeep::calendar::rfc3339;
-use upkeep::{JobInfo, Place, Scrub};
-use volume::{Source, Volumes};
+use upkeep::{JobInfo, Place, Scrub, Work};
+use volume::{BaseId, Source, Volumes};
 use world::Disk;
 
 use super::Backend;
@@ -37,7 +37,20 @@ struct JobResource {
     created_at: Option<String>,
     ended_at: Option<String>,
     error: Option<String>,
-    result: ScrubResource,
+    /// Of an adopted volume that is brought in: a volume that has a part in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    volume: Option<String>,
+    result: ResultResource,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ResultResource {
+    Scrub(ScrubResource),
+    Hydration {
+        /// Bytes of data that were fetched.
+        fetched: u64,
+    },
 }
 
 #[derive(Serialize)]
@@ -69,7 +82,7 @@ impl JobResource {
         let time = |nanos| (nanos > 0).then(|| rfc3339(nanos));
         Self {
             id: info.id,
-            kind: info.kind,
+            kind: info.work.name(),
             state: info.state.name(),
             progress: info.progress,
             done: info.done_bytes,
@@ -79,9 +92,24 @@ impl JobResource {
             created_at: time(info.created_at_nanos),
             ended_at: time(info.ended_at_nanos),
             error: info.error,
-            result: result(volumes, &info.scrub),
+            volume: volume(volumes, &info.work),
+            result: match &info.work {
+                Work::Scrub(scrub) => ResultResource::Scrub(result(volumes, scrub)),
+                Work::Hydrate(hydration) => ResultResource::Hydration {
+                    fetched: hydration.fetched_bytes,
+                },
+            },
         }
     }
+}
+
+fn volume<D: Disk + 'static>(volumes: &Volumes<D>, work: &Work) -> Option<String> {
+    let Work::Hydrate(hydration) = work else {
+        return None;
+    };
+    let all = volumes.list().into_iter();
+    let mut adopted = all.filter(|info| info.bases.contains(&BaseId(hydration.base)));
+    adopted.next().map(|info| info.name)
 }
 
 fn result<D: Disk + 'static>(volumes: &Volumes<D>, scrub: &Scrub) -> ScrubResource {

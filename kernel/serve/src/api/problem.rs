@@ -117,6 +117,9 @@ impl From<VolumeError> for Problem {
             VolumeError::NamedTwice | VolumeError::Store(StoreError::TooManyAtOnce) => {
                 (422, Some("volumes"))
             }
+            VolumeError::BadOrigin => (422, Some("origin")),
+            // Whatever is wrong with it is wrong there.
+            VolumeError::Origin(_) => (502, Some("origin")),
             VolumeError::NameTaken => (409, Some("name")),
             VolumeError::Attached(_) => (409, None),
             VolumeError::BadName => (422, Some("name")),

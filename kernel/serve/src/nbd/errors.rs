@@ -35,8 +35,9 @@ pub(super) fn errno(error: VolumeError, command: u16) -> Errno {
         | VolumeError::BadNetwork
         | VolumeError::BadLimit
         | VolumeError::NotAllowed
+        | VolumeError::BadOrigin
         | VolumeError::Attached(_) => NBD_EINVAL,
-        VolumeError::Store(_) => NBD_EIO,
+        VolumeError::Origin(_) | VolumeError::Store(_) => NBD_EIO,
     }
 }
 

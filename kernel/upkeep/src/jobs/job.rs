@@ -1,15 +1,16 @@
 //! One job.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Ref, RefCell};
 use core::time::Duration;
 
 use exec::{Notify, Permit, Semaphore};
 use serde::{Deserialize, Serialize};
-use volume::StoreError;
+use volume::VolumeError;
 use world::Instant;
 
+use crate::hydration::Hydration;
 use crate::scrub::Scrub;
 
 /// How long the rate is taken over.
@@ -56,13 +57,41 @@ impl JobState {
     }
 }
 
+/// What a job does, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Work {
+    /// Verifies every block in use.
+    Scrub(Scrub),
+    /// Brings in what is not here yet of an adopted volume.
+    Hydrate(Hydration),
+}
+
+impl Work {
+    /// One word for what it does.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Scrub(_) => "scrub",
+            Self::Hydrate(_) => "hydrate",
+        }
+    }
+
+    /// Bytes done.
+    #[must_use]
+    pub fn done_bytes(&self) -> u64 {
+        match self {
+            Self::Scrub(scrub) => scrub.checked_bytes(),
+            Self::Hydrate(hydration) => hydration.known_bytes,
+        }
+    }
+}
+
 /// A job as it is now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobInfo {
     /// Its number, never used again.
     pub id: u64,
-    /// One word for what it does.
-    pub kind: &'static str,
     /// Where it is.
     pub state: JobState,
     /// From 0 to 1; 1 only when done.
@@ -79,10 +108,10 @@ pub struct JobInfo {
     pub created_at_nanos: u64,
     /// The same of its end; 0 while it is not over.
     pub ended_at_nanos: u64,
-    /// Why it failed.
+    /// Why it failed, or what keeps it from going on.
     pub error: Option<String>,
-    /// What it found so far.
-    pub scrub: Scrub,
+    /// What it does, and how far it is.
+    pub work: Work,
 }
 
 /// What survives a restart.
@@ -93,7 +122,8 @@ struct Kept {
     created_at: u64,
     ended_at: u64,
     error: Option<String>,
-    scrub: Scrub,
+    #[serde(flatten)]
+    work: Work,
 }
 
 /// A job.
@@ -114,14 +144,14 @@ struct Speed {
 }
 
 impl Job {
-    pub fn new(id: u64, rate_max: u64, created_at: u64) -> Self {
+    pub fn new(id: u64, work: Work, rate_max: u64, created_at: u64) -> Self {
         let kept = Kept {
             state: JobState::Queued,
             rate_max,
             created_at,
             ended_at: 0,
             error: None,
-            scrub: Scrub::default(),
+            work,
         };
         Self::with(id, kept)
     }
@@ -164,8 +194,8 @@ impl Job {
         self.kept.borrow().rate_max
     }
 
-    pub fn scrub(&self) -> core::cell::Ref<'_, Scrub> {
-        core::cell::Ref::map(self.kept.borrow(), |kept| &kept.scrub)
+    pub fn work(&self) -> Ref<'_, Work> {
+        Ref::map(self.kept.borrow(), |kept| &kept.work)
     }
 
     /// It is at work.
@@ -190,13 +220,13 @@ impl Job {
     }
 
     /// Ends it, unless it is over.
-    pub fn end(&self, state: JobState, error: Option<StoreError>, now_nanos: u64) {
+    pub fn end(&self, state: JobState, error: Option<VolumeError>, now_nanos: u64) {
         let mut kept = self.kept.borrow_mut();
         if kept.state.is_over() {
             return;
         }
         kept.state = state;
-        kept.error = error.map(|error| alloc::string::ToString::to_string(&error));
+        kept.error = error.map(|error| error.to_string());
         kept.ended_at = now_nanos;
         drop(kept);
         self.forget_speed();
@@ -204,22 +234,33 @@ impl Job {
     }
 
     /// Notes work done.
-    pub fn advance(&self, now: Instant, work: impl FnOnce(&mut Scrub)) {
+    pub fn advance(&self, now: Instant, change: impl FnOnce(&mut Work)) {
         let mut kept = self.kept.borrow_mut();
-        work(&mut kept.scrub);
-        self.speed
-            .borrow_mut()
-            .note(now, kept.scrub.checked_bytes());
+        change(&mut kept.work);
+        let done = kept.work.done_bytes();
+        self.speed.borrow_mut().note(now, done);
+    }
+
+    /// Notes what keeps it from going on, or that nothing does.
+    pub fn set_trouble(&self, trouble: Option<String>) {
+        let mut kept = self.kept.borrow_mut();
+        if !kept.state.is_over() {
+            kept.error = trouble;
+        }
     }
 
     fn forget_speed(&self) {
         *self.speed.borrow_mut() = Speed::default();
     }
 
-    /// How it is, when there are about `total` bytes to do in all.
-    pub fn describe(&self, total: u64) -> JobInfo {
+    /// How it is, when about `used` bytes of the pool are in use.
+    pub fn describe(&self, used: u64) -> JobInfo {
         let kept = self.kept.borrow();
-        let done_bytes = kept.scrub.checked_bytes();
+        let done_bytes = kept.work.done_bytes();
+        let total = match &kept.work {
+            Work::Scrub(_) => used,
+            Work::Hydrate(hydration) => hydration.size_bytes,
+        };
         let rate = match kept.state {
             JobState::Running => self.speed.borrow().rate,
             _ => None,
@@ -227,7 +268,6 @@ impl Job {
         let left = total.saturating_sub(done_bytes);
         JobInfo {
             id: self.id,
-            kind: "scrub",
             state: kept.state,
             progress: progress(kept.state, done_bytes, total),
             done_bytes,
@@ -237,7 +277,7 @@ impl Job {
             created_at_nanos: kept.created_at,
             ended_at_nanos: kept.ended_at,
             error: kept.error.clone(),
-            scrub: kept.scrub.clone(),
+            work: kept.work.clone(),
         }
     }
 }
@@ -260,7 +300,7 @@ impl Speed {
         let took = now - since;
         if took >= RATE_WINDOW {
             let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-            let rate = u128::from(done - before) * 1_000_000_000 / u128::from(nanos);
+            let rate = u128::from(done.saturating_sub(before)) * 1_000_000_000 / u128::from(nanos);
             self.rate = u64::try_from(rate).ok();
             self.since = Some((now, done));
         }
@@ -273,20 +313,43 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
 
+    fn scrub(checked_blocks: u64) -> Work {
+        Work::Scrub(Scrub {
+            checked_blocks,
+            ..Scrub::default()
+        })
+    }
+
     #[test]
     fn a_job_survives_as_a_record() {
-        let job = Job::new(7, 1 << 20, 99);
+        let job = Job::new(7, scrub(0), 1 << 20, 99);
         job.begin();
-        job.advance(Instant::ZERO, |scrub| scrub.checked_blocks = 10);
+        job.advance(Instant::ZERO, |work| *work = scrub(10));
         let again = Job::decode(7, &job.encode()).unwrap();
         assert_eq!(again.describe(1 << 20), job.describe(1 << 20));
+        let hydration = Hydration {
+            base: 5,
+            size_bytes: 100,
+            known_bytes: 50,
+            fetched_bytes: 40,
+        };
+        let job = Job::new(8, Work::Hydrate(hydration), 0, 1);
+        job.set_trouble(Some("no answer".to_string()));
+        let info = Job::decode(8, &job.encode()).unwrap().describe(7);
+        assert_eq!(info, job.describe(9));
+        assert_eq!((info.progress, info.work.name()), (0.5, "hydrate"));
+        // As versions before wrote it.
+        let old = br#"{"state":"paused","rate_max":0,"created_at":1,"ended_at":0,"error":null,
+            "scrub":{"position":[0,0],"checked_blocks":3,"repaired":0,"damaged_blocks":0,
+            "damaged_pool_blocks":0,"places":[],"places_more":0}}"#;
+        assert_eq!(Job::decode(9, old).unwrap().describe(0).work, scrub(3));
         assert!(Job::decode(7, b"{}").is_none());
         assert!(Job::decode(7, b"\xff").is_none());
     }
 
     #[test]
     fn what_is_over_stays_as_it_ended() {
-        let job = Job::new(1, 0, 5);
+        let job = Job::new(1, scrub(0), 0, 5);
         job.end(JobState::Cancelled, None, 10);
         job.end(JobState::Done, None, 11);
         let info = job.describe(100);
@@ -296,11 +359,11 @@ mod tests {
 
     #[test]
     fn rate_and_time_left_come_from_the_last_seconds() {
-        let job = Job::new(1, 0, 0);
+        let job = Job::new(1, scrub(0), 0, 0);
         job.begin();
         for second in 0..=4 {
             let now = Instant::from_nanos(second * S);
-            job.advance(now, |scrub| scrub.checked_blocks = 256 * second);
+            job.advance(now, |work| *work = scrub(256 * second));
         }
         let info = job.describe(10 << 20);
         assert_eq!(info.rate, Some(1 << 20));
@@ -316,7 +379,7 @@ mod tests {
 
     #[test]
     fn pause_and_resume() {
-        let job = Job::new(1, 0, 0);
+        let job = Job::new(1, scrub(0), 0, 0);
         job.change(Some(false), Some(5));
         assert_eq!((job.state(), job.rate_max()), (JobState::Queued, 5));
         job.change(Some(true), None);

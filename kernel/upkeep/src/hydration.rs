@@ -1,0 +1,148 @@
+//! The job that brings in what is not here yet of an adopted volume, while clients leave room for that.
+//!
+//! It is over when everything is here, or nothing needs it any more. Whatever else keeps it from going on, an origin that does not answer or a
+//! pool that is nearly full, it says so, and tries again.
+
+use alloc::rc::Rc;
+use alloc::string::ToString;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use volume::{BaseId, BaseInfo, Fullness, StoreError, VolumeError};
+use world::{BLOCK_SIZE, Disk};
+
+use crate::jobs::{Job, JobState, Shared, Work};
+use crate::pace;
+
+/// How often what has arrived is noted.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+/// The first rest when something keeps it from going on; each further one is twice as long.
+const TROUBLE_REST: Duration = Duration::from_secs(1);
+/// The longest of them.
+const TROUBLE_REST_MAX: Duration = Duration::from_secs(30);
+
+/// How far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hydration {
+    /// Number of the base of what was adopted.
+    pub base: u64,
+    /// Bytes of it.
+    pub size_bytes: u64,
+    /// Of so many bytes from the beginning on, all is here.
+    pub known_bytes: u64,
+    /// Bytes of data that were fetched by this job.
+    pub fetched_bytes: u64,
+}
+
+impl Hydration {
+    pub(crate) fn new(base: &BaseInfo) -> Self {
+        Self {
+            base: base.id.0,
+            size_bytes: base.size_bytes,
+            known_bytes: base.known_bytes,
+            fetched_bytes: 0,
+        }
+    }
+}
+
+/// Does the job, from where it is to its end or the store's.
+pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) {
+    let exec = &shared.exec;
+    job.begin();
+    let (base, mut at) = match &*job.work() {
+        Work::Hydrate(hydration) => (BaseId(hydration.base), hydration.known_bytes),
+        Work::Scrub(_) => return,
+    };
+    // What was said to have arrived may have been lost with the power.
+    at = at.min(
+        shared
+            .volumes
+            .store()
+            .base(base)
+            .map_or(0, |base| base.known_bytes),
+    );
+    let mut kept_at = exec.now();
+    let mut trouble_rest = TROUBLE_REST;
+    let mut operations = shared.volumes.operations();
+    loop {
+        match job.state() {
+            JobState::Paused => {
+                job.wanted.wait().await;
+                continue;
+            }
+            state if state.is_over() => return,
+            _ => {}
+        }
+        let Some(info) = shared.volumes.adoption(base) else {
+            return end(&shared, &job, base).await;
+        };
+        let is_busy =
+            core::mem::replace(&mut operations, shared.volumes.operations()) != operations;
+        let begun = exec.now();
+        let max = pace::blocks(is_busy) * BLOCK_SIZE as u64;
+        let is_through = at >= info.base.size_bytes;
+        let result = match shared.volumes.pool().fullness {
+            // Clients need what is left.
+            Fullness::Critical | Fullness::Full if !is_through => Err(StoreError::NoSpace.into()),
+            _ if is_through || begun - kept_at >= KEEP_EVERY => {
+                kept_at = begun;
+                let noted = shared.volumes.note_arrived(base, at).await;
+                keep(&shared, &job).await;
+                noted.map(|()| None)
+            }
+            _ => shared.volumes.bring_in(base, at, max).await.map(Some),
+        };
+        match result {
+            Ok(Some(step)) => {
+                at = step.next;
+                trouble_rest = TROUBLE_REST;
+                job.set_trouble(None);
+                job.advance(exec.now(), |work| {
+                    if let Work::Hydrate(hydration) = work {
+                        hydration.known_bytes = at;
+                        hydration.fetched_bytes += step.bytes;
+                    }
+                });
+                let rest = pace::rest(exec.now() - begun, is_busy, step.bytes, job.rate_max());
+                if rest.is_zero() {
+                    exec.yield_now().await;
+                } else {
+                    // Whoever wants something is heard at once.
+                    let _ = exec.timeout(rest, job.wanted.wait()).await;
+                }
+            }
+            Ok(None) => {}
+            // The next start goes on with it.
+            Err(VolumeError::Store(StoreError::Closed)) => return,
+            Err(VolumeError::NoVolume) => {}
+            Err(error) => {
+                log::debug!("job {}: {error}", job.id());
+                job.set_trouble(Some(error.to_string()));
+                let _ = exec.timeout(trouble_rest, job.wanted.wait()).await;
+                trouble_rest = (trouble_rest * 2).min(TROUBLE_REST_MAX);
+            }
+        }
+    }
+}
+
+/// The origin is not needed any more: all is here, or nothing needs it.
+async fn end<D: Disk + 'static>(shared: &Shared<D>, job: &Job, base: BaseId) {
+    let is_here = shared.volumes.store().base(base).is_some();
+    let state = if is_here {
+        JobState::Done
+    } else {
+        JobState::Cancelled
+    };
+    job.end(state, None, shared.wall_nanos());
+    keep(shared, job).await;
+    match state {
+        JobState::Done => log::info!("job {}: everything is here, the origin can go", job.id()),
+        _ => log::info!("job {}: nothing needs what was adopted any more", job.id()),
+    }
+}
+
+async fn keep<D: Disk + 'static>(shared: &Shared<D>, job: &Job) {
+    if let Err(error) = shared.keep(job).await {
+        log::debug!("job {}: not kept: {error}", job.id());
+    }
+}
