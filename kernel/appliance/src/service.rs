@@ -14,6 +14,7 @@ use appliance::memory::{
 use config::Config;
 use exec::Exec;
 use net::{ListenOptions, NetConfig};
+use origin::NbdOrigins;
 use serve::{api, nbd};
 use store::{Environment, Store};
 use upkeep::Upkeep;
@@ -89,6 +90,7 @@ pub async fn start(parts: Parts) {
     }
     let volumes = store.map(Volumes::new);
     if let Some(volumes) = &volumes {
+        volumes.reach_origins_by(Rc::new(NbdOrigins::new(parts.exec.clone(), stack.clone())));
         for name in volumes.load().await {
             log::error!(
                 "who may use volume {name} cannot be read, so nobody may until that is set anew"

@@ -128,6 +128,7 @@ answer! {
         optional("shared", Kind::Size, "Bytes that something else refers to as well. Not in lists."),
         required("snapshots", COUNT, "How many it has."),
         required("origin", TEXT_OR_NULL, "`VOLUME@SNAPSHOT` that it was cloned from, while that exists."),
+        required("hydration", Kind::OrNull(&Kind::Object(&HYDRATION)), "What is still to come of a volume that was adopted; `null`: nothing."),
         required("clients", COUNT, "Attached clients."),
         required("read_only", Kind::Flag, "Whether writes are refused."),
         required("allow", Kind::List(&Kind::Text, 0, ANY), "From where clients may come; none: from anywhere."),
@@ -163,7 +164,7 @@ answer! {
     ];
     JOB "Job": [
         required("id", COUNT, "Its number."),
-        required("kind", Kind::Text, "What it does."),
+        required("kind", Kind::Word(&["scrub", "hydrate"]), "What it does."),
         required("state", Kind::Word(&["queued", "running", "paused", "done", "failed", "cancelled"]), "Where it is."),
         required("progress", Kind::Fraction, "From 0 to 1."),
         required("done", Kind::Size, "Bytes done."),
@@ -172,16 +173,27 @@ answer! {
         required("time_left_ms", SIZE_OR_NULL, "At the present rate."),
         required("created_at", TIME, "When it was asked for."),
         required("ended_at", TIME, "When it was over."),
-        required("error", TEXT_OR_NULL, "Why it failed."),
-        required("result", Kind::Object(&SCRUB), "What it found so far."),
+        required("error", TEXT_OR_NULL, "Why it failed, or what keeps it from going on."),
+        optional("volume", NAME_FORM, "Of `hydrate`: a volume that has a part in what arrives."),
+        required("result", Kind::Object(&RESULT), "What it found so far."),
     ];
-    SCRUB "": [
-        required("blocks", COUNT, "Blocks verified."),
-        required("repaired", COUNT, "Replicas written anew."),
-        required("damaged_blocks", COUNT, "Blocks that cannot be read, each once however many share it."),
-        required("damaged_pool_blocks", COUNT, "Of these, blocks of the pool's own."),
-        required("damaged", Kind::List(&Kind::Object(&PLACE), 0, ANY), "Where."),
-        required("damaged_more", COUNT, "Places beyond those listed."),
+    RESULT "": [
+        optional("blocks", COUNT, "Of `scrub`: blocks verified."),
+        optional("repaired", COUNT, "Of `scrub`: replicas written anew."),
+        optional("damaged_blocks", COUNT, "Of `scrub`: blocks that cannot be read, each once however many share it."),
+        optional("damaged_pool_blocks", COUNT, "Of `scrub`: of these, blocks of the pool's own."),
+        optional("damaged", Kind::List(&Kind::Object(&PLACE), 0, ANY), "Of `scrub`: where."),
+        optional("damaged_more", COUNT, "Of `scrub`: places beyond those listed."),
+        optional("fetched", Kind::Size, "Of `hydrate`: bytes of data that were fetched in the background."),
+    ];
+    HYDRATION "Hydration": [
+        required("from", Kind::Text, "Where its blocks come from."),
+        required("known", Kind::Size, "Of so many bytes from the beginning on, everything is here."),
+        required("stored", Kind::Size, "Bytes of data that arrived."),
+        required("on_demand", Kind::Size, "Bytes of data that were fetched because a client wanted them, since the start."),
+        required("background", Kind::Size, "Bytes of data that were fetched in the background, since the start."),
+        required("job", COUNT_OR_NULL, "The job that brings in the rest."),
+        required("error", TEXT_OR_NULL, "Why the last fetch failed."),
     ];
     PLACE "": [
         required("volume", NAME_FORM, "Its name."),

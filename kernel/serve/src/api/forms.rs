@@ -3,7 +3,7 @@
 use store::{SIZE_MAX, is_name};
 use upkeep::policy::KEEP_MAX;
 use upkeep::{Keep, Schedule};
-use volume::{ALLOW_MAX, Limits, Network, split_name};
+use volume::{ALLOW_MAX, Limits, Network, OriginAddress, split_name};
 
 use access::Role;
 
@@ -89,6 +89,15 @@ const NETWORK_FORM: Kind = Kind::Form(&Form {
     ),
     is: |text| text.parse::<Network>().is_ok(),
     what: "one of networks like 10.0.0.0/8 or 2001:db8::/32",
+});
+const ADDRESS_FORM: Kind = Kind::Form(&Form {
+    pattern: concat!(
+        "^nbd://([A-Za-z0-9._-]{1,255}|\\[[0-9A-Fa-f:.]{2,45}\\])",
+        "(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?",
+        "(/[A-Za-z0-9._~/:-]{0,255})?$"
+    ),
+    is: |text| text.parse::<OriginAddress>().is_ok(),
+    what: "the address of an NBD export, like nbd://10.0.0.5:10809/disk",
 });
 const EVERY_FORM: Kind = Kind::Form(&Form {
     pattern: concat!(
@@ -185,6 +194,16 @@ pub(super) const RATE_MAX: Property = optional(
     "The most bytes that its clients read and write in a second; `null`: no limit.",
 );
 pub(super) const ORIGIN: Property = optional(
+    "origin",
+    Kind::Object(&ORIGIN_AT),
+    "The new volume is what is there: at once, and its blocks follow. `size` may be larger than that.",
+);
+pub(super) const NBD: Property = required(
+    "nbd",
+    ADDRESS_FORM,
+    "An export of an NBD server, as `nbd://HOST:PORT/EXPORT`.",
+);
+pub(super) const CLONE_OF: Property = optional(
     "from",
     EXPORT_FORM,
     "`VOLUME@SNAPSHOT`: the new volume is a clone of that.",
@@ -308,7 +327,9 @@ body! {
     /// No body.
     NOTHING: Rule::Free, [];
     /// A new volume.
-    NEW_VOLUME: Rule::OneOf(&["size", "from"]), [NAME, SIZE, ORIGIN];
+    NEW_VOLUME: Rule::OneOf(&["size", "from", "origin"]), [NAME, SIZE, CLONE_OF, ORIGIN];
+    /// Where a volume is adopted from.
+    ORIGIN_AT: Rule::Free, [NBD];
     /// A volume's changes.
     VOLUME_CHANGE: Rule::Free, [NEW_SIZE, NEW_NAME, READ_ONLY, ALLOW, IOPS_MAX, RATE_MAX];
     /// Which snapshot.

@@ -75,7 +75,7 @@ pub(super) struct Shape {
 #[derive(Clone, Copy)]
 pub(super) enum Rule {
     Free,
-    /// Exactly one of these is there.
+    /// Exactly one of these is there; the first may be beside the last, too.
     OneOf(&'static [&'static str]),
     /// At least one is a number above 0.
     SomePositive,
@@ -256,6 +256,9 @@ impl Shape {
             Rule::OneOf(names) => {
                 let each = names.iter().map(|name| json!({"required": [name]}));
                 schema["oneOf"] = each.collect();
+                if let [_, .., last] = names {
+                    schema["oneOf"][0]["not"] = json!({"required": [last]});
+                }
             }
             Rule::SomePositive => {
                 let each = self.properties.iter().map(|property| property.name);
@@ -326,14 +329,19 @@ impl Shape {
             }
             Rule::OneOf(names) => names,
         };
-        let there = names.iter().filter(|name| map.contains_key(**name));
+        let is_there = |name: &&&str| map.contains_key(**name);
+        let joins = names.last().is_some_and(|last| is_there(&last));
+        let there = names.iter().skip(usize::from(joins)).filter(is_there);
         let detail = match there.count() {
             1 => return Ok(()),
             0 => format!(
                 "`{prefix}{}` is missing",
                 names.join("` is missing, or else `")
             ),
-            _ => format!("only one of `{}` can be there", names.join("`, `")),
+            _ => format!(
+                "only one of `{}` can be there, but the first beside the last",
+                names.join("`, `")
+            ),
         };
         Err(Problem::of_field(422, names[0], detail))
     }

@@ -17,7 +17,8 @@ use world::Disk;
 use super::Backend;
 use super::edits::tag_of;
 use super::forms::{
-    ALLOW, EXACT, FORCE, IOPS_MAX, NAME, NEW_NAME, ORIGIN, RATE_MAX, READ_ONLY, SIZE, SNAPSHOT,
+    ALLOW, CLONE_OF, EXACT, FORCE, IOPS_MAX, NAME, NBD, NEW_NAME, ORIGIN, RATE_MAX, READ_ONLY,
+    SIZE, SNAPSHOT,
 };
 use super::pages::{listed, page};
 use super::problem::Problem;
@@ -38,6 +39,8 @@ struct VolumeResource {
     snapshots: usize,
     /// `VOLUME@SNAPSHOT` that it was cloned from, while that exists.
     origin: Option<String>,
+    /// What is still to come.
+    hydration: Option<HydrationResource>,
     /// Attached clients.
     clients: usize,
     read_only: bool,
@@ -48,6 +51,39 @@ struct VolumeResource {
     rate_max: Option<u64>,
     /// `null` when the appliance had no clock then.
     created_at: Option<String>,
+}
+
+/// How much of an adopted volume is here.
+#[derive(Serialize)]
+struct HydrationResource {
+    from: String,
+    /// Of so many bytes from the beginning on, everything is here.
+    known: u64,
+    /// Bytes of data that arrived.
+    stored: u64,
+    /// Bytes that were fetched since the start, for clients and else.
+    on_demand: u64,
+    background: u64,
+    job: Option<u64>,
+    error: Option<String>,
+}
+
+impl HydrationResource {
+    fn new<D: Disk + 'static>(backend: &Backend<D>, info: &VolumeInfo) -> Option<Self> {
+        let volumes = backend.volumes.as_ref()?;
+        let adoption = info.bases.iter().find_map(|base| volumes.adoption(*base))?;
+        let upkeep = backend.upkeep.as_ref();
+        let job = upkeep.and_then(|upkeep| upkeep.jobs.hydration_of(adoption.base.id));
+        Some(Self {
+            from: adoption.address.to_string(),
+            known: adoption.base.known_bytes,
+            stored: adoption.base.stored_bytes,
+            on_demand: adoption.demanded_bytes,
+            background: adoption.background_bytes,
+            job: job.map(|job| job.id),
+            error: adoption.failure.map(|error| error.to_string()),
+        })
+    }
 }
 
 /// What is counted only for one thing at a time, because it has to be looked up.
@@ -94,12 +130,14 @@ pub(super) async fn freshen<D: Disk + 'static>(call: &Call, volumes: &Volumes<D>
 
 impl VolumeResource {
     fn new<D: Disk + 'static>(
+        backend: &Backend<D>,
         volumes: &Volumes<D>,
         info: VolumeInfo,
         usage: Option<Usage>,
     ) -> Self {
         let settings = volumes.settings(info.id);
         Self {
+            hydration: HydrationResource::new(backend, &info),
             clients: volumes.clients(info.id),
             read_only: settings.read_only,
             allow: settings.allow.iter().map(ToString::to_string).collect(),
@@ -151,7 +189,7 @@ pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call)
     let (list, next) = page(&call, all.map(|info| (info.id.0, info)).collect());
     let list: Vec<_> = list
         .into_iter()
-        .map(|info| VolumeResource::new(volumes, info, None))
+        .map(|info| VolumeResource::new(&backend, volumes, info, None))
         .collect();
     Ok(Response::json(200, &listed("volumes", json!(list), next)))
 }
@@ -162,13 +200,21 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let about = About::volume(name).called(Some(name));
     let refuse = |error| about.refuse(volumes, error);
     // What a clone uses would have to be looked up, and making one costs the same whatever it holds.
-    let (info, usage) = match (call.number(&SIZE), call.text(&ORIGIN)) {
+    let origin = call
+        .body
+        .get(ORIGIN.name)
+        .and_then(|at| at.get(NBD.name)?.as_str());
+    if let Some(address) = origin {
+        let info = adopt(&backend, name, address, call.number(&SIZE)).await;
+        return created(&backend, info.map_err(refuse)?, None);
+    }
+    let (info, usage) = match (call.number(&SIZE), call.text(&CLONE_OF)) {
         (Some(size), None) => {
             let made = volumes.create(name, size).await;
             (made.map_err(refuse)?, Some(Usage::default()))
         }
         (None, Some(origin)) => {
-            let wrong = |status, detail: String| Problem::of_field(status, ORIGIN.name, detail);
+            let wrong = |status, detail: String| Problem::of_field(status, CLONE_OF.name, detail);
             let (volume, Some(snapshot)) = split_name(origin) else {
                 let detail = "`from` must be a snapshot, as VOLUME@SNAPSHOT".into();
                 return Err(wrong(422, detail));
@@ -189,9 +235,45 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
             return Err(Problem::of_field(422, SIZE.name, detail));
         }
     };
-    let resource = VolumeResource::new(volumes, info, usage);
+    created(&backend, info, usage)
+}
+
+fn created<D: Disk + 'static>(
+    backend: &Backend<D>,
+    info: VolumeInfo,
+    usage: Option<Usage>,
+) -> Handled {
+    let resource = VolumeResource::new(backend, catalog(backend)?, info, usage);
     let location = format!("/v1/volumes/{}", resource.name);
     Ok(Response::created(&resource, location))
+}
+
+/// Makes a volume of what is elsewhere, and begins to bring it in. Without the job it is a volume as well, so that is not undone.
+async fn adopt<D: Disk + 'static>(
+    backend: &Backend<D>,
+    name: &str,
+    address: &str,
+    size: Option<u64>,
+) -> Result<VolumeInfo, VolumeError> {
+    let volumes = backend.volumes.as_ref().ok_or(VolumeError::NoVolume)?;
+    let mut info = volumes.adopt(name, address.parse()?).await?;
+    if let Some(size) = size.filter(|size| *size != info.size_bytes) {
+        match volumes.grow(name, size).await {
+            Ok(grown) => info = grown,
+            Err(error) => {
+                volumes.delete(name, true).await?;
+                return Err(error);
+            }
+        }
+    }
+    if let Some(upkeep) = &backend.upkeep {
+        for base in &info.bases {
+            if let Err(error) = upkeep.jobs.start_hydration(*base, 0).await {
+                log::warn!("`{name}` is brought in from the next start on: {error}");
+            }
+        }
+    }
+    Ok(info)
 }
 
 pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
@@ -202,7 +284,7 @@ pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) 
     let usage = usage(&call, volumes, info.id).await;
     Ok(Response::json(
         200,
-        &VolumeResource::new(volumes, info, usage),
+        &VolumeResource::new(&backend, volumes, info, usage),
     ))
 }
 
@@ -235,7 +317,7 @@ pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     }
     Ok(Response::json(
         200,
-        &VolumeResource::new(volumes, info, None),
+        &VolumeResource::new(&backend, volumes, info, None),
     ))
 }
 
@@ -283,6 +365,6 @@ pub(super) async fn rollback<D: Disk + 'static>(backend: Rc<Backend<D>>, call: C
     })?;
     Ok(Response::json(
         200,
-        &VolumeResource::new(volumes, info, None),
+        &VolumeResource::new(&backend, volumes, info, None),
     ))
 }

@@ -314,10 +314,9 @@ mod tests {
     const S: u64 = 1_000_000_000;
 
     fn scrub(checked_blocks: u64) -> Work {
-        Work::Scrub(Scrub {
-            checked_blocks,
-            ..Scrub::default()
-        })
+        let mut scrub = Scrub::default();
+        scrub.checked_blocks = checked_blocks;
+        Work::Scrub(scrub)
     }
 
     #[test]
