@@ -47,6 +47,8 @@ pub struct NbdOrigin<C: Connect> {
     failures: Cell<u32>,
     /// Nobody dials before this.
     not_before: Cell<Instant>,
+    /// When the last attempt was refused, and why.
+    refused: Cell<Option<(Instant, OriginError)>>,
 }
 
 impl<C: Connect> Dialer<C> {
@@ -86,6 +88,7 @@ impl<C: Connect> NbdOrigin<C> {
             dialing: Semaphore::new(1),
             failures: Cell::new(0),
             not_before: Cell::new(Instant::ZERO),
+            refused: Cell::new(None),
         })
     }
 
@@ -94,11 +97,17 @@ impl<C: Connect> NbdOrigin<C> {
         if let Some(connection) = self.living() {
             return Ok(connection);
         }
+        let since = self.dialer.exec.now();
         let _turn = self.dialing.acquire().await;
         loop {
-            // Somebody else may have made one meanwhile.
+            // Somebody else may have made one meanwhile, or was told that there is none to be had.
             if let Some(connection) = self.living() {
                 return Ok(connection);
+            }
+            if let Some((at, error)) = self.refused.get()
+                && at >= since
+            {
+                return Err(error);
             }
             self.dialer.exec.sleep_until(self.not_before.get()).await;
             match self.dialer.dial().await {
@@ -108,12 +117,19 @@ impl<C: Connect> NbdOrigin<C> {
                 }
                 Ok(connection) => {
                     connection.close();
-                    return Err(OriginError::Size(connection.terms.size));
+                    return Err(self.note_refusal(OriginError::Size(connection.terms.size)));
                 }
                 Err(OriginError::Unreachable) => self.pause(),
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.note_refusal(error)),
             }
         }
+    }
+
+    /// Nobody who waits now has to hear it from the server again, and nobody asks it again at once.
+    fn note_refusal(&self, error: OriginError) -> OriginError {
+        self.refused.set(Some((self.dialer.exec.now(), error)));
+        self.pause();
+        error
     }
 
     fn living(&self) -> Option<Rc<Connection<C::Stream>>> {

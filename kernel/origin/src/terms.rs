@@ -71,6 +71,9 @@ impl Terms {
     /// The BLOCK_STATUS for the `len` bytes at `offset`, or the first of them: its offset and length.
     pub fn status(self, offset: u64, len: u64) -> (u64, u64) {
         let (at, end) = self.widened(offset, len);
+        // Where the export ends within a unit, some servers tell nothing of that one, and nothing of what is asked with it.
+        let whole = self.size - self.size % self.sizes.minimum;
+        let end = if at < whole { end.min(whole) } else { end };
         match self.headers {
             Headers::Extended => (at, end - at),
             Headers::Simple | Headers::Structured => (at, (end - at).min(STATUS_MAX)),
@@ -172,5 +175,14 @@ mod tests {
             ..compact
         };
         assert_eq!(extended.status(512, SIZE - 512), (512, SIZE - 512));
+    }
+
+    #[test]
+    fn the_last_unit_is_asked_about_alone_if_it_is_not_whole() {
+        let terms = terms(Sizes::new(1 << 16, 1 << 16).unwrap());
+        let last = SIZE - SIZE % (1 << 16);
+        let before = terms.status(last - 4096, 8192);
+        assert_eq!(before, (last - (1 << 16), 1 << 16));
+        assert_eq!(terms.status(last, 4096), (last, SIZE - last));
     }
 }

@@ -137,7 +137,8 @@ impl Fake {
         requests.iter().filter(|r| r.command == command).count()
     }
 
-    async fn serve(self, stream: Pipe, connection: usize) {
+    /// Serves a connection, the so-manieth one.
+    pub async fn serve<S: Stream>(self, stream: S, connection: usize) {
         let left = if connection == 0 {
             self.cut_after.get()
         } else {
@@ -153,7 +154,7 @@ impl Fake {
         line.stream.finish();
     }
 
-    async fn session(&self, line: &Line, connection: usize) -> Result<(), NetError> {
+    async fn session<S: Stream>(&self, line: &Line<S>, connection: usize) -> Result<(), NetError> {
         let knows = self.knows.get();
         let headers = self.handshake(line, connection, knows).await?;
         loop {
@@ -199,9 +200,9 @@ impl Fake {
         }
     }
 
-    async fn handshake(
+    async fn handshake<S: Stream>(
         &self,
-        line: &Line,
+        line: &Line<S>,
         connection: usize,
         knows: Knows,
     ) -> Result<Headers, NetError> {
@@ -362,14 +363,14 @@ impl Asked {
 
 /// The server's end of a connection.
 #[derive(Clone)]
-struct Line {
-    stream: Pipe,
+struct Line<S> {
+    stream: S,
     /// Bytes that it will still say.
     left: Rc<Cell<usize>>,
     said: Rc<Cell<usize>>,
 }
 
-impl Line {
+impl<S: Stream> Line<S> {
     async fn say(&self, bytes: &[u8]) -> Result<(), NetError> {
         let count = bytes.len().min(self.left.get());
         self.left.set(self.left.get() - count);

@@ -105,7 +105,12 @@ fn requests_keep_to_the_servers_units() {
                 read_well(&*origin, 1 << 21, 2).await;
                 let told = extents(&*origin, (1 << 20) - 4096, 1 << 20).await.unwrap();
                 if knows.structured {
-                    assert_eq!(told, [(4096, true), (1536, false)]);
+                    let all = [(4096, true), (1536, false)];
+                    // The last unit is not whole, and asked about by itself.
+                    let first = if sizes.0 > 512 { &all[..1] } else { &all };
+                    assert_eq!(told, first);
+                    let last = extents(&*origin, 1 << 20, 4096).await.unwrap();
+                    assert_eq!(last, all[1..]);
                 }
                 let beyond = extents(&*origin, 1 << 21, 4096).await.unwrap();
                 assert_eq!(beyond, [(4096, true)]);

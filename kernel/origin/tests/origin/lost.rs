@@ -5,8 +5,9 @@ use std::time::Duration;
 use exec::join_all;
 use origin::{NbdOrigins, Patience};
 use volume::{OriginError, Origins};
+use wire::nbd::{NBD_OPT_GO, NBD_REP_ERR_UNKNOWN};
 
-use crate::fake::{Act, Fake, Knows};
+use crate::fake::{Act, Fake, Knows, option_reply};
 use crate::{address, dirty, extents, open, read_well, story};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -198,6 +199,7 @@ fn who_is_away_is_called_now_and_then_and_found_again() {
         let read = left.read(0, dirty(1)).await;
         assert_eq!(read.err(), Some(OriginError::Size(1 << 21)));
         going.becomes(Knows::ALL);
+        bench.exec.sleep(SECOND).await;
         let read = left.read(0, dirty(1)).await;
         assert_eq!(read.err(), Some(OriginError::Unreachable));
     });
@@ -231,6 +233,29 @@ fn a_server_that_comes_back_with_less_is_read_on() {
             assert_eq!(fake.dialled.get(), 2);
         });
     }
+}
+
+/// Many wait, and all hear of it, but the server is not asked by each.
+#[test]
+fn a_refusal_is_for_all_who_wait() {
+    let took = story(async |bench| {
+        let fake = Fake::new(&bench.exec, Knows::ALL)
+            .scripted(|_| Act::SayAndClose(vec![]))
+            .with_options(|connection, option| match (connection, option) {
+                (1.., NBD_OPT_GO) => Some(option_reply(option, NBD_REP_ERR_UNKNOWN, &[])),
+                _ => None,
+            });
+        let origin = open(&bench, &fake).await.expect("an origin");
+        for round in 1..10 {
+            let reads = (0..20).map(|index| origin.read(index * 4096, dirty(1)));
+            for read in join_all(reads).await {
+                assert_eq!(read.err(), Some(OriginError::NoExport));
+            }
+            assert!(fake.dialled.get() <= 1 + 2 * round, "asked too often");
+            bench.exec.sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert!(took > SECOND, "asked too fast");
 }
 
 #[test]
