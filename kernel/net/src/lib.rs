@@ -37,8 +37,8 @@ pub use listener::TcpListener;
 pub use stack::{NetCounters, Stack};
 pub use stream::TcpStream;
 
-use core::fmt;
 use core::net::SocketAddr;
+use core::{fmt, iter};
 
 /// A connected byte stream. Cheap to clone; clones are the same connection, so that one task can read while another
 /// writes.
@@ -46,14 +46,18 @@ pub trait Stream: Clone + 'static {
     /// Reads at least one byte into `into`, waiting for it; 0 when the peer has finished sending.
     fn read(&self, into: &mut [u8]) -> impl Future<Output = Result<usize, NetError>>;
 
-    /// Queues at least one byte of `from`, waiting for room; returns how many. What is queued goes out by itself.
-    fn write(&self, from: &[u8]) -> impl Future<Output = Result<usize, NetError>>;
+    /// Queues at least one of the bytes of `parts`, one part behind the other, waiting for room; returns how many. What is
+    /// queued goes out by itself.
+    fn write_parts<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> impl Future<Output = Result<usize, NetError>>;
 
     /// Reads what is there into `into`, without waiting; 0 when only [`read`](Self::read) can tell why.
     fn try_read(&self, into: &mut [u8]) -> usize;
 
     /// Queues the bytes of `parts`, one behind the other, as far as there is room, without waiting; 0 when only
-    /// [`write`](Self::write) can tell why.
+    /// [`write_parts`](Self::write_parts) can tell why.
     fn try_write<'a>(&self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> usize;
 
     /// Tells the peer that no more bytes follow, after all that is queued; does not wait.
@@ -77,6 +81,11 @@ pub trait Stream: Clone + 'static {
             }
             Ok(())
         }
+    }
+
+    /// Queues at least one byte of `from`, waiting for room; returns how many.
+    fn write(&self, from: &[u8]) -> impl Future<Output = Result<usize, NetError>> {
+        self.write_parts(iter::once(from))
     }
 
     /// Queues all of `from`.

@@ -140,14 +140,18 @@ impl Stream for Pipe {
         }
     }
 
-    async fn write(&self, from: &[u8]) -> Result<usize, NetError> {
+    async fn write_parts<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<usize, NetError> {
         let lane = &self.end.outgoing;
+        let is_empty = parts.clone().all(<[u8]>::is_empty);
         loop {
             if lane.state.get() != LaneState::Open {
                 return Err(NetError::Closed);
             }
-            let count = lane.put(from);
-            if count > 0 || from.is_empty() {
+            let count = self.try_write(parts.clone());
+            if count > 0 || is_empty {
                 return Ok(count);
             }
             lane.changed.wait().await;

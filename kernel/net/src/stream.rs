@@ -2,7 +2,6 @@
 
 use alloc::rc::Rc;
 use core::future::poll_fn;
-use core::iter;
 use core::net::SocketAddr;
 use core::task::{Context, Poll};
 
@@ -125,8 +124,12 @@ impl<L: Link> TcpStream<L> {
         }
     }
 
-    fn poll_write(&self, context: &Context<'_>, from: &[u8]) -> Poll<Result<usize, NetError>> {
-        if let Some(count) = self.put(iter::once(from)) {
+    fn poll_write<'a>(
+        &self,
+        context: &Context<'_>,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Poll<Result<usize, NetError>> {
+        if let Some(count) = self.put(parts) {
             return Poll::Ready(Ok(count));
         }
         let Held { shared, connection } = &*self.held;
@@ -180,8 +183,11 @@ impl<L: Link> Stream for TcpStream<L> {
         poll_fn(|context| self.poll_read(context, into)).await
     }
 
-    async fn write(&self, from: &[u8]) -> Result<usize, NetError> {
-        poll_fn(|context| self.poll_write(context, from)).await
+    async fn write_parts<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<usize, NetError> {
+        poll_fn(|context| self.poll_write(context, parts.clone())).await
     }
 
     fn try_read(&self, into: &mut [u8]) -> usize {

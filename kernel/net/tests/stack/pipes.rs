@@ -32,6 +32,20 @@ fn pipes_are_bounded_and_end() {
 }
 
 #[test]
+fn parts_fill_a_pipe_in_order() {
+    let lab = Lab::new();
+    let (near, far) = pipe(10);
+    lab.run(async move {
+        let parts: [&[u8]; 4] = [b"one", b"", b"two", b"three and more"];
+        assert_eq!(near.write_parts(parts.into_iter()).await, Ok(10));
+        let mut got = [0; 20];
+        assert_eq!(far.read(&mut got).await, Ok(10));
+        assert_eq!(&got[..10], b"onetwothre");
+        assert_eq!(near.write_parts([&b""[..]].into_iter()).await, Ok(0));
+    });
+}
+
+#[test]
 fn a_dropped_pipe_ends_both_directions() {
     let lab = Lab::new();
     let (near, far) = pipe(10);

@@ -150,6 +150,26 @@ fn a_reader_that_stops_stops_the_writer() {
 }
 
 #[test]
+fn parts_go_out_in_order_and_as_far_as_there_is_room() {
+    let lab = Lab::new();
+    let (far, near) = lab.pair();
+    lab.exec.spawn(async move {
+        let bytes = pattern(5, 400_000);
+        let mut done = 0;
+        while done < bytes.len() {
+            let parts = bytes[done..].chunks(1 + done % 5000);
+            let count = near.write_parts(parts).await.unwrap();
+            assert!((1..=128 << 10).contains(&count), "{count}");
+            done += count;
+        }
+        assert_eq!(near.write_parts(core::iter::empty()).await, Ok(0));
+        near.finish();
+    });
+    let read = lab.run(async move { read_all(&far).await });
+    assert!(read.unwrap() == pattern(5, 400_000));
+}
+
+#[test]
 fn quiet_connections_stay() {
     let lab = Lab::new();
     let (far, near) = lab.pair();

@@ -251,35 +251,44 @@ impl<S: Stream> Turn<'_, S> {
         if queued == len {
             return;
         }
-        if let Err(broken) = self.send_rest(parts, queued).await {
+        if let Err(broken) = self.send_rest(parts, len, queued).await {
             log::debug!("nbd: {}: {broken}", self.line.stream.peer());
             self.line.hang_up();
         }
     }
 
-    /// Sends `parts` without the first `skipped` bytes.
+    /// Sends `parts`, which are `len` bytes, without the first `done` bytes.
     async fn send_rest<'b>(
         &mut self,
-        parts: impl Iterator<Item = &'b [u8]>,
-        mut skipped: usize,
+        parts: impl Iterator<Item = &'b [u8]> + Clone,
+        len: usize,
+        mut done: usize,
     ) -> Result<(), Broken> {
         let line = self.line;
         let since = *self.since.get_or_insert_with(|| line.exec.now());
-        for mut part in parts {
-            let before = skipped.min(part.len());
-            skipped -= before;
-            part = &part[before..];
-            while !part.is_empty() {
-                match line.exec.timeout(LOOK, line.stream.write(part)).await {
-                    Ok(Ok(count)) => {
-                        part = &part[count..];
-                        line.is_worth_it(since)?;
-                    }
-                    Ok(Err(error)) => return Err(error.into()),
-                    Err(_) => line.bear_with(since)?,
+        while done < len {
+            let rest = line.stream.write_parts(without(parts.clone(), done));
+            match line.exec.timeout(LOOK, rest).await {
+                Ok(Ok(count)) => {
+                    done += count;
+                    line.is_worth_it(since)?;
                 }
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => line.bear_with(since)?,
             }
         }
         Ok(())
     }
+}
+
+/// `parts` without their first `count` bytes.
+fn without<'b>(
+    parts: impl Iterator<Item = &'b [u8]> + Clone,
+    mut count: usize,
+) -> impl Iterator<Item = &'b [u8]> + Clone {
+    parts.map(move |part| {
+        let before = count.min(part.len());
+        count -= before;
+        &part[before..]
+    })
 }
