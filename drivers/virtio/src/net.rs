@@ -337,7 +337,8 @@ impl<T: Transport> Core<T> {
     }
 
     fn transmit_frame(&mut self) -> Option<Frame> {
-        if self.idle.is_empty() && !self.broken {
+        // The one that came back last is still in the processor's caches.
+        if !self.broken {
             self.collect();
         }
         let memory = self.idle.pop();

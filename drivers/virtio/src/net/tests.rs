@@ -145,6 +145,21 @@ fn sent_frames_carry_their_header_and_come_back() {
 }
 
 #[test]
+fn the_frame_that_came_back_last_is_filled_next() {
+    let (device, mut link) = open(ALL);
+    let mut frame = link.transmit_frame().unwrap();
+    fill(&mut frame, 100);
+    let memory = frame.bytes().as_ptr();
+    link.transmit(frame);
+    link.kick();
+    let chain = device.take(TRANSMIT_QUEUE).unwrap();
+    device.answer(TRANSMIT_QUEUE, &chain, 0);
+    let mut next = link.transmit_frame().unwrap();
+    fill(&mut next, 100);
+    assert_eq!(next.bytes().as_ptr(), memory);
+}
+
+#[test]
 fn a_tcp_frame_asks_for_checksum_and_cutting() {
     let (device, mut link) = open(ALL);
     let mut frame = link.transmit_frame().unwrap();
