@@ -102,6 +102,12 @@ pub fn random() -> Option<u64> {
     None
 }
 
+/// Forgets all translations of addresses that the processor keeps; it finds them again in the page tables.
+pub fn forget_translations() {
+    // SAFETY: the same tables stay in use, so every address means what it meant.
+    unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) }
+}
+
 /// Stops this processor for good: interrupts off, halted.
 pub fn halt_forever() -> ! {
     loop {

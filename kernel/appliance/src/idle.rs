@@ -1,7 +1,9 @@
 //! The main loop: poll the edges, run ready tasks, send what they queued; when nothing is left, sleep.
 
+use core::time::Duration;
+
 use exec::Exec;
-use world::sooner;
+use world::{Instant, sooner};
 
 use crate::clock::TurnClock;
 use crate::machine::Machine;
@@ -11,6 +13,35 @@ use crate::service::Stack;
 /// How often tasks that make each other ready run before the edges get a turn.
 const ROUNDS_MAX: usize = 4;
 
+/// How often an emulated processor's translations of addresses are forgotten.
+const TRANSLATIONS_KEPT: Duration = Duration::from_millis(250);
+
+/// When that is next.
+struct Translations {
+    is_emulated: bool,
+    kept_until: Instant,
+}
+
+impl Translations {
+    fn new() -> Self {
+        Self {
+            is_emulated: hal::cpu::hypervisor() == Some(*b"TCGTCGTCGTCG"),
+            kept_until: Instant::ZERO,
+        }
+    }
+
+    /// Forgets them when it is time.
+    ///
+    /// QEMU's translator keeps them in a table for 256 pages, far fewer than those of all buffers, and lets it grow only when
+    /// it is emptied. Systems with processes do that all the time; here, nothing else would.
+    fn look(&mut self, now: Instant) {
+        if self.is_emulated && now >= self.kept_until {
+            self.kept_until = now + TRANSLATIONS_KEPT;
+            hal::cpu::forget_translations();
+        }
+    }
+}
+
 /// Runs until everything is saved for the end.
 pub fn run(
     machine: &Machine,
@@ -19,8 +50,10 @@ pub fn run(
     power: &Power,
     clock: &TurnClock,
 ) -> End {
+    let mut translations = Translations::new();
     loop {
         clock.tick();
+        translations.look(exec.now());
         if let Some(stack) = stack {
             stack.ingress();
         }
