@@ -2,7 +2,7 @@
 
 /// Modules that log anything, and the rooms that they are in: the parts of what `log` calls a target. A rule of the house
 /// compares this with the sources.
-pub const LOG_MODULES: [&str; 55] = [
+pub const LOG_MODULES: [&str; 56] = [
     "access",
     "alert",
     "apart",
@@ -26,6 +26,7 @@ pub const LOG_MODULES: [&str; 55] = [
     "groups",
     "hal",
     "heap",
+    "hydration",
     "irq",
     "jobs",
     "lease",
