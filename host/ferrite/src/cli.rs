@@ -282,6 +282,7 @@ mod tests {
             "volume limit db --iops none",
             "volume show db",
             "snapshot create db@monday",
+            "volume adopt db nbd://10.0.0.5:10809/disk --wait",
             "snapshot create data@night log@night",
             "snapshot list",
             "snapshot list db --space",

@@ -53,10 +53,14 @@ fn line(job: &Value) -> String {
     if let Some(left) = job["time_left_ms"].as_u64() {
         line += &format!(", {} left", duration(left));
     }
-    match job["state"].as_str() {
-        Some("running") | None => line,
-        Some(state) => line + ", " + state,
+    if let Some(state) = job["state"].as_str().filter(|state| *state != "running") {
+        line += &format!(", {state}");
     }
+    // What keeps it from going on.
+    if let Some(error) = job["error"].as_str() {
+        line += &format!(", {error}");
+    }
+    line
 }
 
 /// A part of one as people read it.
@@ -80,5 +84,8 @@ mod tests {
         );
         let job = json!({"kind": "scrub", "state": "paused", "progress": 0.5, "rate": null});
         assert_eq!(line(&job), format!("scrub {bar} 50.0 %, paused"));
+        let job =
+            json!({"kind": "hydrate", "state": "running", "progress": 0.5, "error": "no answer"});
+        assert_eq!(line(&job), format!("hydrate {bar} 50.0 %, no answer"));
     }
 }

@@ -62,7 +62,7 @@ impl<C: Connect> NbdOrigins<C> {
         port: u16,
         export: String,
     ) -> Result<Rc<dyn Origin>, OriginError> {
-        let host = address_of(host).ok_or(OriginError::Unreachable)?;
+        let host = address_of(host).ok_or(OriginError::NoAddress)?;
         let dialer = Dialer {
             exec: self.exec.clone(),
             connect: self.connect.clone(),

@@ -62,6 +62,8 @@ pub struct OriginExtent {
 pub enum OriginError {
     /// Nobody answers there, or the connection was lost and could not be made again. May pass.
     Unreachable,
+    /// It is named by what is no address, and nobody here can look names up.
+    NoAddress,
     /// It has no export of that name.
     NoExport,
     /// It does not let us in, or only with what we do not have (TLS).
@@ -86,6 +88,9 @@ impl fmt::Display for OriginError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable => out.write_str("the origin does not answer"),
+            Self::NoAddress => out.write_str(
+                "names of machines cannot be looked up: name the origin by its address, like nbd://10.0.0.5/disk",
+            ),
             Self::NoExport => out.write_str("the origin has no such export"),
             Self::Refused => out.write_str("the origin refuses us"),
             Self::Protocol => out.write_str("the origin does not speak NBD as it should"),

@@ -115,7 +115,7 @@ fn path(id: u64) -> String {
 }
 
 /// Shows a job until it is over, restarts of the appliance included.
-fn wait(console: &Console, client: &Client, id: u64) -> Result<(), Failure> {
+pub fn wait(console: &Console, client: &Client, id: u64) -> Result<(), Failure> {
     let progress = Progress::new();
     let mut job = client.get(&path(id))?;
     while !matches!(job["state"].as_str(), Some("done" | "failed" | "cancelled")) {
@@ -161,12 +161,20 @@ fn text(job: &Value) -> String {
     text
 }
 
+/// What a job does, and to what.
+fn what(job: &Value) -> String {
+    match job["volume"].as_str() {
+        Some(volume) => format!("{} {volume}", text_of(job, "kind")),
+        None => text_of(job, "kind"),
+    }
+}
+
 fn jobs(answer: &Value) -> String {
     let rows = items(answer, "jobs").iter().map(|job| {
         let left = job["time_left_ms"].as_u64();
         vec![
             text_of(job, "id"),
-            text_of(job, "kind"),
+            what(job),
             text_of(job, "state"),
             percent(job["progress"].as_f64().unwrap_or(0.0)),
             size_of(job, "rate"),
@@ -177,7 +185,7 @@ fn jobs(answer: &Value) -> String {
     });
     let headings = [
         ">ID",
-        "KIND",
+        "WHAT",
         "STATE",
         ">PROGRESS",
         ">RATE/S",
@@ -203,7 +211,7 @@ mod tests {
     fn jobs_are_listed_with_what_is_left() {
         assert_eq!(
             jobs(&json!({"jobs": [job()]})),
-            "ID  KIND   STATE    PROGRESS  RATE/S     LEFT  ASKED FOR            DAMAGED\n \
+            "ID  WHAT   STATE    PROGRESS  RATE/S     LEFT  ASKED FOR            DAMAGED\n \
              3  scrub  running    12.5 %   1 MiB  7.000 s  2026-11-22 04:00:00        1\n"
         );
     }

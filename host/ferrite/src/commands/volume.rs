@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
+use super::job;
 use super::{explain, force_query, looked_up, pages, snapshots, volume_path};
 use crate::Failure;
 use crate::arguments::{Size, new_name, volume_size};
@@ -25,6 +26,23 @@ pub enum Volume {
         /// E.g. 10GiB, or 10G, which is the same; 10GB counts in thousands
         #[arg(value_parser = volume_size)]
         size: Size,
+    },
+    /// Make a volume of what is elsewhere: it is there at once, and its blocks follow
+    ///
+    /// Clients can use it right away; what they read first comes first, and a job brings in the rest. What is there must not change
+    /// meanwhile.
+    Adopt {
+        /// The volume's name: 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit
+        #[arg(value_parser = new_name)]
+        name: String,
+        /// An export of an NBD server, e.g. nbd://10.0.0.5:10809/disk
+        from: String,
+        /// Its size, if it is to be larger than that
+        #[arg(long, value_parser = volume_size)]
+        size: Option<Size>,
+        /// Wait until everything is here
+        #[arg(long)]
+        wait: bool,
     },
     /// Show one volume, with what it alone uses
     #[command(visible_alias = "show")]
@@ -143,6 +161,12 @@ impl Volume {
                 let all = pages(&client, "/v1/volumes?exact=true", "volumes")?;
                 console.show(&json!({"volumes": all}), volumes)
             }
+            Self::Adopt {
+                name,
+                from,
+                size,
+                wait,
+            } => adopt(console, &name, &from, size.as_ref(), wait),
             Self::Create { name, size } => {
                 let wanted = json!({"name": name, "size": size.bytes});
                 let made = client.post("/v1/volumes", &wanted)?;
@@ -246,6 +270,33 @@ fn limits(volume: &Value) -> String {
 fn tell(size: &Size) {
     if let Some(note) = size.note() {
         eprintln!("note: {note}");
+    }
+}
+
+fn adopt(
+    console: &Console,
+    name: &str,
+    from: &str,
+    size: Option<&Size>,
+    wait: bool,
+) -> Result<(), Failure> {
+    let client = console.client()?;
+    let mut wanted = json!({"name": name, "origin": {"nbd": from}});
+    if let Some(size) = size {
+        wanted["size"] = size.bytes.into();
+        tell(size);
+    }
+    let made = client.post("/v1/volumes", &wanted)?;
+    match made["hydration"]["job"].as_u64() {
+        Some(job) if wait => job::wait(console, &client, job),
+        Some(job) => {
+            console.show(&made, describe)?;
+            eprintln!(
+                "note: job {job} brings in the rest; `ferrite jobs wait {job}` shows how far it is"
+            );
+            Ok(())
+        }
+        None => console.show(&made, describe),
     }
 }
 

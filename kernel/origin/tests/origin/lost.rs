@@ -267,7 +267,7 @@ fn names_are_not_looked_up() {
         let host = "nas".to_owned();
         let named = volume::OriginAddress::Nbd { host, port, export };
         let refused = origins.open(&named).await.err();
-        assert_eq!(refused, Some(OriginError::Unreachable));
+        assert_eq!(refused, Some(OriginError::NoAddress));
         assert_eq!(fake.dialled.get(), 0);
     });
 }

@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask image` builds what these start; `cargo xtask test --only guest -- NAME` runs the ones that match.
 
+mod adoption;
 mod api;
 mod boot;
 mod crash;

@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const EPERM: u32 = 1;
 
 /// Does what `ferrite LINE` does.
-fn tool(station: &Station, line: &str) -> Result<(), Failure> {
+pub fn tool(station: &Station, line: &str) -> Result<(), Failure> {
     let api = format!("http://{}", station.options.api);
     let words = ["ferrite", "--api", &api, "--token", &station.options.token];
     let words = words.into_iter().chain(line.split(' '));
@@ -46,7 +46,7 @@ fn bytes<const N: usize>(station: &Station, export: &str) -> Result<[u8; N]> {
 }
 
 /// Waits until `path` of the API says what is wanted.
-fn wait_for(station: &Station, path: &str, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+pub fn wait_for(station: &Station, path: &str, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
     let deadline = Instant::now() + LIMIT;
     loop {
         let answer = station.api().get(path)?;
