@@ -25,6 +25,9 @@ use crate::shared::{Handle, Shared, State, Tree};
 use crate::store::Store;
 use crate::volumes::check_size;
 
+/// With more volumes and snapshots of one base than this, nobody looks which of its blocks they have replaced.
+const REFERRERS_MAX: usize = 16;
+
 impl<D: Disk + 'static> Store<D> {
     /// Makes a volume whose blocks are all elsewhere; durable when this returns. Its size and that of its origin are the same.
     ///
@@ -102,6 +105,27 @@ impl<D: Disk + 'static> Store<D> {
         let blocks = offset / block..(offset + len) / block;
         let found = self.shared.first_absent(base.0, blocks).await?;
         Ok(found.map(|found| found.start * block..found.end * block))
+    }
+
+    /// As [`first_absent`](Self::first_absent), without what every volume and snapshot has something newer for.
+    ///
+    /// # Errors
+    /// As [`first_absent`](Self::first_absent).
+    pub async fn first_wanted(
+        &self,
+        base: BaseId,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<Range<u64>>, StoreError> {
+        let block = BLOCK_SIZE as u64;
+        let mut blocks = offset / block..(offset + len) / block;
+        while let Some(absent) = self.shared.first_absent(base.0, blocks.clone()).await? {
+            if let Some(found) = self.shared.first_referred(base.0, absent.clone()).await? {
+                return Ok(Some(found.start * block..found.end * block));
+            }
+            blocks.start = absent.end;
+        }
+        Ok(None)
     }
 
     /// Notes that all before byte `offset` has arrived: what is absent there is zeros. Durable after a later [`flush`](Store::flush),
@@ -257,6 +281,44 @@ impl<D: Disk + 'static> Shared<D> {
         Ok(found)
     }
 
+    /// The first of these blocks for which a volume or snapshot leads to the base.
+    async fn first_referred(
+        &self,
+        base: u64,
+        blocks: Range<u64>,
+    ) -> Result<Option<Range<u64>>, StoreError> {
+        let maps = self.state.borrow().maps_with(base);
+        if maps.len() > REFERRERS_MAX {
+            return Ok(Some(blocks));
+        }
+        let mut found: Option<Range<u64>> = None;
+        let mut at = blocks.start;
+        while at < blocks.end {
+            let count = (blocks.end - at).min(Buf::PAGES_MAX as u64) as usize;
+            let mut is_referred = [false; Buf::PAGES_MAX];
+            for map in &maps {
+                let pointers = match self.lookup(Place::Map(*map), at, count).await {
+                    Ok(pointers) => pointers,
+                    // It was deleted meanwhile.
+                    Err(StoreError::NoVolume | StoreError::NoSnapshot) => continue,
+                    Err(error) => return Err(error),
+                };
+                for (is_referred, pointer) in is_referred.iter_mut().zip(pointers) {
+                    *is_referred |= pointer.kind() == Kind::Remote && pointer.addr() == base;
+                }
+            }
+            for is_referred in &is_referred[..count] {
+                match &mut found {
+                    _ if *is_referred => found.get_or_insert(at..at).end = at + 1,
+                    Some(_) => return Ok(found),
+                    None => {}
+                }
+                at += 1;
+            }
+        }
+        Ok(found)
+    }
+
     fn set_known(self: &Handle<D>, base: u64, offset: u64) -> Result<(), StoreError> {
         let state = &mut *self.state.borrow_mut();
         state.require_serving()?;
@@ -275,6 +337,15 @@ impl<D: Disk + 'static> Shared<D> {
 }
 
 impl State {
+    /// Volumes and snapshots whose remote pointers may lead to a base.
+    fn maps_with(&self, base: u64) -> Vec<u64> {
+        let is_visible =
+            |tree: &&Tree| matches!(tree.kind(), CatalogKind::Head | CatalogKind::Snapshot);
+        let leads = |tree: &&Tree| tree.bases().any(|other| other == base);
+        let trees = self.trees.values().filter(is_visible).filter(leads);
+        trees.map(Tree::id).collect()
+    }
+
     fn require_base(&self, id: u64) -> Result<&Tree, StoreError> {
         let tree = self.trees.get(&id);
         let tree = tree.filter(|tree| tree.kind() == CatalogKind::Base);

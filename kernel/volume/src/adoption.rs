@@ -401,8 +401,20 @@ impl<D: Disk + 'static> Volumes<D> {
                 continue;
             }
             let len = wanted.end - wanted.start;
-            let absent = self.store().first_absent(adoption.base, wanted.start, len);
-            let Some(absent) = absent.await? else {
+            // Clients know what they want; what everybody has replaced is nobody's.
+            let absent = match reason {
+                Reason::Demand => {
+                    self.store()
+                        .first_absent(adoption.base, wanted.start, len)
+                        .await
+                }
+                Reason::Background => {
+                    self.store()
+                        .first_wanted(adoption.base, wanted.start, len)
+                        .await
+                }
+            };
+            let Some(absent) = absent? else {
                 return Ok(());
             };
             let part = absent.start..absent.end.min(absent.start + FETCH_MAX);
