@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::output::properties;
 
 /// Names of properties that are numbers of bytes.
-const SIZES: [&str; 21] = [
+const SIZES: [&str; 26] = [
     "size",
     "used",
     "free",
@@ -29,6 +29,11 @@ const SIZES: [&str; 21] = [
     "heap",
     "pool",
     "cache",
+    "known",
+    "stored",
+    "on_demand",
+    "background",
+    "fetched",
 ];
 
 /// The elements of a list answer: bare, or under `key` beside other properties.

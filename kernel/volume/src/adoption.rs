@@ -18,7 +18,7 @@ use store::{BaseId, BaseInfo, Presence, Source, Span, Store, StoreError, VolumeI
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::{
-    Origin, OriginAddress, OriginError, Volume, VolumeError, Volumes, check_name, check_size,
+    Origin, OriginAddress, OriginError, OriginExtent, VolumeError, Volumes, check_name, check_size,
 };
 
 /// What keys of records of origins begin with.
@@ -31,11 +31,9 @@ const DEMAND_BYTES: u64 = 64 << 10;
 const DEMAND_AT_ONCE: usize = 16;
 /// Fetches at a time for nobody in particular.
 const BACKGROUND_AT_ONCE: usize = 4;
-/// The most that is asked about at a time.
-const EXTENTS_MAX: u64 = 1 << 30;
-/// How often a read begins again because what it needs is not here. Once is enough, unless the volume is rolled back meanwhile.
-const TRIES_MAX: usize = 4;
-
+/// So much is asked about at a time; more where there was nothing but zeros.
+const EXTENTS_BYTES: u64 = 64 << 20;
+const EXTENTS_BYTES_MAX: u64 = 1 << 46;
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
 /// An origin that is still needed, as users see it.
@@ -164,7 +162,7 @@ impl Adoption {
     }
 
     /// Counts what was fetched, or notes why it could not be.
-    fn note<T>(&self, result: Result<T, OriginError>) -> Result<T, VolumeError> {
+    pub(crate) fn note<T>(&self, result: Result<T, OriginError>) -> Result<T, VolumeError> {
         self.failure.set(result.as_ref().err().copied());
         Ok(result?)
     }
@@ -277,13 +275,13 @@ impl<D: Disk + 'static> Volumes<D> {
         })
     }
 
-    fn find_adoption(&self, base: BaseId) -> Result<Rc<Adoption>, VolumeError> {
+    pub(crate) fn find_adoption(&self, base: BaseId) -> Result<Rc<Adoption>, VolumeError> {
         let found = self.adoptions_mut(|all| all.get(&base).cloned());
         found.ok_or(VolumeError::Origin(OriginError::Unreachable))
     }
 
     /// The origin, connected if it was not.
-    async fn origin(&self, adoption: &Adoption) -> Result<Rc<dyn Origin>, VolumeError> {
+    pub(crate) async fn origin(&self, adoption: &Adoption) -> Result<Rc<dyn Origin>, VolumeError> {
         let _turn = adoption.opening.acquire().await;
         let known = adoption.origin.borrow().clone();
         if let Some(origin) = known {
@@ -299,7 +297,7 @@ impl<D: Disk + 'static> Volumes<D> {
     }
 
     /// Makes everything be here that `span` touches.
-    async fn bring(&self, source: Source, span: Span) -> Result<(), VolumeError> {
+    pub(crate) async fn bring(&self, source: Source, span: Span) -> Result<(), VolumeError> {
         let runs = self.store().presence(source, span).await?;
         let mut at = span.offset / BLOCK * BLOCK;
         for Presence { blocks, absent } in runs {
@@ -326,35 +324,14 @@ impl<D: Disk + 'static> Volumes<D> {
     ) -> Result<BroughtIn, VolumeError> {
         let adoption = self.find_adoption(base)?;
         let origin = self.origin(&adoption).await?;
-        let left = adoption.size_bytes.saturating_sub(at);
-        if left == 0 {
-            return Ok(BroughtIn { next: at, bytes: 0 });
-        }
-        let extents = origin.extents(at, left.min(EXTENTS_MAX)).await;
-        let mut end = at;
+        let size = adoption.size_bytes;
+        let (mut next, mut ask) = (at, EXTENTS_BYTES);
         let mut parts = Vec::new();
-        let mut wanted = 0;
-        for extent in adoption.note(extents)? {
-            let start = end;
-            end += extent.len;
-            if extent.is_zero {
-                continue;
-            }
-            end = end.min(start + max.max(BLOCK) - wanted);
-            wanted += end - start;
-            parts.push(start / BLOCK * BLOCK..end.next_multiple_of(BLOCK));
-            if wanted >= max {
-                break;
-            }
-        }
-        // A block that is partly zeros is fetched whole.
-        let mut next = match end >= adoption.size_bytes {
-            true => adoption.size_bytes,
-            false => end / BLOCK * BLOCK,
-        };
-        if next <= at {
-            parts.push(at..at + BLOCK);
-            next = (at + BLOCK).min(adoption.size_bytes);
+        // What is nothing but zeros is passed over, in longer and longer steps.
+        while next < size && parts.is_empty() && ask <= EXTENTS_BYTES_MAX {
+            let extents = origin.extents(next, ask.min(size - next)).await;
+            (next, parts) = plan(&adoption.note(extents)?, next, max, size);
+            ask *= 16;
         }
         let before = adoption.background_bytes.get();
         let fetches = { parts.into_iter() }.flat_map(|part| {
@@ -448,6 +425,35 @@ impl<D: Disk + 'static> Volumes<D> {
     }
 }
 
+/// What is to be fetched of what an origin has at `at`, up to `max` bytes, and how far that is.
+fn plan(extents: &[OriginExtent], at: u64, max: u64, size: u64) -> (u64, Vec<Range<u64>>) {
+    let mut end = at;
+    let mut parts = Vec::new();
+    let mut wanted = 0;
+    for extent in extents {
+        let start = end;
+        end += extent.len;
+        if extent.is_zero {
+            continue;
+        }
+        end = end.min(start + max.max(BLOCK) - wanted);
+        wanted += end - start;
+        // A block that is partly zeros is fetched whole.
+        parts.push(start / BLOCK * BLOCK..end.next_multiple_of(BLOCK));
+        if wanted >= max {
+            break;
+        }
+    }
+    if end >= size {
+        return (size, parts);
+    }
+    let next = end / BLOCK * BLOCK;
+    if next > at {
+        return (next, parts);
+    }
+    (at + BLOCK, alloc::vec![at..at + BLOCK])
+}
+
 /// Gives the store what arrived; returns how many bytes of it are data.
 async fn take_in<D: Disk + 'static>(
     store: &Store<D>,
@@ -474,96 +480,51 @@ async fn take_in<D: Disk + 'static>(
     Ok(data)
 }
 
-impl<D: Disk + 'static> Volume<D> {
-    /// Reads what the store could not, as it is not all here.
-    pub(crate) async fn read_absent(
-        &self,
-        span: Span,
-        mut into: Buf,
-    ) -> (Buf, Result<store::Holes, VolumeError>) {
-        let source = self.source();
-        for _ in 0..TRIES_MAX {
-            match self.volumes().bring(source, span).await {
-                Ok(()) => {}
-                // What cannot be kept can be passed on.
-                Err(VolumeError::Store(_)) => {
-                    return self.read_around(span, into).await;
-                }
-                Err(error) => return (into, Err(error)),
-            }
-            let (buf, result) = self.volumes().store().read(source, span, into).await;
-            into = buf;
-            if result != Err(StoreError::Absent) {
-                return (into, result.map_err(VolumeError::from));
-            }
-        }
-        (into, Err(StoreError::Absent.into()))
-    }
-
-    /// Reads a part from the store and a part from the origin, and keeps nothing.
-    async fn read_around(&self, span: Span, into: Buf) -> (Buf, Result<store::Holes, VolumeError>) {
-        let wanted = into.blocks();
-        let result = self.read_parts(span, into).await;
-        match result {
-            Ok(buf) => (buf, Ok(store::Holes::default())),
-            Err(error) => (Buf::from_heap(wanted), Err(error)),
-        }
-    }
-
-    async fn read_parts(&self, span: Span, mut rest: Buf) -> Result<Buf, VolumeError> {
-        let volumes = self.volumes();
-        let runs = volumes.store().presence(self.source(), span).await?;
-        let mut done = Buf::empty();
-        let mut at = span.offset / BLOCK * BLOCK;
-        for Presence { blocks, absent } in runs {
-            let after = rest.split_off(blocks);
-            let part = core::mem::replace(&mut rest, after);
-            let end = at + blocks as u64 * BLOCK;
-            let part = if let Some(base) = absent {
-                let adoption = volumes.find_adoption(base)?;
-                let origin = volumes.origin(&adoption).await?;
-                let read = origin.read(at, part).await;
-                adoption.note(read)?
-            } else {
-                let start = at.max(span.offset);
-                let len = end.min(span.offset + u64::from(span.len)) - start;
-                let span = Span {
-                    offset: start,
-                    len: u32::try_from(len).unwrap_or(u32::MAX),
-                };
-                let (part, result) = volumes.store().read(self.source(), span, part).await;
-                result?;
-                part
-            };
-            done.append(part);
-            at = end;
-        }
-        Ok(done)
-    }
-
-    /// Before a part of a block is changed: makes the blocks be here in which `offset` and the end of `len` bytes lie.
-    pub(crate) async fn bring_edges(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
-        let is_adopted = |info: VolumeInfo| !info.bases.is_empty();
-        let info = match self.source() {
-            Source::Volume(id) => self.volumes().store().volume(id),
-            Source::Snapshot(_) => None,
-        };
-        if len == 0 || !info.is_some_and(is_adopted) {
-            return Ok(());
-        }
-        for edge in [offset, offset + len] {
-            if !edge.is_multiple_of(BLOCK) {
-                let span = Span {
-                    offset: edge / 512 * 512 - u64::from(edge == offset + len) * 512,
-                    len: 512,
-                };
-                self.volumes().bring(self.source(), span).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
 fn key(base: BaseId) -> String {
     format!("{KEY}{}", base.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn extents(lens: &[(u64, bool)]) -> Vec<OriginExtent> {
+        let extents = lens.iter();
+        extents
+            .map(|&(len, is_zero)| OriginExtent { len, is_zero })
+            .collect()
+    }
+
+    #[test]
+    fn a_plan_covers_all_data_and_ends_at_blocks() {
+        let plan_of = |lens: &[(u64, bool)], at| {
+            let (next, parts) = plan(&extents(lens), at, 4 * BLOCK, 100 * BLOCK);
+            let parts = parts.into_iter().map(|part| (part.start, part.end));
+            (next, parts.collect::<Vec<_>>())
+        };
+        assert_eq!(plan_of(&[(10 * BLOCK, true)], 0), (10 * BLOCK, vec![]));
+        // Zeros that end within a block say nothing of the rest of it.
+        assert_eq!(
+            plan_of(&[(10 * BLOCK + 512, true)], 0),
+            (10 * BLOCK, vec![])
+        );
+        assert_eq!(
+            plan_of(&[(512, true)], BLOCK),
+            (2 * BLOCK, vec![(BLOCK, 2 * BLOCK)])
+        );
+        // Data that begins and ends within blocks is fetched with them, and what ends early is looked at again.
+        let mixed = [(512, true), (1024, false), (2 * BLOCK, true)];
+        assert_eq!(
+            plan_of(&mixed, BLOCK),
+            (3 * BLOCK, vec![(BLOCK, 2 * BLOCK)])
+        );
+        let much = [(BLOCK, true), (50 * BLOCK, false)];
+        assert_eq!(plan_of(&much, 0), (5 * BLOCK, vec![(BLOCK, 5 * BLOCK)]));
+        let end = [(BLOCK / 2, true), (BLOCK / 2, false)];
+        assert_eq!(
+            plan_of(&end, 99 * BLOCK),
+            (100 * BLOCK, vec![(99 * BLOCK, 100 * BLOCK)])
+        );
+    }
 }

@@ -5,7 +5,7 @@
 //!   in a second ([`limits`]); tells what is used ([`usage`]), what can still be written ([`room`])
 //!   and what clients did ([`traffic`]);
 //! - [`Origins`]: where the blocks of a volume are that are not here yet ([`origin`]);
-//! - [`Origin`]: where blocks come from that are not here yet ([`adoption`] decides what is fetched and when);
+//! - [`Origin`]: where blocks come from that are not here yet ([`adoption`] decides what is fetched and when, [`absent`] who waits for it);
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
 //!
 //! Invariants:
@@ -22,6 +22,7 @@
 
 extern crate alloc;
 
+mod absent;
 mod address;
 mod adoption;
 mod attachment;
