@@ -354,8 +354,16 @@ describe('an appliance that is not there', () => {
     const { page, faults, close } = await open(base, DESK);
     await logIn(page, 'fake');
     fake.fullness = 'critical';
+    Object.assign(fake.drives[0], { state: 'failing', errors: 12, detail: 'its last write failed: unreadable or unwritable blocks; 12 operations failed since the start' });
     fake.log.push('[   99.000] error nbd: <img src=x onerror=alert(1)>');
-    await page.getByRole('heading', { name: 'The pool is almost full.' }).waitFor();
+    await page.getByRole('heading', { name: 'Drive nvme0n1 is failing.' }).waitFor();
+    await page.getByText('The pool is almost full.').waitFor();
+    await picture(page, 'fake-troubles');
+    await page.goto(`${base}/#/drives`);
+    await page.getByText('12 operations failed since the start').waitFor();
+    await isAccessible(page, 'a failing drive');
+    await picture(page, 'fake-failing');
+    Object.assign(fake.drives[0], { state: 'serving', errors: 0, detail: undefined });
     await page.goto(`${base}/#/log`);
     await page.getByText('<img src=x onerror=alert(1)>').waitFor();
     await page.getByPlaceholder('Only lines with').fill('gpt');

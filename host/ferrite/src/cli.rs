@@ -256,15 +256,40 @@ fn drives(answer: &Value) -> String {
             .map(|key| text_of(drive, key))
             .into_iter()
             .chain([size_of(drive, "size"), size_of(drive, "used")])
+            .chain([text_of(drive, "errors")])
             .collect()
     });
-    let headings = ["ID", "STATE", "MODEL", "SERIAL", "SLOT", ">SIZE", ">USED"];
-    table(&headings, &rows.collect::<Vec<_>>())
+    let headings = [
+        "ID", "STATE", "MODEL", "SERIAL", "SLOT", ">SIZE", ">USED", ">ERRORS",
+    ];
+    let mut text = table(&headings, &rows.collect::<Vec<_>>());
+    for drive in items(answer, "drives") {
+        let state = drive["state"].as_str().unwrap_or_default();
+        if let ("failing" | "failed", Some(why)) = (state, drive["detail"].as_str()) {
+            text += &format!("{} is {state}: {why}\n", text_of(drive, "id"));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_drive_in_trouble_is_told_with_the_reason() {
+        let answer = serde_json::json!({"drives": [
+            {"id": "nvme0n1", "state": "serving", "model": "M", "serial": "a", "slot": "1", "size": 4096, "used": 0, "errors": 0},
+            {"id": "nvme1n1", "state": "failing", "model": "M", "serial": "b", "slot": "2", "size": 4096, "used": 0, "errors": 3,
+                "detail": "its last write failed"}]});
+        assert_eq!(
+            drives(&answer),
+            "ID       STATE    MODEL  SERIAL  SLOT   SIZE  USED  ERRORS\n\
+             nvme0n1  serving  M      a       1     4 KiB   0 B       0\n\
+             nvme1n1  failing  M      b       2     4 KiB   0 B       3\n\
+             nvme1n1 is failing: its last write failed\n"
+        );
+    }
 
     #[test]
     fn the_definition_is_consistent() {

@@ -1,6 +1,7 @@
 //! The devices of this machine: found, brought up, and polled by the main loop.
 
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -11,7 +12,8 @@ use virtio::{
 };
 use world::{Clock, Disk, Instant, sooner};
 
-use crate::drive::Drive;
+use crate::clock::TurnClock;
+use crate::drive::{Device, Drive};
 
 /// A device that cannot interrupt is looked at this often, in nanoseconds.
 const POLL_NANOS: u64 = 1_000_000;
@@ -31,6 +33,8 @@ pub struct Machine {
     /// A device has no interrupt.
     must_poll: bool,
     vectors: Vec<Vector>,
+    /// What drives take the time from.
+    turns: Rc<TurnClock>,
 }
 
 /// A drive, or all drives of a controller, that cannot be used.
@@ -45,8 +49,9 @@ pub struct Broken {
 }
 
 impl Machine {
-    /// Finds the devices and brings all but the network up, waiting for slow ones.
-    pub fn find(clock: &dyn Clock) -> Self {
+    /// Finds the devices and brings all but the network up, waiting for slow ones. Later the drives measure their time by
+    /// `turns`.
+    pub fn find(clock: &dyn Clock, turns: Rc<TurnClock>) -> Self {
         let mut machine = Self {
             controllers: Vec::new(),
             disks: Vec::new(),
@@ -57,6 +62,7 @@ impl Machine {
             broken: Vec::new(),
             must_poll: false,
             vectors: Vec::new(),
+            turns,
         };
         for function in pci::enumerate(&pci::config_access()) {
             log::debug!("{function:?}");
@@ -118,7 +124,7 @@ impl Machine {
         match nvme::Controller::open(function, &setup, clock) {
             Ok(controller) => {
                 for drive in controller.drives() {
-                    self.add(drive.clone().into());
+                    self.add(Device::Nvme(drive.clone()));
                 }
                 for (namespace, refusal) in controller.refused() {
                     self.refuse(format!("nvme{index}n{namespace}"), function, refusal);
@@ -141,7 +147,7 @@ impl Machine {
             .and_then(|device| BlkDisk::open(device, config, clock));
         match opened {
             Ok(disk) => {
-                self.add(disk.clone().into());
+                self.add(Device::Virtio(disk.clone()));
                 self.disks.push(disk);
             }
             Err(error) => self.refuse(id, function, error),
@@ -181,7 +187,8 @@ impl Machine {
         Some(message)
     }
 
-    fn add(&mut self, drive: Drive) {
+    fn add(&mut self, device: Device) {
+        let drive = Drive::new(device, self.turns.clone());
         let (info, geometry) = (drive.info(), drive.geometry());
         log::info!(
             "{}: {} (serial {}) at {}, {} MiB, sectors of {}",

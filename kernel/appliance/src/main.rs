@@ -56,7 +56,7 @@ fn main(info: &'static BootInfo) -> ! {
     let clock = Rc::new(TurnClock::default());
     clock.tick();
     let exec = Exec::new(clock.clone());
-    let mut machine = Machine::find(&MachineClock);
+    let mut machine = Machine::find(&MachineClock, clock.clone());
     let shares = Shares::of(hal::heap::stats().free_frames * hal::heap::FRAME_BYTES);
     log::debug!("{shares:?}");
 

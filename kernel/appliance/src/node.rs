@@ -9,6 +9,7 @@ use core::cell::RefCell;
 use appliance::log_modules::LOG_MODULES;
 use appliance::plan::Verdict;
 use config::{Config, ConfigOption, OPTIONS};
+use net::NetCounters;
 use serve::api::{
     DriveInfo, DriveState, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending, SettingInfo,
 };
@@ -19,6 +20,7 @@ use crate::VERSION;
 use crate::drive::Drive;
 use crate::machine::Broken;
 use crate::power::{End, Power};
+use crate::service::Stack;
 
 /// What the API asks, and where the answers are.
 #[derive(Clone)]
@@ -33,6 +35,8 @@ pub struct Appliance {
     pub broken: Vec<Broken>,
     /// The pool.
     pub store: Option<Store<Drive>>,
+    /// The network.
+    pub stack: Stack,
     /// The report of the crash that ended the run before this one.
     pub crash: Option<Rc<str>>,
     /// The way out.
@@ -63,6 +67,10 @@ impl Node for Appliance {
         working
             .chain(self.broken.iter().map(describe_broken))
             .collect()
+    }
+
+    fn network(&self) -> NetCounters {
+        self.stack.counters()
     }
 
     fn configuration(&self) -> Vec<SettingInfo> {
@@ -138,8 +146,12 @@ impl Appliance {
     fn describe(&self, drive: &Drive, verdict: &Verdict) -> DriveInfo {
         let info = drive.info();
         let size = drive.geometry().blocks * BLOCK_SIZE as u64;
-        let (state, detail) = match drive.failure() {
-            Some(failure) => (DriveState::Failed, Some(failure.to_string())),
+        let health = drive.health();
+        let is_needed = verdict.state == DriveState::Serving;
+        // What is wrong with a drive that holds something else is nobody's concern, unless it does not answer.
+        let is_told = |state: &DriveState| is_needed || *state == DriveState::Failed;
+        let (state, detail) = match health.trouble().filter(|(state, _)| is_told(state)) {
+            Some((state, why)) => (state, Some(why)),
             None => (verdict.state, verdict.detail.clone()),
         };
         DriveInfo {
@@ -151,7 +163,8 @@ impl Appliance {
             detail,
             size,
             used: self.used(verdict, size),
-            errors: drive.errors(),
+            errors: health.errors(),
+            meters: health.meters().clone(),
         }
     }
 
@@ -180,5 +193,6 @@ fn describe_broken(broken: &Broken) -> DriveInfo {
         size: 0,
         used: 0,
         errors: 0,
+        meters: Rc::default(),
     }
 }

@@ -71,6 +71,7 @@ pub async fn start(parts: Parts) {
         )),
         broken: parts.broken.clone(),
         store: store.clone(),
+        stack: stack.clone(),
         crash: parts.crash.clone(),
         power: parts.power.clone(),
     };

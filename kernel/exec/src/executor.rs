@@ -128,6 +128,13 @@ impl Exec {
         }
     }
 
+    /// How many tasks there are.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        let slots = self.shared.slots.borrow();
+        slots.entries.len() - slots.free.len()
+    }
+
     /// Whether a task is ready to run.
     #[must_use]
     pub fn has_ready(&self) -> bool {

@@ -52,6 +52,8 @@ pub struct Sockets {
     /// The earliest deadline of those that are settled.
     earliest: Option<Instant>,
     settled_at: Instant,
+    /// How often a connection lost patience and sent again.
+    pub retransmissions: u64,
 }
 
 struct Slot {
@@ -74,6 +76,7 @@ impl Sockets {
             unsettled: Vec::new(),
             earliest: None,
             settled_at: Instant::ZERO,
+            retransmissions: 0,
         }
     }
 
@@ -253,7 +256,8 @@ impl Sockets {
             if self.all[index].deadline.is_some_and(|at| at <= now) {
                 self.touch(Place(index));
                 self.all[index].deadline = None;
-                self.all[index].lose_patience(now, interface);
+                let is_again = self.all[index].lose_patience(now, interface);
+                self.retransmissions += u64::from(is_again);
             }
         }
         self.find_earliest();
@@ -312,16 +316,18 @@ impl Slot {
         }
     }
 
-    /// Makes the socket send everything again if it is time for that.
+    /// Makes the socket send everything again if it is time for that. Returns whether it is.
     ///
     /// The only way to make its timer expire is to tell it a later time. It then goes back to the first byte that is not
     /// acknowledged and wants to send, which is refused; so nothing but that, and its timer, changes. It sends when it is
     /// asked next, at the right time. Patience and probes are switched off meanwhile: for them too much time has passed.
-    fn lose_patience(&mut self, now: Instant, interface: &mut Interface) {
+    fn lose_patience(&mut self, now: Instant, interface: &mut Interface) -> bool {
         self.observe(now);
-        let Some(handle) = self.handle else { return };
+        let Some(handle) = self.handle else {
+            return false;
+        };
         if self.recovery.deadline().is_none_or(|at| at > now) {
-            return;
+            return false;
         }
         self.recovery.begin_again(now);
         let socket = self.set.get_mut::<tcp::Socket>(handle);
@@ -334,7 +340,7 @@ impl Slot {
                 | State::Closing
                 | State::LastAck
         ) {
-            return;
+            return false;
         }
         let (timeout, keep_alive) = (socket.timeout(), socket.keep_alive());
         socket.set_timeout(None);
@@ -344,6 +350,7 @@ impl Slot {
         let socket = self.set.get_mut::<tcp::Socket>(handle);
         socket.set_timeout(timeout);
         socket.set_keep_alive(keep_alive);
+        true
     }
 
     fn send_one<L: Link>(

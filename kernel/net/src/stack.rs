@@ -103,6 +103,8 @@ pub struct NetCounters {
     pub frames_sent: u64,
     /// Frames from the link that were dropped unread: damaged, or parts of packets.
     pub frames_dropped: u64,
+    /// How often a connection sent again what was not acknowledged in time.
+    pub retransmissions: u64,
     /// TCP sockets now, in whatever state.
     pub sockets: usize,
     /// Half-open connections now.
@@ -249,6 +251,7 @@ impl<L: Link + 'static> Stack<L> {
             frames_received: traffic.received,
             frames_sent: traffic.sent,
             frames_dropped: traffic.dropped,
+            retransmissions: core.table.sockets.retransmissions,
             sockets: core.table.sockets.count(),
             half_open: core.table.half_open_count(),
         }

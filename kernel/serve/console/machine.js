@@ -11,6 +11,7 @@ const waiting = (title, problem) => [h('h1', { tabindex: '-1' }, title), h('p.qu
 
 const DRIVE_STATES = {
   serving: ['good', 'serving'],
+  failing: ['bad', 'failing'],
   blank: ['', 'blank'],
   foreign: ['warn', 'holds something else'],
   failed: ['bad', 'failed'],
@@ -19,7 +20,8 @@ const DRIVE_STATES = {
 export function drives(state) {
   const all = state.drives;
   if (!all) return waiting('Drives', state.problem);
-  const serving = all.filter((drive) => drive.state === 'serving');
+  const isMember = (drive) => ['serving', 'failing'].includes(drive.state);
+  const serving = all.filter(isMember);
   return [
     h('header.head', {},
       h('h1', { tabindex: '-1' }, 'Drives'),
@@ -32,7 +34,7 @@ export function drives(state) {
           h('span', { class: `state ${mood}` }, word),
           drive.state === 'foreign' && may(state, 'admin') && h('button.danger', { type: 'button', onclick: () => format(state, drive) }, 'Make blank')),
         drive.detail && h('p', {}, drive.detail),
-        drive.state === 'serving' && h('div.use', {}, use(drive.used, drive.size)),
+        isMember(drive) && h('div.use', {}, use(drive.used, drive.size)),
         h('dl.facts', {},
           [['Model', drive.model], ['Serial', drive.serial], ['Slot', drive.slot], ['Size', size(drive.size)], ['Errors', count(drive.errors)]]
             .map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))));

@@ -13,6 +13,7 @@ export function troubles({ node, jobs }) {
   if (!pool) add(true, 'There is no pool.', 'Nothing can be served until its drives are there.', '#/drives');
   if (pool?.state === 'read-only') add(true, 'The pool takes no writes.', pool.reason, '#/log');
   for (const drive of drives) {
+    if (drive.state === 'failing') add(true, `Drive ${drive.id} is failing.`, 'It answers, but with errors.', '#/drives');
     if (drive.state === 'failed') add(true, `Drive ${drive.id} failed.`, 'Reads and writes that need it fail.', '#/drives');
   }
   if (pool) {

@@ -30,8 +30,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use access::{Audit, Tokens};
-use net::Stream;
 use net::pipe::{Pipe, PipeDialer, pipe_port};
+use net::{NetCounters, Stream};
 use ram::{Bench, RamDisk};
 use serde_json::Value;
 use serve::api::{
@@ -39,7 +39,7 @@ use serve::api::{
     Pending, Server, SettingInfo,
 };
 use upkeep::Upkeep;
-use volume::Volumes;
+use volume::{Meters, Volumes};
 use world::Entropy;
 
 struct FakeNode {
@@ -47,6 +47,10 @@ struct FakeNode {
     reboots: Cell<u32>,
     levels: RefCell<LogLevels>,
     crash: RefCell<Option<String>>,
+    /// The drive's state, reason and work.
+    state: Cell<DriveState>,
+    trouble: RefCell<Option<String>>,
+    meters: Rc<Meters>,
 }
 
 impl Default for FakeNode {
@@ -59,6 +63,9 @@ impl Default for FakeNode {
                 modules: Vec::new(),
             }),
             crash: RefCell::default(),
+            state: Cell::new(DriveState::Serving),
+            trouble: RefCell::default(),
+            meters: Rc::default(),
         }
     }
 }
@@ -91,12 +98,23 @@ impl Node for FakeNode {
             model: "M".into(),
             serial: "S".into(),
             slot: "0000:00:04.0".into(),
-            state: DriveState::Serving,
-            detail: None,
+            state: self.state.get(),
+            detail: self.trouble.borrow().clone(),
             size: 1 << 30,
             used: 4096,
             errors: 0,
+            meters: self.meters.clone(),
         }]
+    }
+
+    fn network(&self) -> NetCounters {
+        NetCounters {
+            accepted: 9,
+            retransmissions: 3,
+            sockets: 5,
+            half_open: 2,
+            ..NetCounters::default()
+        }
     }
 
     fn configuration(&self) -> Vec<SettingInfo> {

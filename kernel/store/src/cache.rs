@@ -25,6 +25,9 @@ pub struct NodeCache {
     by_addr: NumberMap<PoolAddr, u32>,
     hand: usize,
     limit: usize,
+    /// How often a node was looked for and was here, and was not.
+    pub hits: u64,
+    pub misses: u64,
 }
 
 /// The address of an empty slot; no node is ever in block 0 of group 0.
@@ -38,7 +41,14 @@ impl NodeCache {
             by_addr,
             hand: 0,
             limit,
+            hits: 0,
+            misses: 0,
         }
+    }
+
+    /// How many nodes are here, and the most that can be.
+    pub fn filling(&self) -> (usize, usize) {
+        (self.slots.len(), self.limit)
     }
 
     /// The node that `pointer` leads to, if it is here.
@@ -49,13 +59,17 @@ impl NodeCache {
 
     /// Where the node is that `pointer` leads to, if it is here; it stays there until the next [`insert`](Self::insert).
     pub fn find(&mut self, pointer: &Pointer) -> Option<usize> {
-        let index = *self.by_addr.get(&pointer.addr())? as usize;
-        let slot = &mut self.slots[index];
-        if slot.tag != pointer.tag() {
-            return None;
+        if let Some(index) = self.by_addr.get(&pointer.addr()) {
+            let index = *index as usize;
+            let slot = &mut self.slots[index];
+            if slot.tag == pointer.tag() {
+                slot.used = true;
+                self.hits += 1;
+                return Some(index);
+            }
         }
-        slot.used = true;
-        Some(index)
+        self.misses += 1;
+        None
     }
 
     /// The node in a place that [`find`](Self::find) named.
@@ -134,5 +148,7 @@ mod tests {
         assert!(cache.get(&new).is_none());
         cache.insert(&new, &mut Page::new_box());
         assert!(cache.get(&new).is_some() && cache.get(&pointer(1)).is_none());
+        assert_eq!((cache.hits, cache.misses), (1, 2));
+        assert_eq!(cache.filling(), (1, 2));
     }
 }

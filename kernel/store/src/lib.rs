@@ -35,6 +35,7 @@ mod checkpoint;
 mod chunks;
 mod commit;
 mod complete;
+mod counters;
 mod delta;
 mod diff;
 mod directory;
@@ -77,6 +78,7 @@ pub use api::{
     SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
 };
 pub use check::{CheckOptions, Finding, Owner, Summary, check};
+pub use counters::Counters;
 pub use mutant::{Mutant, Mutants};
 pub use store::Store;
 pub use volumes::{SIZE_MAX, is_name, is_size};

@@ -50,5 +50,5 @@ pub use store::{
     BaseId, BaseInfo, Change, Changes, Content, Extent, Fullness, Holes, PoolInfo, PoolState,
     SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
 };
-pub use traffic::{Meter, Operation, Traffic};
+pub use traffic::{Meter, Meters, Operation, Traffic};
 pub use volume::{Access, Volume};

@@ -45,17 +45,34 @@ impl Operation {
     }
 }
 
+/// The counters of each kind of request.
+#[derive(Debug, Default)]
+pub struct Meters([Meter; Operation::ALL.len()]);
+
+impl Meters {
+    /// Notes a request that ended.
+    pub fn note(&self, operation: Operation, bytes: u64, took: Duration) {
+        self.0[operation as usize].note(bytes, took);
+    }
+
+    /// The counters of one kind of request.
+    #[must_use]
+    pub fn of(&self, operation: Operation) -> &Meter {
+        &self.0[operation as usize]
+    }
+}
+
 /// The counters of a volume, and its limits at work.
 #[derive(Default)]
 pub struct Traffic {
-    meters: [Meter; Operation::ALL.len()],
+    meters: Meters,
     pace: Pace,
 }
 
 impl Traffic {
     /// Notes a request that ended.
     pub fn note(&self, operation: Operation, bytes: u64, took: Duration) {
-        self.meters[operation as usize].note(bytes, took);
+        self.meters.note(operation, bytes, took);
     }
 
     /// What requests have to wait for before they begin.
@@ -67,7 +84,7 @@ impl Traffic {
     /// The counters of one kind of request.
     #[must_use]
     pub fn of(&self, operation: Operation) -> &Meter {
-        &self.meters[operation as usize]
+        self.meters.of(operation)
     }
 }
 

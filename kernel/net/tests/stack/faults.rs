@@ -55,6 +55,8 @@ fn a_lost_end_is_sent_again_soon() {
         "nothing was lost: {took:?}"
     );
     assert!(took < Duration::from_millis(100), "{took:?}");
+    let retransmissions = [&lab.client, &lab.server].map(|stack| stack.counters().retransmissions);
+    assert_eq!(retransmissions.iter().sum::<u64>(), 1);
 }
 
 #[test]

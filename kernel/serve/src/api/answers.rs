@@ -238,7 +238,7 @@ answer! {
     ];
 }
 
-const DRIVE_STATE: Kind = Kind::Word(&["serving", "blank", "foreign", "failed"]);
+const DRIVE_STATE: Kind = Kind::Word(&["serving", "failing", "blank", "foreign", "failed"]);
 const MODULE: Form = Form {
     pattern: "^[a-z0-9_]+$",
     is: |text| !text.is_empty(),

@@ -1,5 +1,7 @@
 //! Measures for Prometheus, in its text format (version 0.0.4). Names and units follow its conventions: bytes, seconds,
-//! `_total` on what only grows.
+//! `_total` on what only grows. What is below volumes is in `devices`.
+
+mod devices;
 
 use alloc::format;
 use alloc::rc::Rc;
@@ -13,7 +15,7 @@ use volume::{
 use world::Disk;
 
 use super::Backend;
-use super::node::{DriveInfo, DriveState, Node};
+use super::node::Node;
 use super::router::{Call, Handled, Response};
 
 /// The most volumes that are told of.
@@ -21,12 +23,16 @@ const VOLUMES_MAX: usize = 1000;
 /// What a job can be.
 const JOB_STATES: [&str; 6] = ["queued", "running", "paused", "done", "failed", "cancelled"];
 
-pub(super) async fn metrics<D: Disk + 'static>(backend: Rc<Backend<D>>, _: Call) -> Handled {
+pub(super) async fn metrics<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let mut page = Page::default();
     page.node(&*backend.node);
+    let about = "Tasks of the executor.";
+    page.one("ferrite_tasks", "gauge", about, call.exec.tasks());
+    page.network(&backend.node.network());
     page.drives(&backend.node.drives());
     if let Some(volumes) = &backend.volumes {
         page.pool(volumes);
+        page.store(&volumes.store().counters());
         page.volumes(volumes);
     }
     if let Some(upkeep) = &backend.upkeep {
@@ -103,45 +109,6 @@ impl Page {
             "gauge",
             "Memory that is not in use.",
             memory.free,
-        );
-    }
-
-    fn drives(&mut self, drives: &[DriveInfo]) {
-        let mut family = |name: &str, kind: &str, about: &str, value: fn(&DriveInfo) -> u64| {
-            self.family(name, kind, about);
-            for drive in drives {
-                self.sample(name, &[("drive", &drive.id)], value(drive));
-            }
-        };
-        family(
-            "ferrite_drive_size_bytes",
-            "gauge",
-            "Bytes of a drive.",
-            |drive| drive.size,
-        );
-        family(
-            "ferrite_drive_used_bytes",
-            "gauge",
-            "Bytes of a drive that the pool uses.",
-            |drive| drive.used,
-        );
-        family(
-            "ferrite_drive_errors_total",
-            "counter",
-            "Failed operations since the start.",
-            |drive| drive.errors,
-        );
-        family(
-            "ferrite_drive_serving",
-            "gauge",
-            "Whether a drive is part of the pool and works.",
-            |drive| u64::from(drive.state == DriveState::Serving),
-        );
-        family(
-            "ferrite_drive_failed",
-            "gauge",
-            "Whether a drive failed or is gone.",
-            |drive| u64::from(drive.state == DriveState::Failed),
         );
     }
 
@@ -340,26 +307,22 @@ impl Page {
             about,
         );
         for (labels, meter) in all() {
-            self.durations(labels, meter);
+            self.durations("ferrite_volume_request_duration_seconds", labels, meter);
         }
     }
 
-    fn durations(&mut self, labels: [(&str, &str); 2], meter: &Meter) {
-        let [volume, operation] = labels;
-        let name = "ferrite_volume_request_duration_seconds_bucket";
+    /// A histogram's samples, without its head.
+    fn durations(&mut self, name: &str, labels: [(&str, &str); 2], meter: &Meter) {
+        let [of, operation] = labels;
+        let bucket = format!("{name}_bucket");
         for (nanos, requests) in meter.within() {
-            self.sample(
-                name,
-                &[volume, operation, ("le", &seconds(nanos))],
-                requests,
-            );
+            let limit = seconds(nanos);
+            self.sample(&bucket, &[of, operation, ("le", &limit)], requests);
         }
         let requests = meter.requests();
-        self.sample(name, &[volume, operation, ("le", "+Inf")], requests);
-        let name = "ferrite_volume_request_duration_seconds_sum";
-        self.sample(name, &labels, seconds(meter.nanos()));
-        let name = "ferrite_volume_request_duration_seconds_count";
-        self.sample(name, &labels, requests);
+        self.sample(&bucket, &[of, operation, ("le", "+Inf")], requests);
+        self.sample(&format!("{name}_sum"), &labels, seconds(meter.nanos()));
+        self.sample(&format!("{name}_count"), &labels, requests);
     }
 }
 

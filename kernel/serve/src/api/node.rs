@@ -1,13 +1,16 @@
 //! What the API asks of the appliance.
 
 use alloc::boxed::Box;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::pin::Pin;
 
 use log::LevelFilter;
+use net::NetCounters;
 use serde::Serialize;
+use volume::Meters;
 
 /// The appliance as the API sees it; implemented by the appliance.
 pub trait Node: 'static {
@@ -16,6 +19,9 @@ pub trait Node: 'static {
 
     /// All drives, those outside the pool included.
     fn drives(&self) -> Vec<DriveInfo>;
+
+    /// What went through the network.
+    fn network(&self) -> NetCounters;
 
     /// What it was told at its start, and could be told.
     fn configuration(&self) -> Vec<SettingInfo>;
@@ -125,6 +131,8 @@ pub struct MemoryInfo {
 pub enum DriveState {
     /// A member of the pool, working.
     Serving,
+    /// A member of the pool that answers, but with errors.
+    Failing,
     /// Blank, and not asked to join the pool.
     Blank,
     /// It holds something else and is left alone.
@@ -155,4 +163,7 @@ pub struct DriveInfo {
     pub used: u64,
     /// Failed operations since it was opened.
     pub errors: u64,
+    /// What it did, failed operations left out; told by `/metrics` only.
+    #[serde(skip)]
+    pub meters: Rc<Meters>,
 }

@@ -1,12 +1,13 @@
 //! What can be called, and what it answers.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use access::{Audit, Tokens};
 use net::pipe::pipe_port;
 use serde_json::{Value, json};
-use serve::api::{Backend, Limits, Server};
-use volume::{Access, Volumes};
+use serve::api::{Backend, DriveState, Limits, Server};
+use volume::{Access, Operation, Volumes};
 
 use crate::ram::{Bench, RamDisk};
 use crate::{FakeNode, Rig};
@@ -96,6 +97,52 @@ fn the_node_its_drives_and_its_log() {
         rig.call("GET", &format!("/v1/log?tail={bad}"), None)
             .is_problem(400, "`tail`");
     }
+}
+
+#[test]
+fn a_drive_that_fails_is_told_everywhere() {
+    let rig = Rig::new();
+    rig.node.state.set(DriveState::Failing);
+    *rig.node.trouble.borrow_mut() = Some("its last write failed: media".into());
+    for (path, drives) in [("/v1/drives", "drives"), ("/v1/node", "drives")] {
+        let answer = rig.call("GET", path, None).json();
+        assert_eq!(answer[drives][0]["state"], "failing", "{path}");
+    }
+    let drive = rig.call("GET", "/v1/drives/nvme0n1", None).json();
+    assert_eq!(drive["detail"], "its last write failed: media");
+    assert!(drive.get("meters").is_none(), "{drive}");
+    rig.measures(&[
+        "ferrite_drive_serving{drive=\"nvme0n1\"} 0",
+        "ferrite_drive_failing{drive=\"nvme0n1\"} 1",
+        "ferrite_drive_failed{drive=\"nvme0n1\"} 0",
+    ]);
+}
+
+#[test]
+fn what_is_below_volumes_is_measured_too() {
+    let rig = Rig::new();
+    let took = Duration::from_micros(40);
+    rig.node.meters.note(Operation::Write, 8192, took);
+    let reply = rig.measures(&[
+        "ferrite_drive_bytes_total{drive=\"nvme0n1\",operation=\"write\"} 8192",
+        "ferrite_drive_operation_duration_seconds_bucket{drive=\"nvme0n1\",operation=\"write\",le=\"0.000065536\"} 1",
+        "ferrite_drive_operation_duration_seconds_sum{drive=\"nvme0n1\",operation=\"write\"} 0.000040000",
+        "ferrite_drive_operation_duration_seconds_count{drive=\"nvme0n1\",operation=\"read\"} 0",
+        "ferrite_tcp_connections 5",
+        "ferrite_tcp_half_open_connections 2",
+        "ferrite_tcp_accepted_total 9",
+        "ferrite_tcp_retransmissions_total 3",
+    ]);
+    let value = |body: &str, name: &str| {
+        let line = body.lines().find(|line| line.starts_with(name)).unwrap();
+        let (_, value) = line.split_once(' ').unwrap();
+        value.parse::<u64>().unwrap()
+    };
+    assert!(value(&reply.body, "ferrite_tasks ") > 0);
+    let size = value(&reply.body, "ferrite_journal_size_bytes");
+    assert!(value(&reply.body, "ferrite_journal_used_bytes") < size);
+    let most = value(&reply.body, "ferrite_cache_nodes_max");
+    assert!(value(&reply.body, "ferrite_cache_nodes ") <= most);
 }
 
 #[test]

@@ -174,6 +174,10 @@ impl Node for QuietNode {
         Vec::new()
     }
 
+    fn network(&self) -> net::NetCounters {
+        net::NetCounters::default()
+    }
+
     fn configuration(&self) -> Vec<SettingInfo> {
         Vec::new()
     }

@@ -8,7 +8,23 @@ use crate::describe::duration;
 use crate::measures::Measures;
 use crate::output::table;
 
-const DURATION: &str = "ferrite_volume_request_duration_seconds";
+/// What is counted of volumes and drives alike, under which names.
+struct Counted {
+    label: &'static str,
+    duration: &'static str,
+    bytes: &'static str,
+}
+
+const VOLUME: Counted = Counted {
+    label: "volume",
+    duration: "ferrite_volume_request_duration_seconds",
+    bytes: "ferrite_volume_bytes_total",
+};
+const DRIVE: Counted = Counted {
+    label: "drive",
+    duration: "ferrite_drive_operation_duration_seconds",
+    bytes: "ferrite_drive_bytes_total",
+};
 
 /// An appliance from one look to the next.
 #[derive(Debug)]
@@ -32,22 +48,29 @@ struct Drive {
     size: f64,
     used: f64,
     errors: f64,
+    work: Work,
 }
 
 #[derive(Debug)]
 struct Volume {
     name: String,
     clients: f64,
+    work: Work,
+    iops_max: Option<f64>,
+    rate_max: Option<f64>,
+    /// Whether somebody waited because of that.
+    is_held: bool,
+}
+
+/// What somebody did.
+#[derive(Debug)]
+struct Work {
     reads: Flow,
     writes: Flow,
     /// Flushes and trims in a second.
     others: f64,
     /// Seconds that a read or write took: the mean, and what 99 of 100 took at most.
     latency: Option<(f64, f64)>,
-    iops_max: Option<f64>,
-    rate_max: Option<f64>,
-    /// Whether somebody waited because of that.
-    is_held: bool,
 }
 
 /// Requests and bytes in a second.
@@ -79,7 +102,7 @@ impl View {
                 one("ferrite_memory_free_bytes"),
             ),
             pool: pool.map(|size| (size, one("ferrite_pool_used_bytes"))),
-            drives: drives(now),
+            drives: drives(before, now, interval),
             volumes: volumes(before, now, interval),
         }
     }
@@ -100,20 +123,26 @@ impl View {
         }
         text += "\n\n";
         let rows = self.drives.iter().map(|drive| {
-            vec![
+            let mut row = vec![
                 drive.id.clone(),
                 drive.state.into(),
                 size(drive.size),
                 size(drive.used),
                 format!("{}", drive.errors),
-            ]
+            ];
+            row.extend(drive.work.row());
+            row
         });
-        let headings = ["DRIVE", "STATE", ">SIZE", ">USED", ">ERRORS"];
+        let mut headings = vec!["DRIVE", "STATE", ">SIZE", ">USED", ">ERRORS"];
+        headings.extend(WORK);
         text += &table(&headings, &rows.collect::<Vec<_>>());
         text += "\n";
         let shown = &self.volumes[..self.volumes.len().min(volumes_max)];
         let rows: Vec<_> = shown.iter().map(Volume::row).collect();
-        text += &table(&HEADINGS, &rows);
+        let mut headings = vec!["VOLUME", ">CLIENTS"];
+        headings.extend(WORK);
+        headings.push("LIMITS");
+        text += &table(&headings, &rows);
         match self.volumes.len() - shown.len() {
             0 => {}
             more => text += &format!("and {more} more\n"),
@@ -130,8 +159,17 @@ impl View {
     pub fn json(&self) -> Value {
         let (memory, free) = self.memory;
         let drives = self.drives.iter().map(|drive| {
-            json!({"id": drive.id, "state": drive.state, "size": whole(drive.size),
-                "used": whole(drive.used), "errors": whole(drive.errors)})
+            let mut json = drive.work.json();
+            json["id"] = drive.id.clone().into();
+            json["state"] = drive.state.into();
+            for (key, bytes) in [
+                ("size", drive.size),
+                ("used", drive.used),
+                ("errors", drive.errors),
+            ] {
+                json[key] = whole(bytes).into();
+            }
+            json
         });
         let pool = self.pool;
         json!({
@@ -147,35 +185,53 @@ impl View {
     }
 }
 
-const HEADINGS: [&str; 9] = [
-    "VOLUME",
-    ">CLIENTS",
+/// Headings of [`Work::row`].
+const WORK: [&str; 6] = [
     ">READS/S",
     ">WRITES/S",
     ">READ",
     ">WRITTEN",
     ">LATENCY",
     ">99 %",
-    "LIMITS",
 ];
 
-impl Volume {
-    fn row(&self) -> Vec<String> {
+impl Work {
+    fn row(&self) -> [String; 6] {
         let (mean, high) = match self.latency {
             Some((mean, high)) => (time(mean), format!("<{}", time(high))),
             None => ("-".into(), "-".into()),
         };
-        vec![
-            self.name.clone(),
-            format!("{}", self.clients),
+        [
             count(self.reads.requests),
             count(self.writes.requests),
             rate(self.reads.bytes),
             rate(self.writes.bytes),
             mean,
             high,
-            self.limits(),
         ]
+    }
+
+    fn json(&self) -> Value {
+        let in_ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
+        let latency = |pick: fn((f64, f64)) -> f64| self.latency.map(|both| in_ms(pick(both)));
+        json!({
+            "reads_per_second": tenths(self.reads.requests),
+            "writes_per_second": tenths(self.writes.requests),
+            "others_per_second": tenths(self.others),
+            "read_bytes_per_second": whole(self.reads.bytes),
+            "written_bytes_per_second": whole(self.writes.bytes),
+            "latency_ms": latency(|both| both.0),
+            "latency_99_ms": latency(|both| both.1),
+        })
+    }
+}
+
+impl Volume {
+    fn row(&self) -> Vec<String> {
+        let mut row = vec![self.name.clone(), format!("{}", self.clients)];
+        row.extend(self.work.row());
+        row.push(self.limits());
+        row
     }
 
     fn limits(&self) -> String {
@@ -192,44 +248,39 @@ impl Volume {
     }
 
     fn json(&self) -> Value {
-        let in_ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
-        let latency = |pick: fn((f64, f64)) -> f64| self.latency.map(|both| in_ms(pick(both)));
-        json!({
-            "name": self.name,
-            "clients": whole(self.clients),
-            "reads_per_second": tenths(self.reads.requests),
-            "writes_per_second": tenths(self.writes.requests),
-            "others_per_second": tenths(self.others),
-            "read_bytes_per_second": whole(self.reads.bytes),
-            "written_bytes_per_second": whole(self.writes.bytes),
-            "latency_ms": latency(|both| both.0),
-            "latency_99_ms": latency(|both| both.1),
-            "iops_max": self.iops_max.map(whole),
-            "rate_max": self.rate_max.map(whole),
-            "waited": self.is_held,
-        })
+        let mut json = self.work.json();
+        json["name"] = self.name.clone().into();
+        json["clients"] = whole(self.clients).into();
+        json["iops_max"] = self.iops_max.map(whole).into();
+        json["rate_max"] = self.rate_max.map(whole).into();
+        json["waited"] = self.is_held.into();
+        json
     }
 
     fn weight(&self) -> f64 {
-        let bytes = self.reads.bytes + self.writes.bytes;
-        bytes + 4096.0 * (self.reads.requests + self.writes.requests + self.others)
+        let Work {
+            reads,
+            writes,
+            others,
+            ..
+        } = &self.work;
+        reads.bytes + writes.bytes + 4096.0 * (reads.requests + writes.requests + others)
     }
 }
 
-fn drives(now: &Measures) -> Vec<Drive> {
+fn drives(before: &Measures, now: &Measures, interval: f64) -> Vec<Drive> {
     let sizes = now.all("ferrite_drive_size_bytes").iter();
     let drive = |id: &str, size| {
         let of = |name: &str| now.sum(name, &[("drive", id)]).unwrap_or(0.0);
         Drive {
             id: id.to_owned(),
-            state: match (of("ferrite_drive_failed"), of("ferrite_drive_serving")) {
-                (failed, _) if failed > 0.0 => "failed",
-                (_, serving) if serving > 0.0 => "serving",
-                _ => "apart",
-            },
+            state: { ["failed", "failing", "serving"].into_iter() }
+                .find(|state| of(&format!("ferrite_drive_{state}")) > 0.0)
+                .unwrap_or("apart"),
             size,
             used: of("ferrite_drive_used_bytes"),
             errors: of("ferrite_drive_errors_total"),
+            work: work(&DRIVE, id, before, now, interval),
         }
     };
     sizes
@@ -249,52 +300,62 @@ fn volumes(before: &Measures, now: &Measures, interval: f64) -> Vec<Volume> {
     all
 }
 
-fn volume(name: &str, before: &Measures, now: &Measures, interval: f64) -> Volume {
-    // What came anew under an old name counts from its beginning.
-    let grown = |family: &str, labels: &[(&str, &str)]| {
-        let of = |measures: &Measures| measures.sum(family, labels).unwrap_or(0.0);
-        let more = of(now) - of(before);
-        if more < 0.0 { of(now) } else { more }
-    };
+/// How much more a counter is now. What came anew under an old name counts from its beginning.
+fn grown(before: &Measures, now: &Measures, family: &str, labels: &[(&str, &str)]) -> f64 {
+    let of = |measures: &Measures| measures.sum(family, labels).unwrap_or(0.0);
+    let more = of(now) - of(before);
+    if more < 0.0 { of(now) } else { more }
+}
+
+/// What the volume or drive called `name` did.
+fn work(of: &Counted, name: &str, before: &Measures, now: &Measures, interval: f64) -> Work {
+    let grown = |family: &str, labels: &[(&str, &str)]| grown(before, now, family, labels);
     let requests = |operation: &str| {
-        let labels = [("volume", name), ("operation", operation)];
-        grown(&format!("{DURATION}_count"), &labels)
+        let labels = [(of.label, name), ("operation", operation)];
+        grown(&format!("{}_count", of.duration), &labels)
     };
     let flow = |operation: &str| {
-        let labels = [("volume", name), ("operation", operation)];
+        let labels = [(of.label, name), ("operation", operation)];
         Flow {
             requests: requests(operation) / interval,
-            bytes: grown("ferrite_volume_bytes_total", &labels) / interval,
+            bytes: grown(of.bytes, &labels) / interval,
         }
     };
-    let gauge = |family: &str| now.sum(family, &[("volume", name)]);
     let of_data = |family: &str, le: Option<&str>| -> f64 {
         let both = ["read", "write"].map(|operation| {
-            let mut labels = vec![("volume", name), ("operation", operation)];
+            let mut labels = vec![(of.label, name), ("operation", operation)];
             labels.extend(le.map(|le| ("le", le)));
-            grown(&format!("{DURATION}_{family}"), &labels)
+            grown(&format!("{}_{family}", of.duration), &labels)
         });
         both.iter().sum()
     };
     let count = of_data("count", None);
-    let limits = now.all(&format!("{DURATION}_bucket")).iter();
+    let limits = now.all(&format!("{}_bucket", of.duration)).iter();
     let limits = limits
-        .filter(|sample| sample.label("volume") == name && sample.label("operation") == "read");
+        .filter(|sample| sample.label(of.label) == name && sample.label("operation") == "read");
     let high = limits
         .map(|sample| sample.label("le"))
         .find(|le| of_data("bucket", Some(le)) >= 0.99 * count)
         .and_then(|le| le.parse().ok())
         .unwrap_or(f64::INFINITY);
-    Volume {
-        name: name.to_owned(),
-        clients: gauge("ferrite_volume_clients").unwrap_or(0.0),
+    Work {
         reads: flow("read"),
         writes: flow("write"),
         others: (requests("flush") + requests("discard")) / interval,
         latency: (count > 0.0).then(|| (of_data("sum", None) / count, high)),
+    }
+}
+
+fn volume(name: &str, before: &Measures, now: &Measures, interval: f64) -> Volume {
+    let labels = [("volume", name)];
+    let gauge = |family: &str| now.sum(family, &labels);
+    Volume {
+        name: name.to_owned(),
+        clients: gauge("ferrite_volume_clients").unwrap_or(0.0),
+        work: work(&VOLUME, name, before, now, interval),
         iops_max: gauge("ferrite_volume_limit_requests_per_second"),
         rate_max: gauge("ferrite_volume_limit_bytes_per_second"),
-        is_held: grown("ferrite_volume_limited_total", &[("volume", name)]) > 0.0,
+        is_held: grown(before, now, "ferrite_volume_limited_total", &labels) > 0.0,
     }
 }
 
@@ -340,6 +401,8 @@ fn time(seconds: f64) -> String {
 mod tests {
     use super::*;
 
+    const DURATION: &str = VOLUME.duration;
+
     fn page(uptime: f64, reads: u64, waits: u64) -> Measures {
         let bytes = reads * 4096;
         let seconds = reads as f64 * 0.002;
@@ -349,6 +412,14 @@ mod tests {
              ferrite_memory_size_bytes 4194304\nferrite_memory_free_bytes 1048576\n\
              ferrite_drive_size_bytes{{drive=\"nvme0n1\"}} 1073741824\n\
              ferrite_drive_serving{{drive=\"nvme0n1\"}} 1\n\
+             ferrite_drive_bytes_total{{drive=\"nvme0n1\",operation=\"write\"}} {bytes}\n\
+             {0}_bucket{{drive=\"nvme0n1\",operation=\"read\",le=\"0.001\"}} 0\n\
+             {0}_bucket{{drive=\"nvme0n1\",operation=\"write\",le=\"0.001\"}} {reads}\n\
+             {0}_sum{{drive=\"nvme0n1\",operation=\"write\"}} {seconds}\n\
+             {0}_count{{drive=\"nvme0n1\",operation=\"write\"}} {reads}\n\
+             ferrite_drive_size_bytes{{drive=\"nvme1n1\"}} 1073741824\n\
+             ferrite_drive_failing{{drive=\"nvme1n1\"}} 1\n\
+             ferrite_drive_errors_total{{drive=\"nvme1n1\"}} 7\n\
              ferrite_volume_size_bytes{{volume=\"calm\"}} 4096\n\
              ferrite_volume_size_bytes{{volume=\"db\"}} 4096\n\
              ferrite_volume_clients{{volume=\"db\"}} 2\n\
@@ -359,7 +430,8 @@ mod tests {
              {DURATION}_bucket{{volume=\"db\",operation=\"read\",le=\"0.004\"}} {within}\n\
              {DURATION}_bucket{{volume=\"db\",operation=\"read\",le=\"+Inf\"}} {reads}\n\
              {DURATION}_sum{{volume=\"db\",operation=\"read\"}} {seconds}\n\
-             {DURATION}_count{{volume=\"db\",operation=\"read\"}} {reads}\n"
+             {DURATION}_count{{volume=\"db\",operation=\"read\"}} {reads}\n",
+            DRIVE.duration
         ))
     }
 
@@ -369,8 +441,9 @@ mod tests {
         assert_eq!(
             view.text(10),
             "a  ferrite 1  up 12 s  memory 3 MiB of 4 MiB\n\n\
-             DRIVE    STATE     SIZE  USED  ERRORS\n\
-             nvme0n1  serving  1 GiB   0 B       0\n\n\
+             DRIVE    STATE     SIZE  USED  ERRORS  READS/S  WRITES/S  READ  WRITTEN  LATENCY     99 %\n\
+             nvme0n1  serving  1 GiB   0 B       0        0       500     -  2 MiB/s   2.0 ms  <1.0 ms\n\
+             nvme1n1  failing  1 GiB   0 B       7        0         0     -        -        -        -\n\n\
              VOLUME  CLIENTS  READS/S  WRITES/S     READ  WRITTEN  LATENCY     99 %  LIMITS\n\
              db            2      500         0  2 MiB/s        -   2.0 ms  <4.0 ms  500/s (waiting)\n\
              calm          0        0         0        -        -        -        -  -\n"
@@ -379,6 +452,8 @@ mod tests {
         assert_eq!(json["interval_ms"], 2000);
         assert_eq!(json["volumes"][0]["reads_per_second"], 500.0);
         assert_eq!(json["volumes"][0]["latency_99_ms"], 4.0);
+        assert_eq!(json["drives"][0]["writes_per_second"], 500.0);
+        assert_eq!(json["drives"][1]["state"], "failing");
         assert_eq!(json["volumes"][1]["latency_ms"], Value::Null);
         assert!(view.text(1).ends_with("and 1 more\n"));
         let lines = view.text(10).lines().count();
@@ -390,7 +465,7 @@ mod tests {
         let view = View::between(&page(100.0, 1_000_000, 4), &page(4.0, 400, 0));
         assert_eq!(view.json()["volumes"][0]["reads_per_second"], 100.0);
         let calm = View::between(&page(10.0, 1000, 4), &page(12.0, 1000, 4));
-        assert_eq!(calm.volumes[0].latency, None);
+        assert_eq!(calm.volumes[0].work.latency, None);
         assert!(!calm.volumes[0].is_held);
     }
 
