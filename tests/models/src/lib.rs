@@ -7,6 +7,7 @@
 mod counts;
 mod crash;
 mod fill;
+pub mod handover;
 mod maps;
 mod oracle;
 mod random;

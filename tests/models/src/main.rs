@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use models::{CRASH, FILL, Model, SNAPSHOTS, Sum, hunt, run_seeds};
+use models::{CRASH, FILL, Model, SNAPSHOTS, Sum, handover, hunt, run_seeds};
 
 /// Checks the store's riskiest rules on small models of them.
 #[derive(Parser)]
@@ -34,6 +34,8 @@ enum Name {
     Fill,
     /// What a power cut leaves
     Crash,
+    /// Who owns a volume that moves; no seeds: every state is visited
+    Handover,
 }
 
 fn main() -> ExitCode {
@@ -49,11 +51,50 @@ fn main() -> ExitCode {
     if wanted(Name::Crash) {
         sound &= run(&CRASH, &arguments);
     }
+    if wanted(Name::Handover) {
+        sound &= match arguments.mutants {
+            true => hunt_handover(),
+            false => visit_handover(),
+        };
+    }
     if sound {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn visit_handover() -> bool {
+    for bounds in handover::WORLDS {
+        let start = Instant::now();
+        match handover::explore(bounds, None) {
+            Ok(visited) => {
+                let seconds = start.elapsed().as_secs_f64();
+                println!("handover: {bounds:?}: {visited}, {seconds:.1} s");
+            }
+            Err(what) => {
+                println!("handover: {bounds:?}: {what}");
+                return false;
+            }
+        }
+    }
+    true
+}
+
+fn hunt_handover() -> bool {
+    let mut all = true;
+    for mutant in handover::MUTANTS {
+        let worlds = handover::SMALL.into_iter();
+        let mut found = worlds.filter_map(|bounds| handover::explore(bounds, Some(mutant)).err());
+        match found.next() {
+            Some(what) => println!("{mutant:?}: {what}"),
+            None => {
+                all = false;
+                println!("{mutant:?}: not noticed");
+            }
+        }
+    }
+    all
 }
 
 fn run<C: Sum, M: Copy + Debug>(model: &Model<C, M>, arguments: &Arguments) -> bool {
