@@ -26,6 +26,8 @@ pub struct Shares {
     pub store_pages: usize,
     /// Pages for data on its way between clients and the store.
     pub nbd_pages: usize,
+    /// Pages for what arrives of adopted volumes.
+    pub fetch_pages: usize,
     /// Bytes of each of the two buffers of an NBD connection, a power of two.
     pub nbd_buffer_bytes: usize,
     /// Frames of the network device, each way.
@@ -40,6 +42,7 @@ impl Shares {
             store_bytes: (free / 4).min(4 << 30),
             store_pages: (free / 16 / PAGE_BYTES).clamp(512, 16 << 10),
             nbd_pages: (free / 8 / PAGE_BYTES).clamp(256, 64 << 10),
+            fetch_pages: (free / 64 / PAGE_BYTES).clamp(128, 2 << 10),
             nbd_buffer_bytes: power_of_two(free / 5 / (2 * NBD_CONNECTIONS_MAX), 16 << 10, 1 << 20),
             frames: power_of_two(free / 12 / (2 * FRAME_BYTES), 8, 128) as u16,
         }
@@ -49,7 +52,7 @@ impl Shares {
     #[must_use]
     pub fn total_bytes(&self) -> usize {
         self.store_bytes
-            + (self.store_pages + self.nbd_pages) * PAGE_BYTES
+            + (self.store_pages + self.nbd_pages + self.fetch_pages) * PAGE_BYTES
             + 2 * NBD_CONNECTIONS_MAX * self.nbd_buffer_bytes
             + 2 * (API_CONNECTIONS_MAX + API_CONNECTIONS_SPARE) * API_BUFFER_BYTES
             + 2 * usize::from(self.frames) * FRAME_BYTES
@@ -82,6 +85,7 @@ mod tests {
             assert!(shares.store_bytes >= last.store_bytes && shares.frames >= last.frames);
             assert!(shares.nbd_pages >= last.nbd_pages && shares.store_pages >= last.store_pages);
             assert!(shares.nbd_buffer_bytes >= last.nbd_buffer_bytes);
+            assert!(shares.fetch_pages >= last.fetch_pages);
             last = shares;
         }
     }

@@ -91,7 +91,9 @@ pub async fn start(parts: Parts) {
     }
     let volumes = store.map(Volumes::new);
     if let Some(volumes) = &volumes {
-        volumes.reach_origins_by(Rc::new(NbdOrigins::new(parts.exec.clone(), stack.clone())));
+        let origins = NbdOrigins::new(parts.exec.clone(), stack.clone());
+        let pages = world::Pool::new(parts.shares.fetch_pages);
+        volumes.reach_origins_by(Rc::new(origins), pages);
         for name in volumes.load().await {
             log::error!(
                 "who may use volume {name} cannot be read, so nobody may until that is set anew"

@@ -27,9 +27,9 @@ const KEY: &str = "origin/";
 const FETCH_MAX: u64 = (Buf::PAGES_MAX * BLOCK_SIZE) as u64;
 /// Who wants a block gets its neighbours, too: the part of this size that it is in.
 const DEMAND_BYTES: u64 = 64 << 10;
-/// Fetches at a time for clients; each holds a buffer.
-const DEMAND_AT_ONCE: usize = 16;
-/// Fetches at a time for nobody in particular.
+/// Fetches at a time from one origin for clients; who waits for one origin is in nobody's way who waits for another.
+const DEMAND_AT_ONCE: usize = 4;
+/// Fetches at a time from one origin for nobody in particular.
 const BACKGROUND_AT_ONCE: usize = 4;
 /// So much is asked about at a time; more where there was nothing but zeros.
 const EXTENTS_BYTES: u64 = 64 << 20;
@@ -417,7 +417,8 @@ impl<D: Disk + 'static> Volumes<D> {
         };
         let origin = self.origin(adoption).await?;
         let blocks = usize::try_from((part.end - part.start) / BLOCK).unwrap_or(1);
-        let read = origin.read(part.start, Buf::from_heap(blocks)).await;
+        let buf = self.fetch_pages()?.take(blocks).await;
+        let read = origin.read(part.start, buf).await;
         let buf = adoption.note(read)?;
         let data = take_in(self.store(), adoption.base, part.start, buf).await?;
         adoption.count(reason, data);

@@ -10,7 +10,7 @@ use core::net::IpAddr;
 
 use exec::{Permit, Semaphore};
 use store::{BaseId, PoolState, Source, Store, VolumeId, VolumeInfo};
-use world::Disk;
+use world::{Disk, Pool};
 
 use crate::adoption::Adoption;
 use crate::attachment::{Attachment, Attachments, End};
@@ -47,7 +47,8 @@ struct Shared<D> {
     room: Room,
     /// Where the blocks of adopted volumes come from, as long as they are not all here.
     adoptions: RefCell<BTreeMap<BaseId, Rc<Adoption>>>,
-    origins: RefCell<Option<Rc<dyn Origins>>>,
+    /// How origins are reached, and the pages that what arrives from there comes in.
+    origins: RefCell<Option<(Rc<dyn Origins>, Pool)>>,
     /// Of the volumes that had clients.
     traffic: RefCell<BTreeMap<VolumeId, Rc<Traffic>>>,
 }
@@ -362,14 +363,22 @@ impl<D: Disk + 'static> Volumes<D> {
 }
 
 impl<D> Volumes<D> {
-    /// Says how origins are reached; until then none can be.
-    pub fn reach_origins_by(&self, origins: Rc<dyn Origins>) {
-        *self.shared.origins.borrow_mut() = Some(origins);
+    /// Says how origins are reached, and into which pages what arrives from there goes; until then none can be. A fetch takes up to 32 of
+    /// them.
+    pub fn reach_origins_by(&self, origins: Rc<dyn Origins>, pages: Pool) {
+        *self.shared.origins.borrow_mut() = Some((origins, pages));
     }
 
     pub(crate) fn origins(&self) -> Result<Rc<dyn Origins>, OriginError> {
-        let origins = self.shared.origins.borrow().clone();
+        let origins = self.shared.origins.borrow();
+        let origins = origins.as_ref().map(|(origins, _)| origins.clone());
         origins.ok_or(OriginError::Unreachable)
+    }
+
+    pub(crate) fn fetch_pages(&self) -> Result<Pool, OriginError> {
+        let origins = self.shared.origins.borrow();
+        let pages = origins.as_ref().map(|(_, pages)| pages.clone());
+        pages.ok_or(OriginError::Unreachable)
     }
 
     /// Looks at what is adopted, or changes it, in one breath.

@@ -10,7 +10,7 @@ use volume::{
     Access, Answer, BaseId, Origin, OriginAddress, OriginError, OriginExtent, Origins, Settings,
     Span, StoreError, Volume, VolumeError, Volumes,
 };
-use world::Buf;
+use world::{Buf, Pool};
 
 const BLOCK: usize = 4096;
 /// Not whole blocks: the last one is half there.
@@ -126,7 +126,7 @@ impl Lab {
         let bench = Bench::new();
         let elsewhere = Elsewhere::new(&bench);
         let volumes = Volumes::new(bench.store());
-        volumes.reach_origins_by(Rc::new(elsewhere.clone()));
+        volumes.reach_origins_by(Rc::new(elsewhere.clone()), Pool::new(64));
         Self {
             bench,
             elsewhere,
@@ -158,7 +158,7 @@ impl Lab {
         let store = self.bench.run(opened);
         self.volumes = Volumes::new(store);
         self.volumes
-            .reach_origins_by(Rc::new(self.elsewhere.clone()));
+            .reach_origins_by(Rc::new(self.elsewhere.clone()), Pool::new(64));
         let volumes = self.volumes.clone();
         self.bench.run(async move { volumes.load().await });
     }
