@@ -238,9 +238,47 @@ impl Page {
             .iter()
             .filter_map(|volume| Some((volume.name.as_str(), volumes.traffic(volume.id)?)));
         let used = used.collect::<Vec<_>>();
+        self.adoptions(volumes, &list);
         self.limits(volumes, &list);
         self.waits(&used);
         self.requests(&used);
+    }
+
+    /// What is still to come of volumes that were adopted.
+    fn adoptions<D: Disk + 'static>(&mut self, volumes: &Volumes<D>, list: &[VolumeInfo]) {
+        let adoption = |volume: &VolumeInfo| {
+            let mut bases = volume.bases.iter();
+            bases.find_map(|base| volumes.adoption(*base))
+        };
+        let all = list
+            .iter()
+            .filter_map(|volume| Some((volume, adoption(volume)?)));
+        let all: Vec<_> = all.collect();
+        let name = "ferrite_volume_unknown_bytes";
+        let about = "Bytes of an adopted volume behind those that are all here; some may be here, or zeros.";
+        self.family(name, "gauge", about);
+        for (volume, adoption) in &all {
+            let unknown = adoption.base.size_bytes - adoption.base.known_bytes;
+            self.sample(name, &[("volume", &volume.name)], unknown);
+        }
+        let name = "ferrite_volume_fetched_bytes_total";
+        let about = "Bytes of data that were fetched from the origin of an adopted volume, by whom they were wanted.";
+        self.family(name, "counter", about);
+        for (volume, adoption) in &all {
+            for (by, bytes) in [
+                ("clients", adoption.demanded_bytes),
+                ("background", adoption.background_bytes),
+            ] {
+                self.sample(name, &[("volume", &volume.name), ("by", by)], bytes);
+            }
+        }
+        let name = "ferrite_volume_origin_up";
+        let about = "Whether the last fetch from the origin of an adopted volume succeeded.";
+        self.family(name, "gauge", about);
+        for (volume, adoption) in &all {
+            let is_up = u8::from(adoption.failure.is_none());
+            self.sample(name, &[("volume", &volume.name)], is_up);
+        }
     }
 
     /// What the volumes that have limits are limited to.
