@@ -123,7 +123,7 @@ impl<D: Disk + 'static> Audit<D> {
             entry.who,
             entry.from,
             entry.what,
-            entry.with,
+            in_one(&entry.with),
             entry.status,
             if entry.error.is_empty() { "" } else { ", " },
             entry.error
@@ -170,6 +170,18 @@ impl<D: Disk + 'static> Audit<D> {
             }
         }
     }
+}
+
+/// A text without its line ends and runs of spaces: what people send is often arranged for their eyes.
+fn in_one(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for word in text.split_ascii_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+    out
 }
 
 impl<D: Disk + 'static> Shared<D> {
@@ -278,6 +290,15 @@ fn cut(mut text: String) -> String {
 mod tests {
     use super::*;
     use alloc::string::ToString;
+
+    #[test]
+    fn a_body_is_logged_in_one_line() {
+        assert_eq!(
+            in_one("{\n    \"name\":  \"db\"\n}\n"),
+            "{ \"name\": \"db\" }"
+        );
+        assert_eq!(in_one(""), "");
+    }
 
     #[test]
     fn texts_are_cut_between_characters_and_stay_on_one_line() {

@@ -91,13 +91,28 @@ impl fmt::Display for VolumeError {
     }
 }
 
-/// Writes a size in the largest unit that says it exactly.
+/// Writes a size as people do, in a unit that says it in few digits; and exactly, if that is not exact.
 fn write_size(out: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let mut units = units.into_iter();
-    let unit = units.find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
-    let (shift, unit) = unit.unwrap_or((0, "bytes"));
-    write!(out, "{} {unit}", bytes >> shift)
+    /// More digits than these are not read but counted.
+    const FEW: u64 = 10_000;
+    let units = [
+        (40, "TiB"),
+        (30, "GiB"),
+        (20, "MiB"),
+        (10, "KiB"),
+        (0, "bytes"),
+    ];
+    let exact = units
+        .into_iter()
+        .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift) && bytes >> shift < FEW);
+    if let Some((shift, unit)) = exact {
+        return write!(out, "{} {unit}", bytes >> shift);
+    }
+    let fitting = units.into_iter().find(|(shift, _)| bytes >> shift > 0);
+    let (shift, unit) = fitting.unwrap_or((0, "bytes"));
+    let tenths = (u128::from(bytes) * 10) >> shift;
+    let (whole, part) = (tenths / 10, tenths % 10);
+    write!(out, "{whole}.{part} {unit} ({bytes} bytes)")
 }
 
 impl core::error::Error for VolumeError {}
@@ -133,7 +148,9 @@ mod tests {
         for (size, text) in [
             (10 << 30, "10 GiB"),
             (3 << 29, "1536 MiB"),
-            ((1 << 30) + 512, "1073742336 bytes"),
+            ((1 << 30) + 512, " 1.0 GiB (1073742336 bytes)"),
+            ((5 << 40) / 2 + 4096, " 2.5 TiB (2748779073536 bytes)"),
+            (4096, " 4 KiB"),
         ] {
             let said = VolumeError::Shrinks(size).to_string();
             assert!(said.ends_with(text), "{said}");

@@ -1,4 +1,4 @@
-//! `ferrite config …`: what an appliance can be told at its start, looked at before it is told.
+//! `ferrite config …`: what an appliance can be told at its start, looked at before it is told; and what was set later.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,14 @@ use clap::Subcommand;
 use config::{ConfigError, ConfigOption, OPTIONS};
 use serde_json::{Value, json};
 
+use super::settings;
 use crate::Failure;
 use crate::console::{Console, print};
 use crate::describe::{items, text_of};
 use crate::output::table;
 use crate::suggest::nearest;
 
-/// Look at what an appliance can be told at its start
+/// Look at what an appliance can be told at its start, and keep what was set later
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Verify a configuration file (TOML), as the appliance would
@@ -28,6 +29,19 @@ pub enum Config {
     },
     /// Print what the appliance was told at its start, but for secrets
     Show,
+    /// Print what was set on the appliance: limits, networks and schedules of volumes, names of tokens; no secrets, no data
+    Export,
+    /// Set again what `config export` printed; what is not in it stays as it is
+    Import {
+        /// What `config export` printed
+        file: PathBuf,
+        /// Make volumes that are not there, empty and of their size
+        #[arg(long)]
+        create: bool,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 impl Config {
@@ -35,6 +49,12 @@ impl Config {
     pub fn run(self, console: &Console) -> Result<(), Failure> {
         match self {
             Self::Check { file } => check(console, &file),
+            Self::Export => settings::export(console),
+            Self::Import {
+                file,
+                create,
+                dry_run,
+            } => settings::import(console, &file, create, dry_run),
             Self::Options { toml: true } => print(&template()),
             Self::Options { toml: false } => console.show(&options(), documented),
             Self::Show => {

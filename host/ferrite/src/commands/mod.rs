@@ -8,6 +8,7 @@ pub mod diff;
 pub mod job;
 pub mod log;
 pub mod schedule;
+pub mod settings;
 pub mod snapshot;
 pub mod status;
 pub mod support;

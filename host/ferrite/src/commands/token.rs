@@ -115,20 +115,25 @@ fn newest(client: &Client, count: usize) -> Result<Vec<Value>, Failure> {
 
 fn changes(answer: &Value) -> String {
     let rows = items(answer, "entries").iter().map(|entry| {
-        let outcome = match entry["error"].as_str() {
-            Some(error) => format!("{} {error}", entry["status"]),
-            None => entry["status"].to_string(),
-        };
+        // What has any length comes last, so that no column is as wide as the longest of it.
+        let mut what = text_of(entry, "what");
+        for more in [&entry["with"], &entry["error"]] {
+            let words: Vec<&str> = (more.as_str().unwrap_or_default())
+                .split_whitespace()
+                .collect();
+            if !words.is_empty() {
+                what += &format!(" {}", words.join(" "));
+            }
+        }
         vec![
             moment(&text_of(entry, "at")),
             text_of(entry, "who"),
             text_of(entry, "from"),
-            text_of(entry, "what"),
-            text_of(entry, "with"),
-            outcome,
+            entry["status"].to_string(),
+            what,
         ]
     });
-    let headings = ["AT", "WHO", "FROM", "WHAT", "WITH", "RESULT"];
+    let headings = ["AT", "WHO", "FROM", "RESULT", "WHAT"];
     table(&headings, &rows.collect::<Vec<_>>())
 }
 
@@ -150,11 +155,11 @@ mod tests {
              backup         operator  2026-11-22 04:00:00  -\n"
         );
         let answer = json!({"entries": [{"id": 1, "at": "2026-11-22T04:00:00.000Z", "who": "backup",
-            "from": "10.0.0.2", "what": "DELETE /v1/volumes/db", "with": "", "status": 404, "error": "no such volume"}]});
+            "from": "10.0.0.2", "what": "DELETE /v1/volumes/db", "with": "{\n  \"a\": 1\n}", "status": 404, "error": "no such volume"}]});
         assert_eq!(
             changes(&answer),
-            "AT                   WHO     FROM      WHAT                   WITH  RESULT\n\
-             2026-11-22 04:00:00  backup  10.0.0.2  DELETE /v1/volumes/db        404 no such volume\n"
+            "AT                   WHO     FROM      RESULT  WHAT\n\
+             2026-11-22 04:00:00  backup  10.0.0.2  404     DELETE /v1/volumes/db { \"a\": 1 } no such volume\n"
         );
     }
 }

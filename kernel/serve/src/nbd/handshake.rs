@@ -317,6 +317,12 @@ impl<D: Disk + 'static, S: Stream> Haggling<'_, D, S> {
             VolumeError::NotAllowed => NBD_REP_ERR_POLICY,
             _ => NBD_REP_ERR_UNKNOWN,
         };
+        if error == VolumeError::NotAllowed {
+            // Programs show this text, and not the number's meaning.
+            let peer = self.stream.peer().ip().to_canonical();
+            let why = alloc::format!("{error}: {peer} is in none of its networks (`allow`)");
+            return self.refuse(option, reply, why).await;
+        }
         self.refuse(option, reply, error).await
     }
 

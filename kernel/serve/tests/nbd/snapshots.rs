@@ -188,6 +188,8 @@ fn a_volume_for_others_is_neither_listed_nor_given() {
         for name in ["demo", "demo@monday", ""] {
             let replies = client.option(NBD_OPT_GO, &info_data(name, &[])).await;
             assert_eq!(replies[0].0, NBD_REP_ERR_POLICY, "{name}");
+            let why = String::from_utf8_lossy(&replies[0].1);
+            assert!(why.contains("in none of its networks"), "{why}");
         }
         let settings = Settings {
             read_only: true,
