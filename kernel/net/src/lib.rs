@@ -40,6 +40,8 @@ pub use stream::TcpStream;
 use core::net::SocketAddr;
 use core::{fmt, iter};
 
+use world::Link;
+
 /// A connected byte stream. Cheap to clone; clones are the same connection, so that one task can read while another
 /// writes.
 pub trait Stream: Clone + 'static {
@@ -107,6 +109,23 @@ pub trait Listener: 'static {
 
     /// Waits for the next connection.
     fn accept(&self) -> impl Future<Output = Self::Stream>;
+}
+
+/// A way out.
+pub trait Connect: 'static {
+    /// What a connection is.
+    type Stream: Stream;
+
+    /// Connects to `to`, within some seconds.
+    fn connect(&self, to: SocketAddr) -> impl Future<Output = Result<Self::Stream, NetError>>;
+}
+
+impl<L: Link + 'static> Connect for Stack<L> {
+    type Stream = TcpStream<L>;
+
+    async fn connect(&self, to: SocketAddr) -> Result<TcpStream<L>, NetError> {
+        Self::connect(self, to).await
+    }
 }
 
 /// Why a stream failed.

@@ -32,26 +32,5 @@ mod terms;
 
 pub use connection::REQUESTS_MAX;
 pub use listing::EXTENTS_MAX;
+pub use net::Connect;
 pub use origins::{NbdOrigins, Patience, address_of};
-
-use core::net::SocketAddr;
-
-use net::{NetError, Stack, Stream, TcpStream};
-use world::Link;
-
-/// A way out.
-pub trait Connect: 'static {
-    /// What a connection is.
-    type Stream: Stream;
-
-    /// Connects to `to`, within some seconds.
-    fn connect(&self, to: SocketAddr) -> impl Future<Output = Result<Self::Stream, NetError>>;
-}
-
-impl<L: Link + 'static> Connect for Stack<L> {
-    type Stream = TcpStream<L>;
-
-    async fn connect(&self, to: SocketAddr) -> Result<TcpStream<L>, NetError> {
-        Self::connect(self, to).await
-    }
-}
