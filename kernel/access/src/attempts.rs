@@ -75,7 +75,8 @@ impl Attempts {
 }
 
 /// What one household can choose from counts as one address: of IPv6, a network of 64 bits.
-fn household(peer: IpAddr) -> IpAddr {
+#[must_use]
+pub fn household(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -2,7 +2,7 @@
 
 /// Modules that log anything, and the rooms that they are in: the parts of what `log` calls a target. A rule of the house
 /// compares this with the sources.
-pub const LOG_MODULES: [&str; 56] = [
+pub const LOG_MODULES: [&str; 59] = [
     "access",
     "alert",
     "apart",
@@ -31,6 +31,7 @@ pub const LOG_MODULES: [&str; 56] = [
     "jobs",
     "lease",
     "line",
+    "listener",
     "machine",
     "map",
     "nbd",
@@ -39,6 +40,8 @@ pub const LOG_MODULES: [&str; 56] = [
     "nvme",
     "origin",
     "pci",
+    "peer",
+    "peers",
     "pool",
     "power",
     "read",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidy::texts;
 
 /// Who may use whom. What a room's tests use beyond that is in [`FOR_TESTS`].
-const ARROWS: [(&str, &[&str]); 31] = [
+const ARROWS: [(&str, &[&str]); 32] = [
     ("world", &[]),
     ("wire", &[]),
     ("config", &[]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 31] = [
     ("access", &["store", "exec", "world"]),
     ("net", &["world", "exec"]),
     ("origin", &["volume", "wire", "net", "exec", "world"]),
+    ("peer", &["access", "store", "net", "exec", "world"]),
     (
         "serve",
         &[
@@ -42,8 +43,8 @@ const ARROWS: [(&str, &[&str]); 31] = [
     (
         "sim",
         &[
-            "serve", "origin", "access", "upkeep", "volume", "store", "net", "wire", "config",
-            "exec", "world",
+            "serve", "origin", "peer", "access", "upkeep", "volume", "store", "net", "wire",
+            "config", "exec", "world",
         ],
     ),
     ("guest", &["ferrite", "qemu", "wire"]),
@@ -66,7 +67,7 @@ const ARROWS: [(&str, &[&str]); 31] = [
     (
         "fuzz",
         &[
-            "sim", "serve", "origin", "access", "upkeep", "volume", "store", "net", "wire",
+            "sim", "serve", "origin", "peer", "access", "upkeep", "volume", "store", "net", "wire",
             "config", "exec", "world",
         ],
     ),
