@@ -113,6 +113,7 @@ impl<D: Disk> Shared<D> {
         self.write_reclaim(cut, &mut batch).await?;
         let catalog = self.write_catalog(cut, &mut batch).await?;
         self.write_batch(&mut batch).await?;
+        self.sort_deferred().await;
         self.write_bitmaps().await?;
         let table = self.write_table().await?;
         if !self.config.mutants.no_flush_before_superblock() {

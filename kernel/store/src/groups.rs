@@ -17,6 +17,9 @@ use crate::tag::Tag;
 /// Bitmaps that are read and written at the same time.
 const AT_ONCE: usize = 8;
 
+/// Addresses sorted between turns of other tasks.
+const SORTED_PER_TURN: usize = 1024;
+
 /// Tags in a block of tags.
 pub const TAGS_PER_BLOCK: usize = BLOCK_SIZE / 16;
 
@@ -85,7 +88,7 @@ impl<D: Disk> Shared<D> {
             let closed = closed.filter(|addr| !state.space.is_open(group_of(*addr)));
             (open, closed.collect::<Vec<PoolAddr>>())
         };
-        freed.sort_unstable();
+        self.sort_in_turns(&mut freed).await;
         for groups in open.chunks(AT_ONCE) {
             let writes = groups.iter().map(|group| self.write_bitmap(*group, &[]));
             join_all(writes)
@@ -111,6 +114,27 @@ impl<D: Disk> Shared<D> {
             }
         }
         Ok(())
+    }
+
+    /// Sorts what the last checkpoint freed, which this one hands out: the drives are told of runs.
+    pub async fn sort_deferred(&self) {
+        let mut sorted = self.state.borrow().space.deferred.clone();
+        self.sort_in_turns(&mut sorted).await;
+        self.state.borrow_mut().space.deferred = sorted;
+    }
+
+    /// Sorts many addresses while others go on: halves them until they are few.
+    async fn sort_in_turns(&self, addrs: &mut [PoolAddr]) {
+        let mut parts = alloc::vec![addrs];
+        while let Some(part) = parts.pop() {
+            if part.len() > SORTED_PER_TURN {
+                let (low, _, high) = part.select_nth_unstable(part.len() / 2);
+                parts.extend([low, high]);
+            } else {
+                part.sort_unstable();
+            }
+            self.environment.exec.yield_now().await;
+        }
     }
 
     /// Writes a group's bitmap; `freed` are blocks to clear in one that is not open.

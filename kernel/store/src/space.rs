@@ -484,12 +484,21 @@ impl Space {
     }
 
     pub fn make_available(&mut self, addr: PoolAddr) {
-        let block = block_of(addr);
-        if let Some(open) = self.open.get_mut(&group_of(addr))
-            && open.current.get(block)
-        {
-            open.current.clear(block);
-            open.available += 1;
+        self.make_all_available(&[addr]);
+    }
+
+    /// The same for several of one group.
+    fn make_all_available(&mut self, addrs: &[PoolAddr]) {
+        let group = addrs.first().map(|addr| group_of(*addr));
+        let Some(open) = group.and_then(|group| self.open.get_mut(&group)) else {
+            return;
+        };
+        for addr in addrs {
+            let block = block_of(*addr);
+            if open.current.get(block) {
+                open.current.clear(block);
+                open.available += 1;
+            }
         }
     }
 }

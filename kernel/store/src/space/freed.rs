@@ -106,8 +106,8 @@ impl Space {
         if keep && self.trims_wanted {
             self.queue_trims(&mut available);
         }
-        for addr in &available {
-            self.make_available(*addr);
+        for addrs in available.chunk_by(|one, two| group_of(*one) == group_of(*two)) {
+            self.make_all_available(addrs);
         }
         for open in self.open.values_mut() {
             open.dirty = false;
@@ -122,19 +122,20 @@ impl Space {
     /// Takes long runs out of `freed`, for the drives to be told of first.
     fn queue_trims(&mut self, freed: &mut Vec<PoolAddr>) {
         freed.sort_unstable();
-        let runs = freed.chunk_by(|one, two| one + 1 == *two);
-        let (mut long, mut short): (Vec<_>, Vec<_>) = runs.partition(|run| run.len() >= TRIM_MIN);
-        let room = TRIMS_MAX.saturating_sub(self.trims.len());
-        short.extend(long.split_off(room.min(long.len())));
-        let run = |run: &[PoolAddr]| Run {
-            addr: run[0],
-            blocks: u32::try_from(run.len()).unwrap_or(0),
-        };
-        self.trims.extend(long.into_iter().map(run));
-        if self.mutants.trim_not_withheld() {
-            return;
+        let mut short = Vec::with_capacity(freed.len());
+        for run in freed.chunk_by(|one, two| one + 1 == *two) {
+            if run.len() >= TRIM_MIN && self.trims.len() < TRIMS_MAX {
+                self.trims.push_back(Run {
+                    addr: run[0],
+                    blocks: u32::try_from(run.len()).unwrap_or(0),
+                });
+            } else {
+                short.extend(run.iter().copied());
+            }
         }
-        *freed = short.concat();
+        if !self.mutants.trim_not_withheld() {
+            *freed = short;
+        }
     }
 
     /// Space is short: hands out what drives have not been told of yet.
