@@ -8,7 +8,7 @@ use core::time::Duration;
 use access::TokenError;
 use serde::Serialize;
 use upkeep::{JobsError, PolicyError};
-use volume::{StoreError, VolumeError};
+use volume::{OriginError, StoreError, VolumeError};
 use wire::http::{HttpError, reason};
 
 use super::node::FormatError;
@@ -118,6 +118,8 @@ impl From<VolumeError> for Problem {
                 (422, Some("volumes"))
             }
             VolumeError::BadOrigin => (422, Some("origin")),
+            // Nobody was asked: it is a name, and no machine is known by any.
+            VolumeError::Origin(OriginError::NoAddress) => (404, Some("origin")),
             // Whatever is wrong with it is wrong there.
             VolumeError::Origin(_) => (502, Some("origin")),
             VolumeError::NameTaken => (409, Some("name")),
@@ -188,5 +190,17 @@ impl From<PolicyError> for Problem {
 impl From<HttpError> for Problem {
     fn from(error: HttpError) -> Self {
         Self::new(error.status(), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_that_cannot_be_looked_up_is_not_there() {
+        let status = |error| Problem::from(VolumeError::Origin(error)).status();
+        assert_eq!(status(OriginError::NoAddress), 404);
+        assert_eq!(status(OriginError::Unreachable), 502);
     }
 }
