@@ -341,3 +341,6 @@ async fn keep<S: Stream>(exec: Exec, channel: Weak<Inner<S>>, leash: Rc<Leash>, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,6 +276,18 @@ fn nbd_origins() {
 }
 
 #[test]
+fn peers() {
+    // A hello for pairing and one for a link, each with a message of the right length.
+    let pair = [&b"\0ferrite\x01\x01\0\x30"[..], &[7; 48]].concat();
+    let link = [&b"\0ferrite\x01\x02\0\x60"[..], &[7; 96]].concat();
+    // Second messages of a link and of pairing, and what might follow.
+    let linked = [&b"\x60\0\x30"[..], &[7; 48], b"\0\x11", &[7; 17]].concat();
+    let paired = [&b"\xc0\0\x66"[..], &[7; 102], b"\0\x11", &[7; 17]].concat();
+    let samples = [&pair[..], &link, &linked, &paired];
+    pelt(300, &samples, decoders::peer);
+}
+
+#[test]
 fn http_heads() {
     let get = b"GET /v1/volumes/%64emo?force=1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n";
     let post = b"POST / HTTP/1.0\r\nContent-Length: 12\r\n\r\n";

@@ -2,6 +2,7 @@
 //! bounds. The fuzz targets of `tests/fuzz` and the bounded loops of `tests/decoders.rs` call these functions.
 
 mod origins;
+mod peers;
 mod replies;
 mod servers;
 
@@ -23,6 +24,7 @@ use crate::disk::{Latency, SimDisk};
 use crate::machine::Machine;
 use crate::random::{Random, SeededEntropy};
 pub use origins::nbd_origin;
+pub use peers::peer;
 pub use servers::{api, nbd_session};
 
 /// Virtual time within which an input must be dealt with.
