@@ -52,6 +52,8 @@ fn channel(exec: &Exec) -> (Channel<Pipe>, Pipe, Keys) {
     (channel, far, responder.finish().unwrap())
 }
 
+/// Frames and what is heard of them.
+type Case<'a> = (&'static str, &'a [&'a [u8]], &'a [Heard]);
 type Heard = Result<Option<usize>, PeerError>;
 
 /// What is received when these are sent, sealed as they are.
@@ -89,7 +91,7 @@ fn frames_that_nobody_should_send_end_the_channel() {
     let part = |kind: u8, len: usize| [&[kind][..], &vec![9; len]].concat();
     let full = part(0, PART_MAX);
     let protocol = Err(PeerError::Protocol);
-    let cases: [(&str, &[&[u8]], &[Heard]); 12] = [
+    let cases: [Case<'_>; 12] = [
         (
             "well",
             &[&full, &part(1, 5), &[2], &[3]],
