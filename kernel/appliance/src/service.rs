@@ -92,8 +92,13 @@ pub async fn start(parts: Parts) {
     let volumes = store.map(Volumes::new);
     if let Some(volumes) = &volumes {
         let origins = NbdOrigins::new(parts.exec.clone(), stack.clone());
-        let pages = world::Pool::new(parts.shares.fetch_pages);
-        volumes.reach_origins_by(Rc::new(origins), pages);
+        volumes.reach_origins_by(Rc::new(origins), parts.shares.fetch_pages);
+        for base in volumes.load_adoptions().await {
+            log::error!(
+                "where the rest of adopted volumes is cannot be read (base {})",
+                base.0
+            );
+        }
         for name in volumes.load().await {
             log::error!(
                 "who may use volume {name} cannot be read, so nobody may until that is set anew"

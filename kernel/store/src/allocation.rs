@@ -19,7 +19,7 @@ use crate::diff::{is_difference, root_of};
 use crate::layout::{FAN, Kind, Pointer};
 use crate::lineage::{Layers, Place};
 use crate::lockstep::{Leaves, Root};
-use crate::shared::{Shared, State, Tree};
+use crate::shared::{Shared, State};
 use crate::store::Store;
 
 /// One answer takes so many steps at most; a step is a leaf, its search, or 128 blocks of a gap.
@@ -98,15 +98,21 @@ impl<D: Disk + 'static> Shared<D> {
     async fn ask_base(&self, base: u64, end: u64, answer: &mut List) -> Result<(), StoreError> {
         let mut list = List::new(answer.at, end - answer.at, answer.max);
         let to = Place::Map(base);
+        // Before the walk, since it grows: what the walk finds absent may arrive and then be known.
+        let (known, blocks) = {
+            let state = self.state.borrow();
+            let tree = state.tree_at(to);
+            tree.map_or((0, u64::MAX), |tree| (tree.known(), tree.blocks()))
+        };
         self.walk(Question { from: None, to }, &mut list).await?;
-        let known = self.state.borrow().tree_at(to).map_or(0, Tree::known);
         for part in list.parts {
             let end = (answer.at + part.len).div_ceil(BLOCK_SIZE as u64);
             if part.content == Content::Data {
                 answer.add(end, Content::Data);
             } else {
                 answer.add(end.min(known), Content::Same);
-                answer.add(end, Content::Data);
+                answer.add(end.min(blocks), Content::Data);
+                answer.add(end, Content::Same);
             }
         }
         Ok(())

@@ -166,7 +166,9 @@ impl<D: Disk + 'static> Shared<D> {
     ) -> Result<u64, StoreError> {
         let is_freed = |[own, kept]: [&Pointer; 2], _: u64| {
             let is_kept = own == kept && !self.config.mutants.usage_counts_shared();
-            !own.is_hole() && own.birth() > *boundary && !is_kept
+            // What is elsewhere is the base's.
+            let is_own = !own.is_hole() && own.kind() != Kind::Remote;
+            is_own && own.birth() > *boundary && !is_kept
         };
         let (mut at, mut count) = (0, 0);
         while let Some(leaves) = self.next_leaves([*map, *heir], at, is_freed).await? {
@@ -220,10 +222,7 @@ impl State {
                 .trees
                 .get(&base)
                 .map_or(0, |base| base.entry.blocks.get());
-            let needs = |other: &&Tree| {
-                matches!(other.kind(), CatalogKind::Head | CatalogKind::Snapshot)
-                    && other.bases().any(|other| other == base)
-            };
+            let needs = |other: &&Tree| other.is_visible() && other.may_lead_to(base);
             all += blocks;
             if self.trees.values().filter(needs).count() == 1 {
                 freed += blocks;

@@ -107,7 +107,7 @@ impl State {
         };
         let last = layers.last().and_then(|last| self.trees.get(last));
         let start = last.map_or_else(Default::default, |tree| (tree.root(), tree.height()));
-        let (mut leaf, mut remote_leaf) = (None, None);
+        let (mut leaf, mut remote_leaf) = (None, (0, None));
         for at in lba + out.len() as u64..lba + count as u64 {
             let delta = layers
                 .iter()
@@ -128,10 +128,13 @@ impl State {
     fn find_remote(
         &mut self,
         remote: Pointer,
-        leaf: &mut Option<Leaf>,
+        leaf: &mut (u64, Option<Leaf>),
         lba: u64,
     ) -> Result<Pointer, Missing> {
         let base = remote.addr();
+        if leaf.0 != base {
+            *leaf = (base, None);
+        }
         let Some(tree) = self.trees.get(&base) else {
             return Ok(remote);
         };
@@ -139,7 +142,7 @@ impl State {
         let start = (tree.root(), tree.height());
         let found = match self.find_delta(key(base, lba)) {
             Some(pointer) => pointer,
-            None => below(&mut self.cache, start, leaf, lba)?,
+            None => below(&mut self.cache, start, &mut leaf.1, lba)?,
         };
         Ok(match found.kind() {
             Kind::Never if !is_zero && !self.mutants.remote_reads_zeros() => remote,

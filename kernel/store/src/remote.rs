@@ -152,7 +152,8 @@ impl<D: Disk + 'static> Shared<D> {
             state.check_volume_name(name)?;
             let blocks = size_bytes.div_ceil(BLOCK_SIZE as u64);
             let mut base = state.new_map(self.config.maps_max.saturating_sub(1))?;
-            if state.births + blocks > BIRTHS_MAX {
+            // Half of them are for writes.
+            if state.births + blocks > BIRTHS_MAX / 2 {
                 return Err(StoreError::TooManyMaps);
             }
             base.set_kind(CatalogKind::Base);
@@ -299,8 +300,8 @@ impl<D: Disk + 'static> Shared<D> {
             for map in &maps {
                 let pointers = match self.lookup(Place::Map(*map), at, count).await {
                     Ok(pointers) => pointers,
-                    // It was deleted meanwhile.
-                    Err(StoreError::NoVolume | StoreError::NoSnapshot) => continue,
+                    // It is being deleted, or was; who began as it may lead there, too, and the deletion may come to nothing.
+                    Err(StoreError::NoVolume | StoreError::NoSnapshot) => return Ok(Some(blocks)),
                     Err(error) => return Err(error),
                 };
                 for (is_referred, pointer) in is_referred.iter_mut().zip(pointers) {
@@ -339,11 +340,8 @@ impl<D: Disk + 'static> Shared<D> {
 impl State {
     /// Volumes and snapshots whose remote pointers may lead to a base.
     fn maps_with(&self, base: u64) -> Vec<u64> {
-        let is_visible =
-            |tree: &&Tree| matches!(tree.kind(), CatalogKind::Head | CatalogKind::Snapshot);
-        let leads = |tree: &&Tree| tree.bases().any(|other| other == base);
-        let trees = self.trees.values().filter(is_visible).filter(leads);
-        trees.map(Tree::id).collect()
+        let needs = |tree: &&Tree| tree.is_visible() && tree.may_lead_to(base);
+        self.trees.values().filter(needs).map(Tree::id).collect()
     }
 
     fn require_base(&self, id: u64) -> Result<&Tree, StoreError> {

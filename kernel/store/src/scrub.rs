@@ -431,7 +431,7 @@ impl State {
         if tree.kind() != CatalogKind::Base {
             return tree.children.iter().copied().collect();
         }
-        let needs = |other: &&Tree| other.bases().any(|base| base == tree.id());
+        let needs = |other: &&Tree| other.may_lead_to(tree.id());
         let is_first = |other: &&Tree| {
             let parent = other.parent().and_then(|parent| self.trees.get(&parent));
             parent.filter(needs).is_none()

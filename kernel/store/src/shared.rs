@@ -220,6 +220,16 @@ impl Tree {
         }
     }
 
+    /// Whether users can see it.
+    pub fn is_visible(&self) -> bool {
+        matches!(self.kind(), CatalogKind::Head | CatalogKind::Snapshot)
+    }
+
+    /// Whether remote pointers of it may lead to this base.
+    pub fn may_lead_to(&self, base: u64) -> bool {
+        self.bases().any(|other| other == base)
+    }
+
     /// The bases that its remote pointers may lead to.
     pub fn bases(&self) -> impl Iterator<Item = u64> + '_ {
         let bases = self.entry.bases.iter().map(|base| base.get());

@@ -8,7 +8,7 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use volume::{BaseId, BaseInfo, Fullness, StoreError, VolumeError};
+use volume::{BaseId, BaseInfo, Fullness, OriginError, StoreError, VolumeError};
 use world::{BLOCK_SIZE, Disk};
 
 use crate::jobs::{Job, JobState, Shared, Work};
@@ -48,6 +48,8 @@ impl Hydration {
 /// Does the job, from where it is to its end or the store's.
 pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) {
     let exec = &shared.exec;
+    // Few at a time: each has a connection and buffers.
+    let _slot = shared.hydrating.acquire().await;
     job.begin();
     let (base, mut at) = match &*job.work() {
         Work::Hydrate(hydration) => (BaseId(hydration.base), hydration.known_bytes),
@@ -127,16 +129,17 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
 
 /// The origin is not needed any more: all is here, or nothing needs it.
 async fn end<D: Disk + 'static>(shared: &Shared<D>, job: &Job, base: BaseId) {
-    let is_here = shared.volumes.store().base(base).is_some();
-    let state = if is_here {
-        JobState::Done
-    } else {
-        JobState::Cancelled
+    let (state, error) = match shared.volumes.store().base(base) {
+        None => (JobState::Cancelled, None),
+        Some(base) if base.is_complete() => (JobState::Done, None),
+        // What was kept of it cannot be read.
+        Some(_) => (JobState::Failed, Some(OriginError::Forgotten.into())),
     };
-    job.end(state, None, shared.wall_nanos());
+    job.end(state, error, shared.wall_nanos());
     keep(shared, job).await;
     match state {
         JobState::Done => log::info!("job {}: everything is here, the origin can go", job.id()),
+        JobState::Failed => log::error!("job {}: where the rest is cannot be told", job.id()),
         _ => log::info!("job {}: nothing needs what was adopted any more", job.id()),
     }
 }

@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 
-use exec::Exec;
+use exec::{Exec, Semaphore};
 use volume::{BaseId, StoreError, Volumes};
 use world::Disk;
 
@@ -34,6 +34,8 @@ use crate::scrub::{self, Scrub};
 
 /// The most finished jobs that are remembered.
 const FINISHED_MAX: usize = 16;
+/// The most hydrations at work.
+const HYDRATING_MAX: usize = 4;
 /// What keys of records of jobs begin with.
 const KEY: &str = "job/";
 
@@ -55,6 +57,8 @@ pub(crate) struct Shared<D> {
     pub exec: Exec,
     pub volumes: Volumes<D>,
     table: RefCell<Table>,
+    /// Hydrations at work; the others are queued.
+    pub hydrating: Semaphore,
 }
 
 type Table = BTreeMap<u64, Rc<Job>>;
@@ -98,6 +102,7 @@ impl<D: Disk + 'static> Jobs<D> {
             exec,
             volumes,
             table: RefCell::default(),
+            hydrating: Semaphore::new(HYDRATING_MAX),
         };
         let jobs = Self {
             shared: Rc::new(shared),
@@ -165,7 +170,7 @@ impl<D: Disk + 'static> Jobs<D> {
     /// # Errors
     /// [`JobsError::NoJob`] when all of it is here, and what the store says.
     pub async fn start_hydration(&self, base: BaseId, rate: u64) -> Result<JobInfo, JobsError> {
-        if let Some(job) = self.hydration(base) {
+        if let Some(job) = self.hydration(base).filter(|job| !job.state().is_over()) {
             return Ok(self.describe(&job));
         }
         let info = self.shared.volumes.adoption(base);
@@ -192,9 +197,13 @@ impl<D: Disk + 'static> Jobs<D> {
         self.hydration(base).map(|job| self.describe(&job))
     }
 
-    /// Every adopted volume that is not wholly here has a job.
+    /// Every adopted volume that is not wholly here has a job, but those whose job somebody cancelled.
     async fn hydrate_all(&self) {
         for adoption in self.shared.volumes.adoptions() {
+            let job = self.hydration(adoption.base.id);
+            if job.is_some_and(|job| job.state() == JobState::Cancelled) {
+                continue;
+            }
             if let Err(error) = self.start_hydration(adoption.base.id, 0).await {
                 log::warn!("{} is not brought in by itself: {error}", adoption.address);
             }
@@ -306,11 +315,20 @@ impl<D: Disk + 'static> Shared<D> {
         }
     }
 
+    /// Whether a finished job says something of what is still to come: somebody cancelled it.
+    fn is_remembered(&self, job: &Job) -> bool {
+        match &*job.work() {
+            Work::Hydrate(hydration) => self.volumes.adoption(BaseId(hydration.base)).is_some(),
+            Work::Scrub(_) => false,
+        }
+    }
+
     /// Forgets finished jobs beyond [`FINISHED_MAX`].
     async fn forget_oldest(&self) {
         let finished: Vec<u64> = {
             let table = self.table.borrow();
             let over = table.values().filter(|job| job.state().is_over());
+            let over = over.filter(|job| !self.is_remembered(job));
             over.map(|job| job.id()).collect()
         };
         let excess = finished.len().saturating_sub(FINISHED_MAX);

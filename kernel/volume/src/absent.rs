@@ -1,6 +1,9 @@
 //! Clients that want what is not here: reads wait for it, and partial writes for their edges.
 
-use store::{Presence, Source, Span, StoreError, VolumeInfo};
+use core::pin::pin;
+
+use exec::futures_util::future::{Either, select};
+use store::{Fullness, Presence, Source, Span, StoreError, VolumeInfo};
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::{Volume, VolumeError};
@@ -18,7 +21,14 @@ impl<D: Disk + 'static> Volume<D> {
     ) -> (Buf, Result<store::Holes, VolumeError>) {
         let source = self.source();
         for _ in 0..TRIES_MAX {
-            match self.volumes().bring(source, span).await {
+            if matches!(
+                self.volumes().pool().fullness,
+                Fullness::Critical | Fullness::Full
+            ) {
+                // What is left is for writes.
+                return self.read_around(span, into).await;
+            }
+            match self.unless_ended(self.volumes().bring(source, span)).await {
                 Ok(()) => {}
                 // What cannot be kept can be passed on.
                 Err(VolumeError::Store(_)) => {
@@ -35,10 +45,21 @@ impl<D: Disk + 'static> Volume<D> {
         (into, Err(StoreError::Absent.into()))
     }
 
+    /// What waits for somebody elsewhere is in nobody's way who deletes the volume or rolls it back.
+    async fn unless_ended<T>(
+        &self,
+        work: impl Future<Output = Result<T, VolumeError>>,
+    ) -> Result<T, VolumeError> {
+        match select(pin!(work), pin!(self.ending())).await {
+            Either::Left((result, _)) => result,
+            Either::Right((end, _)) => Err(end),
+        }
+    }
+
     /// Reads a part from the store and a part from the origin, and keeps nothing.
     async fn read_around(&self, span: Span, into: Buf) -> (Buf, Result<store::Holes, VolumeError>) {
         let wanted = into.blocks();
-        let result = self.read_parts(span, into).await;
+        let result = self.unless_ended(self.read_parts(span, into)).await;
         match result {
             Ok(buf) => (buf, Ok(store::Holes::default())),
             Err(error) => (Buf::from_heap(wanted), Err(error)),
@@ -92,7 +113,8 @@ impl<D: Disk + 'static> Volume<D> {
                     offset: edge / 512 * 512 - u64::from(edge == offset + len) * 512,
                     len: 512,
                 };
-                self.volumes().bring(self.source(), span).await?;
+                self.unless_ended(self.volumes().bring(self.source(), span))
+                    .await?;
             }
         }
         Ok(())

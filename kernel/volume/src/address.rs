@@ -12,8 +12,8 @@ use crate::{OriginAddress, VolumeError};
 const NBD_PORT: u16 = 10809;
 /// The longest host name (RFC 1035, section 2.3.4).
 const HOST_MAX: usize = 255;
-/// The longest export name: it has to fit a record of the store.
-const EXPORT_MAX: usize = 1024;
+/// The longest export name: encoded, it has to fit a record of the store.
+const EXPORT_MAX: usize = 255;
 
 impl FromStr for OriginAddress {
     type Err = VolumeError;

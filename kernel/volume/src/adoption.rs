@@ -27,7 +27,7 @@ const KEY: &str = "origin/";
 const FETCH_MAX: u64 = (Buf::PAGES_MAX * BLOCK_SIZE) as u64;
 /// Who wants a block gets its neighbours, too: the part of this size that it is in.
 const DEMAND_BYTES: u64 = 64 << 10;
-/// Fetches at a time from one origin for clients; who waits for one origin is in nobody's way who waits for another.
+/// Fetches at a time from one origin for clients: one that does not answer holds no more pages than these take.
 const DEMAND_AT_ONCE: usize = 4;
 /// Fetches at a time from one origin for nobody in particular.
 const BACKGROUND_AT_ONCE: usize = 4;
@@ -62,7 +62,7 @@ pub struct BroughtIn {
 
 /// For whom something is fetched.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reason {
+pub(crate) enum Reason {
     Demand,
     Background,
 }
@@ -80,6 +80,8 @@ pub(crate) struct Adoption {
     demanded_bytes: Cell<u64>,
     background_bytes: Cell<u64>,
     failure: Cell<Option<OriginError>>,
+    /// How often it was found to be away.
+    absences: Cell<u64>,
 }
 
 /// A part that somebody is fetching.
@@ -137,6 +139,7 @@ impl Adoption {
             demanded_bytes: Cell::new(0),
             background_bytes: Cell::new(0),
             failure: Cell::new(None),
+            absences: Cell::new(0),
         }
     }
 
@@ -161,9 +164,21 @@ impl Adoption {
         }
     }
 
+    /// Who waits in line while others find that nobody answers need not find it out again.
+    fn require_there_since(&self, absences: u64) -> Result<(), VolumeError> {
+        match self.absences.get() == absences {
+            true => Ok(()),
+            false => Err(OriginError::Unreachable.into()),
+        }
+    }
+
     /// Counts what was fetched, or notes why it could not be.
     pub(crate) fn note<T>(&self, result: Result<T, OriginError>) -> Result<T, VolumeError> {
-        self.failure.set(result.as_ref().err().copied());
+        let failure = result.as_ref().err().copied();
+        self.failure.set(failure);
+        if failure == Some(OriginError::Unreachable) {
+            self.absences.set(self.absences.get() + 1);
+        }
         Ok(result?)
     }
 
@@ -177,23 +192,31 @@ impl Adoption {
 }
 
 impl<D: Disk + 'static> Volumes<D> {
-    /// Makes a volume of what is at `address`: it is there at once, and its blocks follow. Durable when this returns.
+    /// Makes a volume of what is at `address`: it is there at once, and its blocks follow. It gets `size_bytes` if that is more. Durable
+    /// when this returns.
     ///
     /// # Errors
-    /// A bad or taken name, an origin that does not answer or has a size that no volume can have, and what the store says.
+    /// A bad or taken name, a bad size or one below that of the origin, an origin that does not answer or has a size that no volume
+    /// can have, and what the store says.
     pub async fn adopt(
         &self,
         name: &str,
         address: OriginAddress,
+        size_bytes: Option<u64>,
     ) -> Result<VolumeInfo, VolumeError> {
         check_name(name)?;
         if self.store().find(name).is_some() {
             return Err(VolumeError::NameTaken);
         }
         let origin = self.origins()?.open(&address).await?;
-        let size_bytes = origin.size_bytes();
-        check_size(size_bytes).map_err(|_| OriginError::Size(size_bytes))?;
-        let info = self.store().adopt_volume(name, size_bytes).await?;
+        let there = origin.size_bytes();
+        check_size(there).map_err(|_| OriginError::Size(there))?;
+        let wanted = size_bytes.unwrap_or(there);
+        check_size(wanted)?;
+        if wanted < there {
+            return Err(VolumeError::Shrinks(there));
+        }
+        let info = self.store().adopt_volume(name, there).await?;
         let base = info.bases.first().and_then(|id| self.store().base(*id));
         let base = base.ok_or(VolumeError::NoVolume)?;
         let uri = address.to_string();
@@ -201,15 +224,28 @@ impl<D: Disk + 'static> Volumes<D> {
         let adoption = Rc::new(Adoption::new(&base, address, Some(origin)));
         self.adoptions_mut(|all| drop(all.insert(base.id, adoption)));
         let key = key(base.id);
-        if let Err(error) = self.store().set_record(&key, Some(uri.as_bytes())).await {
-            self.delete(name, true).await?;
-            return Err(error.into());
+        let kept = async {
+            self.store().set_record(&key, Some(uri.as_bytes())).await?;
+            match wanted == there {
+                true => Ok(info.clone()),
+                false => self.store().grow_volume(info.id, wanted).await,
+            }
+        };
+        match kept.await {
+            Ok(info) => Ok(info),
+            Err(error) => {
+                // By its number: the name may be somebody else's by now.
+                self.store().delete_volume(info.id).await?;
+                self.forget_adoptions().await;
+                Err(error.into())
+            }
         }
-        Ok(info)
     }
 
-    /// Reads where volumes that are not wholly here come from. An adoption that was cut off before it was acknowledged is undone.
-    pub(crate) async fn load_adoptions(&self) {
+    /// Reads where volumes that are not wholly here come from; to be called before anybody attaches. An adoption that was cut off before it was acknowledged is undone. Returns
+    /// those for which that cannot be read.
+    pub async fn load_adoptions(&self) -> Vec<BaseId> {
+        let mut unreadable = Vec::new();
         for base in self.store().bases() {
             let record = self.store().record(&key(base.id)).await;
             let address = match &record {
@@ -219,14 +255,21 @@ impl<D: Disk + 'static> Volumes<D> {
             if let Some(address) = address.and_then(|text| text.parse().ok()) {
                 let adoption = Rc::new(Adoption::new(&base, address, None));
                 self.adoptions_mut(|all| drop(all.insert(base.id, adoption)));
-            } else if record == Ok(None) && base.stored_bytes == 0 && !base.is_complete() {
+            } else if record == Ok(None) && !base.is_complete() {
                 self.undo_adoption(base.id).await;
+            } else if !base.is_complete() {
+                unreadable.push(base.id);
             }
         }
         self.forget_adoptions().await;
+        unreadable
     }
 
     async fn undo_adoption(&self, base: BaseId) {
+        // What is allocated is told as of the last checkpoint, and somebody may have been faster than the acknowledgement.
+        if self.store().checkpoint().await.is_err() {
+            return;
+        }
         for volume in self.list() {
             if volume.bases.contains(&base) && volume.allocated_bytes == 0 {
                 // Should this fail, the next start tries again.
@@ -277,16 +320,18 @@ impl<D: Disk + 'static> Volumes<D> {
 
     pub(crate) fn find_adoption(&self, base: BaseId) -> Result<Rc<Adoption>, VolumeError> {
         let found = self.adoptions_mut(|all| all.get(&base).cloned());
-        found.ok_or(VolumeError::Origin(OriginError::Unreachable))
+        found.ok_or(VolumeError::Origin(OriginError::Forgotten))
     }
 
     /// The origin, connected if it was not.
     pub(crate) async fn origin(&self, adoption: &Adoption) -> Result<Rc<dyn Origin>, VolumeError> {
+        let absences = adoption.absences.get();
         let _turn = adoption.opening.acquire().await;
         let known = adoption.origin.borrow().clone();
         if let Some(origin) = known {
             return Ok(origin);
         }
+        adoption.require_there_since(absences)?;
         let opened = self.origins()?.open(&adoption.address).await;
         let origin = adoption.note(opened)?;
         if origin.size_bytes() != adoption.size_bytes {
@@ -411,13 +456,15 @@ impl<D: Disk + 'static> Volumes<D> {
         part: Range<u64>,
         reason: Reason,
     ) -> Result<(), VolumeError> {
+        let absences = adoption.absences.get();
         let _slot = match reason {
             Reason::Demand => adoption.demand.acquire().await,
             Reason::Background => adoption.background.acquire().await,
         };
+        adoption.require_there_since(absences)?;
         let origin = self.origin(adoption).await?;
         let blocks = usize::try_from((part.end - part.start) / BLOCK).unwrap_or(1);
-        let buf = self.fetch_pages()?.take(blocks).await;
+        let buf = self.fetch_pages(reason)?.take(blocks).await;
         let read = origin.read(part.start, buf).await;
         let buf = adoption.note(read)?;
         let data = take_in(self.store(), adoption.base, part.start, buf).await?;

@@ -76,6 +76,16 @@ impl Attachment {
         }
     }
 
+    /// Waits until it is about to end, and tells why.
+    pub async fn ending(&self) -> VolumeError {
+        loop {
+            if let Err(end) = self.require_open() {
+                return end;
+            }
+            self.changed.wait().await;
+        }
+    }
+
     /// Waits until it has ended, and tells why.
     pub async fn ended(&self) -> VolumeError {
         loop {
@@ -204,6 +214,7 @@ impl Attachments {
         }
         for entry in &all {
             entry.state.set(State::Ending(why));
+            entry.changed.notify();
         }
         Ok(Ending {
             attachments: self,

@@ -12,7 +12,7 @@ use exec::{Permit, Semaphore};
 use store::{BaseId, PoolState, Source, Store, VolumeId, VolumeInfo};
 use world::{Disk, Pool};
 
-use crate::adoption::Adoption;
+use crate::adoption::{Adoption, Reason};
 use crate::attachment::{Attachment, Attachments, End};
 use crate::name::split_name;
 use crate::room::Room;
@@ -48,9 +48,15 @@ struct Shared<D> {
     /// Where the blocks of adopted volumes come from, as long as they are not all here.
     adoptions: RefCell<BTreeMap<BaseId, Rc<Adoption>>>,
     /// How origins are reached, and the pages that what arrives from there comes in.
-    origins: RefCell<Option<(Rc<dyn Origins>, Pool)>>,
+    origins: RefCell<Option<(Rc<dyn Origins>, FetchPages)>>,
     /// Of the volumes that had clients.
     traffic: RefCell<BTreeMap<VolumeId, Rc<Traffic>>>,
+}
+
+/// Pages for what arrives of adopted volumes.
+struct FetchPages {
+    demand: Pool,
+    background: Pool,
 }
 
 /// What can be attached to.
@@ -363,9 +369,11 @@ impl<D: Disk + 'static> Volumes<D> {
 }
 
 impl<D> Volumes<D> {
-    /// Says how origins are reached, and into which pages what arrives from there goes; until then none can be. A fetch takes up to 32 of
-    /// them.
-    pub fn reach_origins_by(&self, origins: Rc<dyn Origins>, pages: Pool) {
+    /// Says how origins are reached, and how many pages there are for what arrives from there; until then none can be. A fetch takes up to
+    /// 32 of them; half are for clients only.
+    pub fn reach_origins_by(&self, origins: Rc<dyn Origins>, pages: usize) {
+        let [demand, background] = [(); 2].map(|()| Pool::new(pages / 2));
+        let pages = FetchPages { demand, background };
         *self.shared.origins.borrow_mut() = Some((origins, pages));
     }
 
@@ -375,9 +383,12 @@ impl<D> Volumes<D> {
         origins.ok_or(OriginError::Unreachable)
     }
 
-    pub(crate) fn fetch_pages(&self) -> Result<Pool, OriginError> {
+    pub(crate) fn fetch_pages(&self, reason: Reason) -> Result<Pool, OriginError> {
         let origins = self.shared.origins.borrow();
-        let pages = origins.as_ref().map(|(_, pages)| pages.clone());
+        let pages = origins.as_ref().map(|(_, pages)| match reason {
+            Reason::Demand => pages.demand.clone(),
+            Reason::Background => pages.background.clone(),
+        });
         pages.ok_or(OriginError::Unreachable)
     }
 

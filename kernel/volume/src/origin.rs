@@ -64,6 +64,8 @@ pub enum OriginError {
     Unreachable,
     /// It is named by what is no address, and nobody here can look names up.
     NoAddress,
+    /// Where it is was kept, and cannot be read any more.
+    Forgotten,
     /// It has no export of that name.
     NoExport,
     /// It does not let us in, or only with what we do not have (TLS).
@@ -91,6 +93,7 @@ impl fmt::Display for OriginError {
             Self::NoAddress => out.write_str(
                 "names of machines cannot be looked up: name the origin by its address, like nbd://10.0.0.5/disk",
             ),
+            Self::Forgotten => out.write_str("where the origin is cannot be read any more"),
             Self::NoExport => out.write_str("the origin has no such export"),
             Self::Refused => out.write_str("the origin refuses us"),
             Self::Protocol => out.write_str("the origin does not speak NBD as it should"),

@@ -158,10 +158,9 @@ impl Settings {
 }
 
 impl<D: Disk + 'static> Volumes<D> {
-    /// Reads the settings of all volumes, and where adopted ones come from; to be called before anybody attaches. Returns the names of volumes whose settings
+    /// Reads the settings of all volumes; to be called before anybody attaches. Returns the names of volumes whose settings
     /// cannot be read: nobody may attach to these until they are set anew.
     pub async fn load(&self) -> Vec<String> {
-        self.load_adoptions().await;
         let mut unreadable = Vec::new();
         for key in self.store().record_keys() {
             let Some(id) = key.strip_prefix(KEY).and_then(|id| id.parse().ok()) else {

@@ -213,6 +213,10 @@ impl<D: Disk + 'static> Volume<D> {
         Ok(self.volumes.store().flush().await?)
     }
 
+    pub(crate) async fn ending(&self) -> VolumeError {
+        self.attachment.ending().await
+    }
+
     pub(crate) fn source(&self) -> Source {
         self.attachment.source
     }

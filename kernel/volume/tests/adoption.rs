@@ -10,7 +10,7 @@ use volume::{
     Access, Answer, BaseId, Origin, OriginAddress, OriginError, OriginExtent, Origins, Settings,
     Span, StoreError, Volume, VolumeError, Volumes,
 };
-use world::{Buf, Pool};
+use world::Buf;
 
 const BLOCK: usize = 4096;
 /// Not whole blocks: the last one is half there.
@@ -126,7 +126,7 @@ impl Lab {
         let bench = Bench::new();
         let elsewhere = Elsewhere::new(&bench);
         let volumes = Volumes::new(bench.store());
-        volumes.reach_origins_by(Rc::new(elsewhere.clone()), Pool::new(64));
+        volumes.reach_origins_by(Rc::new(elsewhere.clone()), 64);
         Self {
             bench,
             elsewhere,
@@ -138,7 +138,7 @@ impl Lab {
         let volumes = self.volumes.clone();
         let made = self
             .bench
-            .run(async move { volumes.adopt("db", address()).await });
+            .run(async move { volumes.adopt("db", address(), None).await });
         let made = made.unwrap();
         assert_eq!(made.size_bytes, SIZE as u64);
         made.bases[0]
@@ -158,9 +158,13 @@ impl Lab {
         let store = self.bench.run(opened);
         self.volumes = Volumes::new(store);
         self.volumes
-            .reach_origins_by(Rc::new(self.elsewhere.clone()), Pool::new(64));
+            .reach_origins_by(Rc::new(self.elsewhere.clone()), 64);
         let volumes = self.volumes.clone();
-        self.bench.run(async move { volumes.load().await });
+        let unreadable = self.bench.run(async move {
+            volumes.load().await;
+            volumes.load_adoptions().await
+        });
+        assert_eq!(unreadable, []);
     }
 
     /// Brings in everything, from wherever it is.
@@ -384,7 +388,7 @@ fn what_cannot_be_adopted_leaves_nothing() {
     lab.bench.run(async move {
         let adopt = async |name: &str, uri: &str| {
             let address = uri.parse().unwrap();
-            volumes.adopt(name, address).await.map(drop)
+            volumes.adopt(name, address, None).await.map(drop)
         };
         let none = Err(VolumeError::Origin(OriginError::NoExport));
         assert_eq!(adopt("db", "nbd://10.0.0.5/other").await, none);

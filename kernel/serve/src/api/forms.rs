@@ -96,7 +96,7 @@ const ADDRESS_FORM: Kind = Kind::Form(&Form {
         "(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?",
         "(/[A-Za-z0-9._~/:-]{0,255})?$"
     ),
-    is: |text| text.parse::<OriginAddress>().is_ok(),
+    is: |text| !text.contains('%') && text.parse::<OriginAddress>().is_ok(),
     what: "the address of an NBD export, like nbd://10.0.0.5:10809/disk",
 });
 const EVERY_FORM: Kind = Kind::Form(&Form {
@@ -327,7 +327,7 @@ body! {
     /// No body.
     NOTHING: Rule::Free, [];
     /// A new volume.
-    NEW_VOLUME: Rule::OneOf(&["size", "from", "origin"]), [NAME, SIZE, CLONE_OF, ORIGIN];
+    NEW_VOLUME: Rule::OneOfOrFirstAndLast(&["size", "from", "origin"]), [NAME, SIZE, CLONE_OF, ORIGIN];
     /// Where a volume is adopted from.
     ORIGIN_AT: Rule::Free, [NBD];
     /// A volume's changes.

@@ -118,8 +118,10 @@ impl From<VolumeError> for Problem {
                 (422, Some("volumes"))
             }
             VolumeError::BadOrigin => (422, Some("origin")),
-            // Nobody was asked: it is a name, and no machine is known by any.
-            VolumeError::Origin(OriginError::NoAddress) => (404, Some("origin")),
+            // Nothing is there that could be adopted.
+            VolumeError::Origin(
+                OriginError::NoAddress | OriginError::NoExport | OriginError::Unreachable,
+            ) => (404, Some("origin")),
             // Whatever is wrong with it is wrong there.
             VolumeError::Origin(_) => (502, Some("origin")),
             VolumeError::NameTaken => (409, Some("name")),

@@ -75,8 +75,8 @@ pub(super) struct Shape {
 #[derive(Clone, Copy)]
 pub(super) enum Rule {
     Free,
-    /// Exactly one of these is there; the first may be beside the last, too.
-    OneOf(&'static [&'static str]),
+    /// Exactly one of these is there; the first may also be beside the last.
+    OneOfOrFirstAndLast(&'static [&'static str]),
     /// At least one is a number above 0.
     SomePositive,
 }
@@ -253,7 +253,7 @@ impl Shape {
         }
         match self.rule {
             Rule::Free => {}
-            Rule::OneOf(names) => {
+            Rule::OneOfOrFirstAndLast(names) => {
                 let each = names.iter().map(|name| json!({"required": [name]}));
                 schema["oneOf"] = each.collect();
                 if let [_, .., last] = names {
@@ -327,7 +327,7 @@ impl Shape {
                 let detail = format!("`{prefix}…`: at least one must be above 0");
                 return Err(Problem::of_field(422, prefix.trim_end_matches('.'), detail));
             }
-            Rule::OneOf(names) => names,
+            Rule::OneOfOrFirstAndLast(names) => names,
         };
         let is_there = |name: &&&str| map.contains_key(**name);
         let joins = names.last().is_some_and(|last| is_there(&last));
@@ -339,8 +339,10 @@ impl Shape {
                 names.join("` is missing, or else `")
             ),
             _ => format!(
-                "only one of `{}` can be there, but the first beside the last",
-                names.join("`, `")
+                "only one of `{}` can be there, or `{}` beside `{}`",
+                names.join("`, `"),
+                names[0],
+                names[names.len() - 1]
             ),
         };
         Err(Problem::of_field(422, names[0], detail))

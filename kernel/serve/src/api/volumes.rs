@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use upkeep::calendar::rfc3339;
 use volume::{
-    Network, Settings, SnapshotId, Source, Usage, VolumeError, VolumeInfo, Volumes, split_name,
+    Network, OriginError, Settings, SnapshotId, Source, Usage, VolumeError, VolumeInfo, Volumes,
+    split_name,
 };
 use world::Disk;
 
@@ -71,7 +72,21 @@ struct HydrationResource {
 impl HydrationResource {
     fn new<D: Disk + 'static>(backend: &Backend<D>, info: &VolumeInfo) -> Option<Self> {
         let volumes = backend.volumes.as_ref()?;
-        let adoption = info.bases.iter().find_map(|base| volumes.adoption(*base))?;
+        let adoption = info.bases.iter().find_map(|base| volumes.adoption(*base));
+        let Some(adoption) = adoption else {
+            let bases = info.bases.iter();
+            let mut bases = bases.filter_map(|base| volumes.store().base(*base));
+            let base = bases.find(|base| !base.is_complete())?;
+            return Some(Self {
+                from: "unknown".to_string(),
+                known: base.known_bytes,
+                stored: base.stored_bytes,
+                on_demand: 0,
+                background: 0,
+                job: None,
+                error: Some(OriginError::Forgotten.to_string()),
+            });
+        };
         let upkeep = backend.upkeep.as_ref();
         let job = upkeep.and_then(|upkeep| upkeep.jobs.hydration_of(adoption.base.id));
         Some(Self {
@@ -256,16 +271,7 @@ async fn adopt<D: Disk + 'static>(
     size: Option<u64>,
 ) -> Result<VolumeInfo, VolumeError> {
     let volumes = backend.volumes.as_ref().ok_or(VolumeError::NoVolume)?;
-    let mut info = volumes.adopt(name, address.parse()?).await?;
-    if let Some(size) = size.filter(|size| *size != info.size_bytes) {
-        match volumes.grow(name, size).await {
-            Ok(grown) => info = grown,
-            Err(error) => {
-                volumes.delete(name, true).await?;
-                return Err(error);
-            }
-        }
-    }
+    let info = volumes.adopt(name, address.parse()?, size).await?;
     if let Some(upkeep) = &backend.upkeep {
         for base in &info.bases {
             if let Err(error) = upkeep.jobs.start_hydration(*base, 0).await {
