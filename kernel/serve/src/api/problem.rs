@@ -203,6 +203,7 @@ mod tests {
     fn an_origin_that_cannot_be_looked_up_is_not_there() {
         let status = |error| Problem::from(VolumeError::Origin(error)).status();
         assert_eq!(status(OriginError::NoAddress), 404);
-        assert_eq!(status(OriginError::Unreachable), 502);
+        assert_eq!(status(OriginError::Unreachable), 404);
+        assert_eq!(status(OriginError::Protocol), 502);
     }
 }

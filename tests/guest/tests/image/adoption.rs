@@ -132,9 +132,9 @@ fn what_cannot_be_adopted_is_refused_by_name() -> Result<()> {
     let _appliance = station.start()?;
     let nobody = format!("nbd://{HOST}:{}/", qemu::probe::free_port()?.port());
     for (origin, status, what) in [
-        (uri(server.address()), 422, "1000001 bytes"),
-        (nobody, 422, "does not answer"),
-        ("nbd://nas/db".into(), 422, "by its address"),
+        (uri(server.address()), 502, "1000001 bytes"),
+        (nobody, 404, "does not answer"),
+        ("nbd://nas/db".into(), 404, "by its address"),
         ("http://nas/db".into(), 422, "nbd://10.0.0.5:10809/disk"),
     ] {
         let wanted = json!({"name": "db", "origin": {"nbd": origin}});
