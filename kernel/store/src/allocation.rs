@@ -305,7 +305,8 @@ impl View {
                 true => self.delta(state, lba),
                 false => None,
             };
-            let new = delta.unwrap_or(new);
+            let [old, new] =
+                [old, delta.unwrap_or(new)].map(|pointer| state.within_origin(pointer, lba));
             let content = match new.is_hole() {
                 _ if !is_difference(&old, &new) => Content::Same,
                 true => Content::Zero,

@@ -57,7 +57,11 @@ impl<D: Disk + 'static> Shared<D> {
             };
             let last = (leaves.first + FAN as u64).min(end);
             for lba in at.max(leaves.first)..last {
-                let [old, new] = leaves.pair(usize::try_from(lba - leaves.first).unwrap_or(0));
+                let pair = leaves.pair(usize::try_from(lba - leaves.first).unwrap_or(0));
+                let [old, new] = {
+                    let state = self.state.borrow();
+                    pair.map(|pointer| state.within_origin(pointer, lba))
+                };
                 if is_difference(&old, &new) && !changes.add(lba, new.is_hole(), max) {
                     changes.next = Some(lba * BLOCK_SIZE as u64);
                     return Ok(changes);

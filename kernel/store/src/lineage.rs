@@ -217,10 +217,10 @@ impl State {
         if unneeded.is_empty() || self.mutants.base_stays() {
             return;
         }
-        let heads_only = self.mutants.base_goes_with_head();
+        let without_clones = self.mutants.base_goes_with_head();
         let is_visible = |tree: &&Tree| match tree.kind() {
-            CatalogKind::Head => true,
-            CatalogKind::Snapshot => !heads_only,
+            CatalogKind::Head => !without_clones || tree.entry.origin.get() == 0,
+            CatalogKind::Snapshot => !without_clones,
             _ => false,
         };
         for tree in self.trees.values().filter(is_visible) {

@@ -196,7 +196,7 @@ mutants! {
     // Volumes whose blocks are elsewhere.
     /// What has not arrived yet reads as zeros.
     RemoteReadsZeros, remote_reads_zeros;
-    /// What arrived goes with the volume, although snapshots or clones need it.
+    /// What arrived goes with the volume that was adopted, although clones need it.
     BaseGoesWithHead, base_goes_with_head;
     /// What arrived stays when nobody needs it any more.
     BaseStays, base_stays;

@@ -15,12 +15,13 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use arrayvec::ArrayVec;
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::api::{BaseId, BaseInfo, Presence, Source, Span, StoreError, VolumeId, VolumeInfo};
 use crate::layout::{BIRTHS_MAX, CatalogEntry, CatalogKind, Kind, Pointer};
 use crate::lineage::Place;
-use crate::map::reach;
+use crate::map::{Pointers, reach};
 use crate::shared::{Handle, Shared, State, Tree};
 use crate::store::Store;
 use crate::volumes::check_size;
@@ -206,22 +207,25 @@ impl<D: Disk + 'static> Shared<D> {
             .in_flight
             .enter(base, lba, end, self.config.mutants)
             .await;
-        let first_birth = {
+        let (first_birth, known) = {
             let state = self.state.borrow();
             state.require_serving()?;
             let tree = state.require_base(base)?;
             if end > tree.blocks() {
                 return Err(StoreError::OutOfRange);
             }
-            tree.entry.seq.get() + lba
+            (tree.entry.seq.get() + lba, tree.known())
         };
-        let pointers = self.lookup(Place::Map(base), lba, count).await?;
+        let pointers = self.look_up_in_base(base, lba, count).await?;
         let mut at = 0;
-        let is_absent = |pointer: &Pointer| pointer.kind() == Kind::Never;
-        for same in pointers.chunk_by(|one, two| is_absent(one) == is_absent(two)) {
+        // What is known to be zeros is here, too.
+        let absent = (lba..).zip(&pointers);
+        let absent = absent.map(|(at, pointer)| pointer.kind() == Kind::Never && at >= known);
+        let absent: ArrayVec<bool, { Buf::PAGES_MAX }> = absent.collect();
+        for same in absent.chunk_by(|one, two| one == two) {
             let rest = from.split_off(same.len());
             let part = core::mem::replace(&mut from, rest);
-            if is_absent(&same[0]) {
+            if same[0] {
                 self.write_born(base, lba + at, part, Some(first_birth + at))
                     .await?;
             }
@@ -268,7 +272,7 @@ impl<D: Disk + 'static> Shared<D> {
         while at < end {
             let count = (end - at).min(Buf::PAGES_MAX as u64);
             let count = usize::try_from(count).unwrap_or(Buf::PAGES_MAX);
-            for pointer in self.lookup(Place::Map(base), at, count).await? {
+            for pointer in self.look_up_in_base(base, at, count).await? {
                 match &mut found {
                     _ if pointer.kind() == Kind::Never => {
                         found.get_or_insert(at..at).end = at + 1;
@@ -320,6 +324,20 @@ impl<D: Disk + 'static> Shared<D> {
         Ok(found)
     }
 
+    /// As [`lookup`](Self::lookup), in a base; it may go while this waits.
+    async fn look_up_in_base(
+        &self,
+        base: u64,
+        lba: u64,
+        count: usize,
+    ) -> Result<Pointers, StoreError> {
+        let found = self.lookup(Place::Map(base), lba, count).await;
+        found.map_err(|error| match error {
+            StoreError::NoSnapshot => StoreError::NoVolume,
+            error => error,
+        })
+    }
+
     fn set_known(self: &Handle<D>, base: u64, offset: u64) -> Result<(), StoreError> {
         let state = &mut *self.state.borrow_mut();
         state.require_serving()?;
@@ -342,6 +360,18 @@ impl State {
     fn maps_with(&self, base: u64) -> Vec<u64> {
         let needs = |tree: &&Tree| tree.is_visible() && tree.may_lead_to(base);
         self.trees.values().filter(needs).map(Tree::id).collect()
+    }
+
+    /// A pointer of a map at `lba`, but what lies behind the end of an origin, in a volume that has grown, is nobody's.
+    pub fn within_origin(&self, pointer: Pointer, lba: u64) -> Pointer {
+        let is_behind = || {
+            let base = self.trees.get(&pointer.addr());
+            base.is_some_and(|base| lba >= base.blocks())
+        };
+        match pointer.kind() {
+            Kind::Remote if is_behind() => Pointer::NEVER,
+            _ => pointer,
+        }
     }
 
     fn require_base(&self, id: u64) -> Result<&Tree, StoreError> {

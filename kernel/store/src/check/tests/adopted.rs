@@ -212,6 +212,8 @@ fn what_is_known_to_have_arrived_is_zeros_where_nothing_did() {
         let store = &store;
         fill(store, base, &[7; 1000], 10, 20).await.unwrap();
         store.set_known(base, 15 * BLOCK).unwrap();
+        // Late: that there are zeros is known.
+        fill(store, base, &[7; 1000], 0, 12).await.unwrap();
         assert_eq!(read(store, volume.into(), 0, 12).await[8..], [0, 0, 7, 7]);
         let runs = store.presence(volume, span(14, 8)).await.unwrap();
         assert_eq!(
@@ -251,6 +253,9 @@ fn what_is_known_to_have_arrived_is_zeros_where_nothing_did() {
         );
         // What is added by growing is zeros, and nobody's.
         store.grow_volume(volume, 40_000 * BLOCK).await.unwrap();
+        assert_eq!(extents(990, 30).await, [(30, Content::Same)]);
+        let whole = store.diff(None, volume.into(), 0, 9).await.unwrap();
+        assert_eq!(whole.ranges.last().unwrap().len, 1000 * BLOCK);
         assert_eq!(read(store, volume.into(), 998, 30).await, [0; 30]);
         let mut ones = Buf::from_heap(1);
         ones.block_mut(0).fill(1);
