@@ -7,7 +7,8 @@
 //! A run: format, then lives. In each life clients send requests (several volumes that are made, grown and deleted,
 //! aligned and unaligned requests of 512 B to 128 KiB, hot and cold, discards, flushes, records) until they are done
 //! or the power is cut between two drive operations; then recovery (which may be cut too), comparison of everything
-//! with the model, the store's own check, and the next life. At the end faults stop, everything must finish and
+//! with the model, the store's own check, and the next life. In a third of the seeds some volumes are adopted, and what
+//! their origins have arrives meanwhile. At the end faults stop, everything must finish and
 //! all space must come back.
 //!
 //! # Fault legend

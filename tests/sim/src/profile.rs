@@ -5,10 +5,13 @@ use store::Config;
 use crate::disk::{Faults, Latency};
 use crate::model::Trust;
 use crate::network::Weather;
-use crate::random::Random;
+use crate::random::{Random, mix};
 
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 4096;
+
+/// Which seeds have adopted volumes: a third, and none of those that found something before there were any (`seeds.txt`).
+const ADOPTING: u64 = 375_397;
 
 /// The parts of a scenario that can be left out, to find out which of them a failure needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Parts {
     pub network: bool,
     /// Snapshots, clones and rollbacks.
     pub snapshots: bool,
+    /// Volumes whose blocks are elsewhere.
+    pub adoption: bool,
 }
 
 impl Parts {
@@ -30,6 +35,7 @@ impl Parts {
         faults: true,
         network: true,
         snapshots: true,
+        adoption: true,
     };
 }
 
@@ -50,6 +56,14 @@ pub struct Habits {
     /// Clones snapshots and rolls back to them.
     pub clone: u64,
     pub rename: u64,
+    /// Adopts volumes.
+    pub adopt: u64,
+    /// Brings what origins have.
+    pub fetch: u64,
+    /// Looks at what is here.
+    pub look: u64,
+    /// Blocks of the largest adopted volume.
+    pub adopted_blocks: u64,
     /// Volumes are larger than the pool and writes as large as can be, so that it is full soon and stays so.
     pub fills: bool,
     /// Parts per million of requests that are whole blocks.
@@ -89,7 +103,7 @@ pub struct Profile {
 impl Profile {
     /// Draws a profile.
     #[must_use]
-    pub fn draw(random: &mut Random, parts: Parts) -> Self {
+    pub fn draw(seed: u64, random: &mut Random, parts: Parts) -> Self {
         let mut habits = draw_habits(random);
         if !parts.snapshots {
             (habits.snapshot, habits.clone) = (0, 0);
@@ -117,7 +131,7 @@ impl Profile {
             delayed: random.pick(&[0, 10_000, 200_000]),
             cut: random.pick(&[0, 0, 30]),
         });
-        Self {
+        let profile = Self {
             latency: draw_latency(random),
             trust,
             faults,
@@ -138,7 +152,19 @@ impl Profile {
             nested: random.pick(&[0, 200_000, 700_000]),
             drive_blocks,
             weather,
+        };
+        // Last, so that nothing else depends on it. Origins are not for those who come through the network.
+        let adopts = mix(seed ^ ADOPTING).is_multiple_of(3) && profile.weather.is_none();
+        if !(adopts && parts.adoption) {
+            return profile;
         }
+        let mut profile = profile;
+        let habits = &mut profile.habits;
+        habits.adopt = random.pick(&[1, 3, 8]);
+        habits.fetch = random.pick(&[10, 40]);
+        habits.look = random.pick(&[2, 8]);
+        habits.adopted_blocks = random.pick(&[40, 300, 300, 300, 1500, 1500, 1500, 18_000]);
+        profile
     }
 }
 
@@ -232,6 +258,10 @@ fn draw_habits(random: &mut Random) -> Habits {
         snapshot: random.pick(&[0, 4, 12, 40]),
         clone: random.pick(&[0, 1, 4]),
         rename: random.pick(&[0, 1]),
+        adopt: 0,
+        fetch: 0,
+        look: 0,
+        adopted_blocks: 0,
         fills: false,
         aligned: random.pick(&[0, 500_000, 1_000_000]),
         hot: random.pick(&[100_000, 800_000]),

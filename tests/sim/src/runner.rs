@@ -82,6 +82,7 @@ fn replay_line(seed: u64, operations: u64, parts: Parts) -> String {
         (parts.faults, " --without faults"),
         (parts.network, " --without network"),
         (parts.snapshots, " --without snapshots"),
+        (parts.adoption, " --without adoption"),
     ] {
         if !wanted {
             line.push_str(flag);

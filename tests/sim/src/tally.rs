@@ -39,9 +39,18 @@ pub enum Count {
     RotFound,
     /// Seeds that ended because lying or damaged drives made the pool unusable.
     LostPools,
+    /// Volumes adopted.
+    Adoptions,
+    /// Blocks or zeros of origins taken in.
+    Fills,
+    /// Requests refused for what was absent.
+    Absences,
 }
 
-const NAMES: [&str; 16] = [
+/// Counts that were there before those of faults, in lines that were written then.
+const EARLIER: usize = 16;
+
+const NAMES: [&str; 19] = [
     "seeds",
     "requests",
     "points of possible power cuts",
@@ -58,6 +67,9 @@ const NAMES: [&str; 16] = [
     "scrubs",
     "rotten blocks found by them",
     "pools lost to drives",
+    "volumes adopted",
+    "fills",
+    "requests for what was absent",
 ];
 
 /// Counts of everything.
@@ -93,7 +105,8 @@ impl Tally {
     /// All numbers in one line, for a file.
     #[must_use]
     pub fn encode(&self) -> String {
-        let numbers = self.counts.iter().chain(self.faults.numbers());
+        let (earlier, later) = self.counts.split_at(EARLIER);
+        let numbers = earlier.iter().chain(self.faults.numbers()).chain(later);
         let words: Vec<String> = numbers.map(u64::to_string).collect();
         words.join(" ")
     }
@@ -102,10 +115,17 @@ impl Tally {
     #[must_use]
     pub fn decode(line: &str) -> Option<Self> {
         let mut tally = Self::default();
-        let own = tally.counts.iter_mut().chain(tally.faults.numbers_mut());
+        let (earlier, later) = tally.counts.split_at_mut(EARLIER);
+        let own = earlier.iter_mut().chain(tally.faults.numbers_mut());
         let mut words = line.split_whitespace();
         for number in own {
             *number = words.next()?.parse().ok()?;
+        }
+        let mut words = words.peekable();
+        if words.peek().is_some() {
+            for number in later {
+                *number = words.next()?.parse().ok()?;
+            }
         }
         words.next().is_none().then_some(tally)
     }
@@ -142,6 +162,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(Count::Seeds, 3);
         tally.add(Count::LostPools, 7);
+        tally.add(Count::Fills, 9);
         tally.faults.count(crate::disk::Fault::Stall);
         assert_eq!(Tally::decode(&tally.encode()), Some(tally));
         assert_eq!(Tally::decode("1 2 three"), None);

@@ -5,12 +5,12 @@ use sim::systematic::{Sequences, full_pools, single_faults};
 use sim::{Mutant, Mutants, hunt};
 
 /// Bugs that random runs must notice, and the seeds within which they must.
-const BY_SEEDS: [(Mutant, u64); 22] = [
+const BY_SEEDS: [(Mutant, u64); 26] = [
     (Mutant::NoFlush, 40),
     (Mutant::RecordBeforeData, 60),
     (Mutant::NodesFreeAtOnce, 40),
     (Mutant::TrimTooLong, 40),
-    (Mutant::NoSpaceForgotten, 40),
+    (Mutant::NoSpaceForgotten, 100),
     (Mutant::NoOverlapRule, 40),
     (Mutant::SnapshotWithoutTurn, 60),
     (Mutant::CatalogOfNow, 60),
@@ -28,6 +28,10 @@ const BY_SEEDS: [(Mutant, u64); 22] = [
     (Mutant::HoleLoses, 60),
     (Mutant::ErasedStillCounted, 40),
     (Mutant::PartialOfParent, 40),
+    (Mutant::RemoteReadsZeros, 40),
+    (Mutant::BaseStays, 40),
+    (Mutant::BaseWithFiller, 60),
+    (Mutant::CloneWithoutBase, 60),
 ];
 
 /// Bugs that a power cut after a single operation shows.

@@ -1,5 +1,6 @@
 //! Clients: tasks that send random requests and check every answer against the model.
 
+mod adoption;
 pub mod records;
 mod snapshots;
 mod volumes;
@@ -107,7 +108,11 @@ impl Session {
     async fn request(&self, random: &mut Random) -> Checked {
         let habits = &self.profile.habits;
         let Some(aim) = self.aim(random) else {
-            return self.create(random).await;
+            let adopts = habits.adopt > 0 && !habits.fills && random.one_in(2);
+            return match adopts {
+                true => self.adopt(random).await,
+                false => self.create(random).await,
+            };
         };
         // Space comes back only through discards and deletes.
         let relief = if self.full.take() { 100 } else { 0 };
@@ -128,6 +133,9 @@ impl Session {
             habits.clone,
             habits.rename,
             habits.snapshot / 4,
+            habits.adopt,
+            habits.fetch,
+            habits.look,
         ];
         let mut at = random.below(weights.iter().sum());
         let choice = weights
@@ -154,6 +162,9 @@ impl Session {
             13 => self.rollback(&aim, random).await,
             14 => self.rename(&aim, random).await,
             15 => self.diff(random).await,
+            16 => self.adopt(random).await,
+            17 => self.fetch(random).await,
+            18 => self.look(&aim, random).await,
             _ => {
                 let exponent = random.between(10, 34);
                 let nanos = random.below(1 << exponent);
@@ -263,6 +274,9 @@ impl Session {
                 if result == Err(StoreError::NoSpace) {
                     self.is_full();
                 }
+                if result == Err(StoreError::Absent) {
+                    self.count(Count::Absences);
+                }
                 return model.end_change(change, result);
             }
         }
@@ -359,7 +373,12 @@ impl Session {
             Answer::Got(Err(StoreError::NoVolume)) if self.was_rolled_back(aim.number) => {
                 model.lose_read(&reading);
             }
-            Answer::Got(Err(error)) => return model.end_read(&reading, Err(error)),
+            Answer::Got(Err(error)) => {
+                if error == StoreError::Absent {
+                    self.count(Count::Absences);
+                }
+                return model.end_read(&reading, Err(error));
+            }
             Answer::Got(Ok(buf)) => return model.end_read(&reading, Ok(&bytes_of(&buf))),
         }
         Ok(())

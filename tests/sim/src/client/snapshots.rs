@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use store::{SnapshotId, Source, Store};
+use store::{SnapshotId, Source, Store, StoreError};
 use world::{BLOCK_SIZE, Buf};
 
 use super::volumes::store_error;
@@ -16,17 +16,17 @@ use crate::verify;
 
 /// A snapshot that a request goes to, as it is now.
 #[derive(Clone, Debug)]
-struct SnapshotAim {
-    number: u64,
-    id: SnapshotId,
-    volume: u64,
+pub(super) struct SnapshotAim {
+    pub(super) number: u64,
+    pub(super) id: SnapshotId,
+    pub(super) volume: u64,
     /// As an export.
     name: String,
-    size_bytes: u64,
+    pub(super) size_bytes: u64,
 }
 
 impl Session {
-    fn aim_snapshot(&self, random: &mut Random) -> Option<SnapshotAim> {
+    pub(super) fn aim_snapshot(&self, random: &mut Random) -> Option<SnapshotAim> {
         let model = self.model.borrow();
         let live = model.live_snapshots();
         if live.is_empty() {
@@ -102,6 +102,14 @@ impl Session {
         };
         let (offset, len) = self.range((aim.volume, aim.size_bytes), random, 256);
         let span = span(offset, len);
+        let (first, end) = (
+            offset / BLOCK_SIZE as u64,
+            (offset + len).div_ceil(BLOCK_SIZE as u64),
+        );
+        let unsure = {
+            let model = self.model.borrow();
+            model.unsure(model.lineage_of_snapshot(aim.number), first..end)
+        };
         self.note("> read snapshot", [aim.number, offset, len]);
         let answer = match &self.network {
             None => {
@@ -115,9 +123,12 @@ impl Session {
         let mut model = self.model.borrow_mut();
         match answer {
             Answer::Lost => Ok(()),
+            Answer::Got(Err(StoreError::Absent)) => {
+                self.count(Count::Absences);
+                model.saw_snapshot_absent(aim.number, first, &unsure)
+            }
             Answer::Got(Err(error)) => model.refused_snapshot(aim.number, error),
             Answer::Got(Ok(buf)) => {
-                let first = offset / BLOCK_SIZE as u64;
                 for (block, bytes) in (first..).zip(bytes_of(&buf).chunks(BLOCK_SIZE)) {
                     let mask = crate::model::mask_of(block, offset, len);
                     model.saw_snapshot_block(aim.number, block, mask, bytes)?;
@@ -174,6 +185,7 @@ impl Session {
             if info.name != name || info.size_bytes != aim.size_bytes {
                 return Err(format!("cloned {aim:?} as {name}, got {info:?}"));
             }
+            self.model.borrow_mut().check_bases_of(number, info)?;
         }
         let result = result.map(|info| info.id);
         self.model.borrow_mut().end_create(number, result)
@@ -368,10 +380,17 @@ pub async fn resolve(store: &Store<SimDisk>, model: &RefCell<Model>, number: u64
         if len == 0 {
             continue;
         }
+        let unsure = {
+            let model = model.borrow();
+            model.unsure(model.lineage_of_snapshot(number), block..block + 1)
+        };
         let (buf, result) = store.read(id, span(offset, len), Buf::from_heap(1)).await;
         let mut model = model.borrow_mut();
         match result {
             Ok(_) => model.saw_snapshot_block(number, block, u8::MAX, &bytes_of(&buf))?,
+            Err(StoreError::Absent) => {
+                model.saw_snapshot_presence(number, block, true, unsure[0])?;
+            }
             Err(error) => model.refused_snapshot(number, error)?,
         }
     }

@@ -8,8 +8,7 @@ use crate::random::Random;
 
 impl Session {
     pub(super) async fn create(&self, random: &mut Random) -> Checked {
-        let live = self.model.borrow().live().len();
-        if live >= self.profile.volumes_max {
+        if self.count_live(false) >= self.profile.volumes_max {
             return Ok(());
         }
         let bytes = self.profile.volume_bytes_max.min(128 << 40);
@@ -32,6 +31,16 @@ impl Session {
         }
         let result = result.map(|info| info.id).map_err(store_error);
         self.model.borrow_mut().end_create(number, result)
+    }
+
+    /// How many volumes there are that were adopted, or that were not; clones of those count with them.
+    pub(super) fn count_live(&self, adopted: bool) -> usize {
+        let model = self.model.borrow();
+        let live = model.live().into_iter();
+        let known = live.filter_map(|number| model.volume(number));
+        known
+            .filter(|known| known.origin.is_some() == adopted)
+            .count()
     }
 
     pub(super) async fn delete(&self, aim: &Aim) -> Checked {

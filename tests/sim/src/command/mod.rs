@@ -98,10 +98,18 @@ enum Part {
     Network,
     /// Snapshots, clones and rollbacks
     Snapshots,
+    /// Volumes whose blocks are elsewhere
+    Adoption,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Network, Self::Faults, Self::Restarts, Self::Snapshots];
+    const ALL: [Self; 5] = [
+        Self::Network,
+        Self::Faults,
+        Self::Restarts,
+        Self::Snapshots,
+        Self::Adoption,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -109,6 +117,7 @@ impl Part {
             Self::Faults => "faults",
             Self::Network => "network",
             Self::Snapshots => "snapshots",
+            Self::Adoption => "adoption",
         }
     }
 }
@@ -120,6 +129,7 @@ impl Manner {
             faults: !self.without.contains(&Part::Faults),
             network: !self.without.contains(&Part::Network),
             snapshots: !self.without.contains(&Part::Snapshots),
+            adoption: !self.without.contains(&Part::Adoption),
         }
     }
 

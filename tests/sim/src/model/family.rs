@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use store::Source;
 
 use super::history::State;
-use super::{Existence, Model, RECORDS};
+use super::origin::{ORIGIN, untouched};
+use super::{Existence, Model, Origin, RECORDS};
 
 /// A volume or snapshot, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -197,7 +198,8 @@ impl Model {
         let mut blocks = Blocks::new();
         for (block, state) in self.states(member) {
             match state?.version {
-                0 => {}
+                // What is the origin's is the base's.
+                0 | ORIGIN => {}
                 State::AMBIGUOUS => return None,
                 version => {
                     blocks.insert((block, version));
@@ -223,14 +225,23 @@ impl Model {
         for member in &members {
             held.insert(*member, self.blocks(*member)?);
         }
+        let (base_all, base_alone) = match self.base(lineage) {
+            None => (0, 0),
+            Some(base) => {
+                let all = base.data_blocks()?;
+                let is_alone = self.users_of_base(lineage) == 1;
+                (all, if is_alone { all } else { 0 })
+            }
+        };
         let mut usage = BTreeMap::new();
         for member in members.iter().filter(|member| !self.is_hidden(**member)) {
             let left = self.left_without(&members, *member);
             let others: BTreeSet<_> = left.iter().flat_map(|other| &held[other]).collect();
             let own = &held[member];
             let expected = Expected {
-                referenced: own.len() as u64,
-                unique: own.iter().filter(|block| !others.contains(block)).count() as u64,
+                referenced: base_all + own.len() as u64,
+                unique: base_alone
+                    + own.iter().filter(|block| !others.contains(block)).count() as u64,
             };
             usage.insert(*member, expected);
         }
@@ -247,6 +258,9 @@ impl Model {
                 all.extend(self.blocks(member)?);
             }
             count += all.len() as u64;
+            if let Some(base) = self.base(lineage) {
+                count += base.data_blocks()?;
+            }
         }
         Some(count)
     }
@@ -288,17 +302,33 @@ impl Model {
         parents.into_keys().collect()
     }
 
+    /// What a member was adopted from.
+    fn origin(&self, member: Member) -> Option<Origin> {
+        match member {
+            Member::Volume(number) => self.volumes.get(&number)?.origin,
+            Member::Snapshot(number) => self.snapshots.get(&number)?.origin,
+        }
+    }
+
     /// What two of a family hold in each block that either ever had; `None` where that is not certain.
     #[must_use]
     pub fn pairs(&self, from: Option<Member>, to: Member) -> BTreeMap<u64, Option<Pair>> {
         let older = from.map(|member| self.states(member)).unwrap_or_default();
         let newer = self.states(to);
-        let all: BTreeSet<u64> = older.keys().chain(newer.keys()).copied().collect();
-        let side = |states: &BTreeMap<u64, Option<State>>, block: &u64| {
-            states.get(block).copied().unwrap_or(Some(State::default()))
+        let origin = self.origin(to);
+        // Compared with nothing, all of an origin may be data.
+        let adopted = origin.filter(|_| from.is_none());
+        let adopted = adopted.map_or(0, |origin| origin.blocks());
+        let touched = older.keys().chain(newer.keys()).copied();
+        let all: BTreeSet<u64> = touched.chain(0..adopted).collect();
+        let side = |member: Option<Member>, states: &BTreeMap<u64, Option<State>>, block: &u64| {
+            let origin = member.and(origin);
+            let same = || Some(untouched(origin, *block));
+            states.get(block).copied().unwrap_or_else(same)
         };
         let pairs = all.into_iter().map(|block| {
-            let pair = match (side(&older, &block), side(&newer, &block)) {
+            let sides = (side(from, &older, &block), side(Some(to), &newer, &block));
+            let pair = match sides {
                 (Some(from), Some(to)) => Some(Pair { from, to }),
                 _ => None,
             };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Operation;
-use super::history::{History, Observed, SECTORS, State};
+use super::history::{History, SECTORS, Sight, State};
 use super::verdict::Verdict;
 
 /// A block of a snapshot.
@@ -29,34 +29,42 @@ impl Frozen {
         }
     }
 
+    /// Whether it may look so.
+    pub fn may_be(&self, sight: &Sight, operations: &[Operation]) -> bool {
+        match self {
+            Self::Known(state) => sight.fits(state),
+            Self::Open(history, floor) => history.matching(sight, *floor, operations).is_some(),
+            Self::Unknown => true,
+        }
+    }
+
     /// Compares with what a reader saw; what was open is decided by that, and by `verdict` for all blocks together.
     ///
     /// # Errors
     /// In words, when it cannot hold that.
     pub fn check(
         &mut self,
-        observed: &Observed,
+        sight: &Sight,
         operations: &[Operation],
         verdict: &mut Verdict,
     ) -> Result<(), String> {
-        let is_whole = observed.iter().all(Option::is_some);
         match self {
-            Self::Known(state) if state.agrees(observed) => Ok(()),
+            Self::Known(state) if sight.fits(state) => Ok(()),
             Self::Known(state) => Err(format!("{state:?}")),
             Self::Open(history, floor) => {
-                let Some(matching) = history.matching(observed, *floor, operations) else {
+                let Some(matching) = history.matching(sight, *floor, operations) else {
                     let states = history.describe(operations);
                     return Err(format!("a state from {floor} on of\n{states}"));
                 };
                 verdict.weigh(history, &matching, operations, "of a snapshot");
-                if is_whole {
+                if sight.is_whole() {
                     *self = Self::Known(matching.state);
                 }
                 Ok(())
             }
             Self::Unknown => {
-                if is_whole {
-                    *self = Self::Known(State::seen(observed));
+                if sight.is_whole() {
+                    *self = Self::Known(sight.state());
                 }
                 Ok(())
             }

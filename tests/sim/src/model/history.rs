@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 
 use super::frozen::Frozen;
+use super::origin::ORIGIN;
 use super::{Operation, Outcome};
 
 /// Sectors of a block.
@@ -37,7 +38,7 @@ impl State {
     }
 
     /// A block that holds this, whoever wrote it.
-    pub fn seen(observed: &Observed) -> Self {
+    fn seen(observed: &Observed) -> Self {
         let sectors = observed.map(|seen| seen.unwrap_or(0));
         Self {
             sectors,
@@ -46,7 +47,7 @@ impl State {
     }
 
     /// Whether this may be what was observed.
-    pub fn agrees(&self, observed: &Observed) -> bool {
+    fn agrees(&self, observed: &Observed) -> bool {
         let mut pairs = self.sectors.iter().zip(observed);
         pairs.all(|(have, seen)| seen.is_none_or(|seen| seen == *have))
     }
@@ -54,6 +55,42 @@ impl State {
 
 /// The sectors that were looked at, and what was there.
 pub type Observed = [Option<u64>; SECTORS];
+
+/// What became of a look at a block.
+#[derive(Clone, Copy, Debug)]
+pub enum Sight {
+    /// This was seen.
+    Sectors(Observed),
+    /// It is not here: nobody changed what the origin has, which is this.
+    Absent(State),
+}
+
+impl Sight {
+    /// Whether a block that holds this may look so.
+    pub fn fits(&self, state: &State) -> bool {
+        match self {
+            Self::Sectors(observed) => state.agrees(observed),
+            Self::Absent(origin) if state.is_ambiguous() => state.sectors == origin.sectors,
+            Self::Absent(origin) => state.version == origin.version,
+        }
+    }
+
+    /// Whether it says what all of the block is.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::Sectors(observed) => observed.iter().all(Option::is_some),
+            Self::Absent(_) => true,
+        }
+    }
+
+    /// What a block holds that nothing else is known of.
+    pub fn state(&self) -> State {
+        match self {
+            Self::Sectors(observed) => State::seen(observed),
+            Self::Absent(origin) => *origin,
+        }
+    }
+}
 
 /// One request's effect on this block.
 #[derive(Clone, Copy, Debug)]
@@ -128,8 +165,9 @@ pub struct History {
 
 impl History {
     /// That of a block that nobody touched, with readers under way.
-    pub fn with_readers(readers: usize) -> Self {
+    pub fn begun(base: State, readers: usize) -> Self {
         Self {
+            base,
             readers,
             ..Self::default()
         }
@@ -253,7 +291,7 @@ impl History {
     /// A read arrived; returns the least state it may return.
     pub fn begin_read(&mut self) -> usize {
         self.readers += 1;
-        self.acked.max(self.seen).max(self.first)
+        self.floor()
     }
 
     pub fn end_read(&mut self, operations: &[Operation]) {
@@ -266,16 +304,28 @@ impl History {
         self.seen = self.seen.max(state);
     }
 
-    /// The states from `floor` on that agree with what was observed.
+    /// Whether the block is the origin's in all states from `floor` on.
+    pub fn is_origins(&self, floor: usize, operations: &[Operation]) -> bool {
+        let mut states = self.states(operations);
+        self.certainty == Certainty::Exact
+            && states.all(|(position, state)| position < floor || state.version == ORIGIN)
+    }
+
+    /// The least state that a request which arrives now may meet.
+    pub fn floor(&self) -> usize {
+        self.acked.max(self.seen).max(self.first)
+    }
+
+    /// The states from `floor` on that agree with what was seen.
     pub fn matching(
         &self,
-        observed: &Observed,
+        sight: &Sight,
         floor: usize,
         operations: &[Operation],
     ) -> Option<Matching> {
         let mut found: Option<Matching> = None;
         for (position, state) in self.states(operations) {
-            if position < floor || !state.agrees(observed) {
+            if position < floor || !sight.fits(&state) {
                 continue;
             }
             let mut matching = Matching {
@@ -348,6 +398,7 @@ fn apply(state: &mut State, entry: &Entry, operations: &[Operation]) {
             write,
             version,
         } => {
+            let had_zeros = state.sectors == [0; SECTORS];
             for (sector, value) in state.sectors.iter_mut().enumerate() {
                 if mask & (1 << sector) != 0 {
                     *value = write;
@@ -358,6 +409,8 @@ fn apply(state: &mut State, entry: &Entry, operations: &[Operation]) {
             state.version = match state.version {
                 _ if is_discard && mask == u8::MAX => 0,
                 0 if is_discard => 0,
+                // The origin's zeros are a hole, or a block of zeros.
+                ORIGIN if is_discard && had_zeros => State::AMBIGUOUS,
                 State::AMBIGUOUS if is_discard && state.sectors == [0; SECTORS] => State::AMBIGUOUS,
                 _ => version,
             };

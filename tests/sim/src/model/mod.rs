@@ -10,9 +10,11 @@
 //! that changes several blocks counts once for each block. Creating, deleting and growing volumes and setting records
 //! are part of the same order. A block as a whole must match one state: no mixture of sectors of several states.
 
+mod bases;
 mod family;
 mod frozen;
 mod history;
+mod origin;
 mod recovery;
 mod requests;
 mod snapshots;
@@ -25,10 +27,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use store::{Source, StoreError, VolumeId};
 
+pub use bases::{Base, Filling};
 pub use family::{Member, Pair};
 pub use frozen::mask_within;
 use history::History;
-pub use history::Observed;
+pub use history::{Sight, State};
+use origin::untouched;
+pub use origin::{ORIGIN, Origin};
 pub use requests::{Change, mask_of};
 pub use snapshots::Snapshot;
 pub use verdict::Verdict;
@@ -107,6 +112,8 @@ pub struct Volume {
     pub existence: Existence,
     /// Snapshots being taken.
     pub freezing: usize,
+    /// What it was adopted from, or the first of its ancestors.
+    pub origin: Option<Origin>,
     blocks: BTreeMap<u64, History>,
 }
 
@@ -132,14 +139,15 @@ impl Volume {
             changing: None,
             existence,
             freezing: 0,
+            origin: None,
             blocks: BTreeMap::new(),
         }
     }
 
     /// The history of a block, which a snapshot under way also waits for.
     fn block(&mut self, block: u64) -> &mut History {
-        let freezing = self.freezing;
-        let new = || History::with_readers(freezing);
+        let (freezing, origin) = (self.freezing, self.origin);
+        let new = || History::begun(untouched(origin, block), freezing);
         self.blocks.entry(block).or_insert_with(new)
     }
 }
@@ -153,6 +161,8 @@ pub struct Model {
     operations: Vec<Operation>,
     volumes: BTreeMap<u64, Volume>,
     snapshots: BTreeMap<u64, Snapshot>,
+    /// What arrived of origins, by lineage.
+    bases: BTreeMap<u64, Base>,
     /// Volumes and snapshots are numbered together.
     next_number: u64,
     /// What the store called volumes and snapshots so far.
@@ -178,6 +188,7 @@ impl Model {
             operations: Vec::new(),
             volumes: BTreeMap::from([(RECORDS, records)]),
             snapshots: BTreeMap::new(),
+            bases: BTreeMap::new(),
             next_number: 1,
             used_ids: BTreeSet::new(),
             unflushed: VecDeque::new(),
@@ -280,6 +291,9 @@ impl Model {
             if let Some(history) = volume.and_then(|known| known.blocks.get_mut(&block)) {
                 history.promise(position, &self.operations);
             }
+        }
+        for base in self.bases.values_mut() {
+            base.promise_up_to(tick);
         }
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use store::{SnapshotInfo, VolumeInfo};
 
 use super::frozen::Frozen;
-use super::history::{Certainty, History, State};
+use super::history::{Certainty, History, Sight, State};
+use super::origin::untouched;
 use super::verdict::Verdict;
-use super::{Existence, Model, Observed, RECORDS, Trust};
+use super::{Existence, Model, RECORDS, Trust};
 
 impl Model {
     /// The appliance stopped, by a power cut or otherwise: what was promised stays promised, the rest is open.
@@ -29,6 +30,9 @@ impl Model {
             }
         }
         self.unflushed.clear();
+        for base in self.bases.values_mut() {
+            base.restart(self.trust == Trust::DrivesLie);
+        }
     }
 
     /// An orderly close was acknowledged: everything acknowledged before is promised.
@@ -228,7 +232,7 @@ impl Model {
         self.settle_snapshot(number, info)
     }
 
-    /// Blocks of a volume that were ever touched; `changed` alone if something is open about them.
+    /// Blocks of a volume that were ever touched, or arrived from its origin; `changed` alone if something is open about them.
     #[must_use]
     pub fn touched_blocks(&self, number: u64, changed: bool) -> Vec<u64> {
         let Some(volume) = self.volumes.get(&number) else {
@@ -238,9 +242,35 @@ impl Model {
         let open = |history: &History| {
             history.certainty > Certainty::Exact || history.entries().next().is_some()
         };
-        all.filter(|(_, history)| !changed || open(history))
-            .map(|(block, _)| *block)
-            .collect()
+        let own = all
+            .filter(|(_, history)| !changed || open(history))
+            .map(|(block, _)| *block);
+        let arrived = self.base(volume.lineage).filter(|_| !changed);
+        let arrived = arrived.into_iter().flat_map(super::Base::filled);
+        let blocks: BTreeSet<u64> = own.chain(arrived).collect();
+        blocks.into_iter().collect()
+    }
+
+    /// Takes note that a block is absent after a recovery.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn recover_absent(
+        &mut self,
+        verdict: &mut Verdict,
+        number: u64,
+        block: u64,
+    ) -> Result<(), String> {
+        let lineage = self.lineage(number);
+        let is_here = self.base(lineage).is_some_and(|base| base.is_here(block));
+        match self.absent(lineage, block) {
+            Some(sight) if !is_here || self.trust == Trust::DrivesLie => {
+                self.recover_block(verdict, number, block, &sight)
+            }
+            _ => Err(format!(
+                "volume {number} block {block} is absent after recovery, and is here"
+            )),
+        }
     }
 
     /// Takes note of what a block holds after a recovery.
@@ -252,33 +282,33 @@ impl Model {
         verdict: &mut Verdict,
         number: u64,
         block: u64,
-        observed: &Observed,
+        sight: &Sight,
     ) -> Result<(), String> {
         let Some(volume) = self.volumes.get_mut(&number) else {
             return Ok(());
         };
         let history = volume.block(block);
         let exact = history.certainty == Certainty::Exact && self.trust != Trust::DrivesLie;
-        let mut state = State::seen(observed);
+        let mut state = sight.state();
         if exact {
-            let matching = history.matching(observed, history.durable(), &self.operations);
+            let matching = history.matching(sight, history.durable(), &self.operations);
             let Some(matching) = matching else {
                 return Err(format!(
-                    "volume {number} block {block} after recovery: {observed:?}, expected a state from {} on of\n{}",
+                    "volume {number} block {block} after recovery: {sight:?}, expected a state from {} on of\n{}",
                     history.durable(),
                     history.describe(&self.operations)
                 ));
             };
             let place = format!("of volume {number} block {block}");
             verdict.weigh(history, &matching, &self.operations, &place);
-            if observed.iter().all(Option::is_some) {
+            if sight.is_whole() {
                 state = matching.state;
             }
         }
         let history = volume.block(block);
         history.settle(state);
         // Drives that lie may bring older contents back, so such a block has to be looked at after each restart.
-        if state == State::default() && self.trust != Trust::DrivesLie {
+        if state == untouched(volume.origin, block) && self.trust != Trust::DrivesLie {
             // Like a block that was never touched.
             volume.blocks.remove(&block);
         }
@@ -310,6 +340,7 @@ impl Model {
             }
         }
         self.prune();
+        self.forget_bases();
         match verdict.judge() {
             Err(what) if self.trust != Trust::DrivesLie => Err(what),
             _ => Ok(()),

@@ -3,7 +3,8 @@
 use store::StoreError;
 use world::BLOCK_SIZE;
 
-use super::history::{Certainty, Effect, Entry, Observed, SECTORS};
+use super::history::{Certainty, Effect, Entry, Observed, SECTORS, Sight};
+use super::origin::ORIGIN;
 use super::{Existence, Model, Outcome, Trust};
 use crate::content::{Found, SECTOR, Stamp, identify};
 
@@ -16,6 +17,8 @@ pub struct Change {
     /// The byte behind its range.
     end: u64,
     pub(super) touched: Vec<(u64, usize, u8)>,
+    /// Blocks of which only a part changes and that may be absent, and the least state that the request may meet there.
+    needed: Vec<(u64, usize)>,
 }
 
 /// A read under way.
@@ -26,6 +29,8 @@ pub struct Reading {
     offset: u64,
     len: u64,
     floors: Vec<usize>,
+    /// For each block whether it may be absent.
+    unsure: Vec<bool>,
 }
 
 impl Model {
@@ -70,6 +75,7 @@ impl Model {
         let version = self.writes;
         let write = if is_write { version } else { 0 };
         let mut touched = Vec::new();
+        let mut needed = Vec::new();
         if let Some(known) = self.volumes.get_mut(&volume) {
             let size = BLOCK_SIZE as u64;
             let (first, last) = (offset / size, (offset + len - 1) / size);
@@ -77,9 +83,13 @@ impl Model {
             let blocks: Vec<u64> = if is_write {
                 (first..=last).collect()
             } else {
-                let touched = known.blocks.range(first..=last);
-                touched.map(|(block, _)| *block).collect()
+                let adopted = known.origin.map_or(0, |origin| origin.blocks());
+                let others = known.blocks.range(first.max(adopted)..=last.max(adopted));
+                let others = others.map(|(block, _)| *block);
+                let others = others.filter(|block| *block <= last);
+                (first..adopted.min(last + 1)).chain(others).collect()
             };
+            let base = self.bases.get(&known.lineage);
             for block in blocks {
                 let mask = mask_of(block, offset, len);
                 let effect = Effect::Change {
@@ -88,6 +98,9 @@ impl Model {
                     version,
                 };
                 let entry = Entry { operation, effect };
+                if mask != u8::MAX && base.is_some_and(|base| !base.is_here(block)) {
+                    needed.push((block, known.block(block).floor()));
+                }
                 touched.push((block, known.block(block).push(entry), mask));
             }
         }
@@ -97,6 +110,7 @@ impl Model {
             write,
             end: offset + len,
             touched,
+            needed,
         }
     }
 
@@ -118,6 +132,9 @@ impl Model {
         change: &Change,
         result: Result<(), StoreError>,
     ) -> Result<(), String> {
+        if result == Err(StoreError::Absent) {
+            return self.end_needy_change(change);
+        }
         let outcome = self.judge(change.volume, change.end, result)?;
         let ended = self.end(change.operation, outcome);
         let Some(volume) = self.volumes.get_mut(&change.volume) else {
@@ -188,12 +205,14 @@ impl Model {
         self.tick += 1;
         let size = BLOCK_SIZE as u64;
         let mut floors = Vec::new();
+        let blocks = offset / size..(offset + len - 1) / size + 1;
         if let Some(known) = self.volumes.get_mut(&volume) {
-            for block in offset / size..=(offset + len - 1) / size {
+            for block in blocks.clone() {
                 floors.push(known.block(block).begin_read());
             }
         }
         Reading {
+            unsure: self.unsure(self.lineage(volume), blocks),
             volume,
             lineage: self.lineage(volume),
             offset,
@@ -215,6 +234,10 @@ impl Model {
         let size = BLOCK_SIZE as u64;
         let verdict = match result {
             Ok(bytes) => Some(bytes),
+            Err(StoreError::Absent) => {
+                self.check_absent(reading)?;
+                None
+            }
             Err(error) => {
                 self.judge(reading.volume, reading.offset + reading.len, Err(error))?;
                 None
@@ -227,7 +250,8 @@ impl Model {
             if let Some(bytes) = verdict {
                 let bytes = &bytes[index * BLOCK_SIZE..(index + 1) * BLOCK_SIZE];
                 let observed = self.observe(reading.lineage, block, mask, bytes)?;
-                self.check_block(reading.volume, block, &observed, *floor)?;
+                self.check_arrived(reading, block, *floor)?;
+                self.check_block(reading.volume, block, &Sight::Sectors(observed), *floor)?;
             }
             let Some(volume) = self.volumes.get_mut(&reading.volume) else {
                 return Ok(());
@@ -239,11 +263,141 @@ impl Model {
         Ok(())
     }
 
+    /// Whether an origin has data in a sector of a block.
+    fn is_origins_data(&self, lineage: u64, block: u64, sector: usize) -> bool {
+        let base = self.bases.get(&lineage);
+        base.is_some_and(|base| base.origin.state(block).sectors[sector] == ORIGIN)
+    }
+
+    /// Something that a read wanted is absent.
+    fn check_absent(&mut self, reading: &Reading) -> Result<(), String> {
+        let (volume, lineage) = (reading.volume, reading.lineage);
+        let first = reading.offset / BLOCK_SIZE as u64;
+        let Some(known) = self.volumes.get(&volume) else {
+            return Ok(());
+        };
+        let is_possible = |(block, (floor, unsure)): (u64, (&usize, &bool))| {
+            let (Some(sight), true) = (self.absent(lineage, block), *unsure) else {
+                return false;
+            };
+            known.blocks.get(&block).is_none_or(|history| {
+                history.certainty > Certainty::Exact
+                    || history.matching(&sight, *floor, &self.operations).is_some()
+            })
+        };
+        let mut blocks = (first..).zip(reading.floors.iter().zip(&reading.unsure));
+        if self.trust == Trust::DrivesLie || blocks.any(is_possible) {
+            return Ok(());
+        }
+        Err(format!(
+            "volume {volume} from block {first} on: something is absent, and nothing can be"
+        ))
+    }
+
+    /// A block could be read: if nobody changed what the origin has, it arrived.
+    fn check_arrived(&mut self, reading: &Reading, block: u64, floor: usize) -> Result<(), String> {
+        let Some(known) = self.volumes.get(&reading.volume) else {
+            return Ok(());
+        };
+        let history = known.blocks.get(&block);
+        if history.is_some_and(|history| history.is_origins(floor, &self.operations)) {
+            return self.saw_arrived(reading.lineage, block);
+        }
+        Ok(())
+    }
+
+    /// The store says of each block that a look at it would find it absent, or not.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub fn end_presence(
+        &mut self,
+        reading: &Reading,
+        absent: Result<&[bool], StoreError>,
+    ) -> Result<(), String> {
+        let first = reading.offset / BLOCK_SIZE as u64;
+        let absent = match absent {
+            Ok(absent) => absent,
+            Err(error) => return self.end_read(reading, Err(error)),
+        };
+        for (index, (floor, is_absent)) in reading.floors.iter().zip(absent).enumerate() {
+            let block = first + index as u64;
+            if !is_absent {
+                self.check_arrived(reading, block, *floor)?;
+                continue;
+            }
+            let (Some(sight), true) = (self.absent(reading.lineage, block), reading.unsure[index])
+            else {
+                if self.trust == Trust::DrivesLie {
+                    continue;
+                }
+                return Err(format!(
+                    "volume {} block {block} is absent, and cannot be",
+                    reading.volume
+                ));
+            };
+            if self.trust != Trust::DrivesLie {
+                self.check_block(reading.volume, block, &sight, *floor)?;
+            }
+        }
+        self.tick += 1;
+        self.lose_read(reading);
+        Ok(())
+    }
+
+    /// A change that needs a part of what is there was refused since that is absent.
+    ///
+    /// # Errors
+    /// When nothing that it needs can be absent.
+    fn end_needy_change(&mut self, change: &Change) -> Result<(), String> {
+        let lineage = self.lineage(change.volume);
+        let Some(known) = self.volumes.get(&change.volume) else {
+            return Ok(());
+        };
+        let is_possible = |(block, floor): &(u64, usize)| {
+            let sight = self.absent(lineage, *block);
+            let history = known.blocks.get(block);
+            sight.zip(history).is_some_and(|(sight, history)| {
+                history.certainty > Certainty::Exact
+                    || history.matching(&sight, *floor, &self.operations).is_some()
+            })
+        };
+        if self.trust != Trust::DrivesLie && !change.needed.iter().any(is_possible) {
+            return Err(format!(
+                "{change:?} was refused for something absent, and nothing can be"
+            ));
+        }
+        // A discard has made holes of whole blocks by then, and perhaps zeros of one of its ends.
+        let is_refused = change.write > 0 || change.touched.len() == 1;
+        let outcome = if is_refused {
+            Outcome::Refused
+        } else {
+            Outcome::Done
+        };
+        let ended = self.end(change.operation, outcome);
+        let Some(volume) = self.volumes.get_mut(&change.volume).filter(|_| !is_refused) else {
+            return Ok(());
+        };
+        for &(block, position, mask) in &change.touched {
+            let Some(history) = volume.blocks.get_mut(&block) else {
+                continue;
+            };
+            if mask == u8::MAX {
+                history.acknowledge(position, mask);
+                let place = (ended, change.volume, block, position);
+                self.unflushed.push_back(place);
+            } else {
+                history.certainty = history.certainty.max(Certainty::UntilWritten);
+            }
+        }
+        Ok(())
+    }
+
     fn check_block(
         &mut self,
         number: u64,
         block: u64,
-        observed: &Observed,
+        sight: &Sight,
         floor: usize,
     ) -> Result<(), String> {
         let Some(volume) = self.volumes.get_mut(&number) else {
@@ -253,13 +407,13 @@ impl Model {
         if history.certainty > Certainty::Exact {
             return Ok(());
         }
-        match history.matching(observed, floor, &self.operations) {
+        match history.matching(sight, floor, &self.operations) {
             Some(matching) => {
                 history.saw(matching.first);
                 Ok(())
             }
             None => Err(format!(
-                "volume {number} block {block}: read {observed:?}, expected a state from {floor} on of\n{}",
+                "volume {number} block {block}: read {sight:?}, expected a state from {floor} on of\n{}",
                 history.describe(&self.operations)
             )),
         }
@@ -290,6 +444,12 @@ impl Model {
                         && stamp.write <= self.writes =>
                 {
                     stamp.write
+                }
+                Found::Written(stamp)
+                    if (stamp.volume, stamp.sector, stamp.write) == (lineage, sector, ORIGIN)
+                        && self.is_origins_data(lineage, block, index) =>
+                {
+                    ORIGIN
                 }
                 wrong => {
                     return Err(format!(

@@ -1,13 +1,15 @@
 //! Snapshots: each shows one moment between its call and its return, those of one call the same moment.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use store::{SnapshotId, SnapshotInfo, StoreError};
 
+use super::bases::Base;
 use super::frozen::{Contents, Frozen, mask_within};
-use super::history::Observed;
+use super::history::Sight;
+use super::origin::{ORIGIN, Origin, untouched};
 use super::verdict::Verdict;
 use super::{Existence, Model, Outcome, Trust};
 
@@ -25,6 +27,7 @@ pub struct Snapshot {
     /// A new name under way.
     pub renaming: Option<(usize, String)>,
     pub existence: Existence,
+    pub(super) origin: Option<Origin>,
     pub(super) contents: Contents,
     /// While it is being taken: the oldest state that each block can be in.
     floors: Option<BTreeMap<u64, usize>>,
@@ -58,6 +61,7 @@ impl Model {
                 size_bytes: known.size_bytes,
                 renaming: None,
                 existence: Existence::Coming(operation),
+                origin: known.origin,
                 contents: Contents::new(),
                 floors: Some(floors.collect()),
                 sizes: known.sizes(),
@@ -194,7 +198,7 @@ impl Model {
             history.end_read(&self.operations);
             if frozen
                 .state()
-                .is_none_or(|state| state != Default::default())
+                .is_none_or(|state| state != untouched(volume.origin, *block))
             {
                 snapshot.contents.insert(*block, frozen);
             }
@@ -215,15 +219,24 @@ impl Model {
         self.snapshots.get(&number)
     }
 
-    /// Blocks that a snapshot holds; `open` alone those about which something is open.
+    /// The first ancestor of a snapshot's volume.
+    #[must_use]
+    pub fn lineage_of_snapshot(&self, number: u64) -> u64 {
+        self.snapshots.get(&number).map_or(0, |known| known.lineage)
+    }
+
+    /// Blocks that a snapshot holds, or that arrived from its origin; `open` alone those about which something is open.
     #[must_use]
     pub fn snapshot_blocks(&self, number: u64, open: bool) -> Vec<u64> {
         let contents = self.snapshots.get(&number).map(|known| &known.contents);
         let blocks = contents.into_iter().flatten();
-        blocks
+        let own = blocks
             .filter(|(_, frozen)| !open || frozen.state().is_none())
-            .map(|(block, _)| *block)
-            .collect()
+            .map(|(block, _)| *block);
+        let arrived = self.base(self.lineage_of_snapshot(number));
+        let arrived = arrived.filter(|_| !open).into_iter();
+        let blocks: BTreeSet<u64> = own.chain(arrived.flat_map(Base::filled)).collect();
+        blocks.into_iter().collect()
     }
 
     /// Somebody read this block of a snapshot.
@@ -237,7 +250,7 @@ impl Model {
         mask: u8,
         bytes: &[u8],
     ) -> Result<(), String> {
-        let lineage = self.snapshots.get(&number).map_or(0, |known| known.lineage);
+        let lineage = self.lineage_of_snapshot(number);
         let size = (self.snapshots.get(&number)).map_or(0, |known| known.size_bytes);
         let mask = mask & mask_within(size, block);
         let mut observed = self.observe(lineage, block, mask, bytes)?;
@@ -247,30 +260,92 @@ impl Model {
                 slot.get_or_insert(0);
             }
         }
-        self.check_snapshot_block(number, block, &observed)
+        self.check_snapshot_block(number, block, &Sight::Sectors(observed))
     }
 
     fn check_snapshot_block(
         &mut self,
         number: u64,
         block: u64,
-        observed: &Observed,
+        sight: &Sight,
     ) -> Result<(), String> {
         let Some(snapshot) = self.snapshots.get_mut(&number) else {
             return Ok(());
         };
-        let mut zeros = Frozen::Known(Default::default());
-        let frozen = snapshot.contents.get_mut(&block).unwrap_or(&mut zeros);
+        let mut same = Frozen::Known(untouched(snapshot.origin, block));
+        let frozen = snapshot.contents.get_mut(&block).unwrap_or(&mut same);
         let mut moment = snapshot.moment.borrow_mut();
-        let checked = frozen.check(observed, &self.operations, &mut moment);
+        let checked = frozen.check(sight, &self.operations, &mut moment);
         let judged = moment.judge();
         if self.trust == Trust::DrivesLie {
             return Ok(());
         }
         checked.map_err(|expected| {
-            format!("snapshot {number} block {block}: {observed:?}, expected {expected}")
+            format!("snapshot {number} block {block}: {sight:?}, expected {expected}")
         })?;
         judged.map_err(|what| format!("snapshot {number} block {block}: {what}"))
+    }
+
+    /// A read of these blocks of a snapshot found something absent; `unsure` says for each whether it may have been.
+    ///
+    /// # Errors
+    /// When all of it must be here.
+    pub fn saw_snapshot_absent(
+        &mut self,
+        number: u64,
+        first: u64,
+        unsure: &[bool],
+    ) -> Result<(), String> {
+        let Some(snapshot) = self.snapshots.get(&number) else {
+            return Ok(());
+        };
+        let lineage = snapshot.lineage;
+        let is_possible = |block: u64| {
+            let sight = self.absent(lineage, block);
+            sight.is_some_and(|sight| match snapshot.contents.get(&block) {
+                Some(frozen) => frozen.may_be(&sight, &self.operations),
+                None => true,
+            })
+        };
+        let mut unsure = (first..).zip(unsure).filter(|(_, unsure)| **unsure);
+        if self.trust != Trust::DrivesLie && !unsure.any(|(block, _)| is_possible(block)) {
+            return Err(format!(
+                "snapshot {number} from block {first} on: something is absent, and nothing can be"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a block of a snapshot is absent.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn saw_snapshot_presence(
+        &mut self,
+        number: u64,
+        block: u64,
+        is_absent: bool,
+        unsure: bool,
+    ) -> Result<(), String> {
+        let Some(snapshot) = self.snapshots.get(&number) else {
+            return Ok(());
+        };
+        let (lineage, origin) = (snapshot.lineage, snapshot.origin);
+        if is_absent {
+            self.saw_snapshot_absent(number, block, &[unsure])?;
+            let Some(sight) = self.absent(lineage, block) else {
+                return Ok(());
+            };
+            return self.check_snapshot_block(number, block, &sight);
+        }
+        let is_origins = match snapshot.contents.get(&block) {
+            Some(frozen) => frozen.state().is_some_and(|state| state.version == ORIGIN),
+            None => origin.is_some_and(|origin| block < origin.blocks()),
+        };
+        if is_origins {
+            self.saw_arrived(lineage, block)?;
+        }
+        Ok(())
     }
 
     /// A read of a snapshot was refused.

@@ -1,6 +1,6 @@
 //! The model must see what a faulty store would do.
 
-use store::{VolumeId, VolumeInfo};
+use store::{BaseId, BaseInfo, VolumeId, VolumeInfo};
 use world::BLOCK_SIZE;
 
 use super::*;
@@ -12,6 +12,21 @@ struct Bench {
 }
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
+
+/// What the store says of the volume.
+fn info() -> VolumeInfo {
+    VolumeInfo {
+        id: VolumeId(20),
+        name: "v".to_string(),
+        uuid: [0; 16],
+        size_bytes: 1 << 20,
+        allocated_bytes: 0,
+        created_at_nanos: 0,
+        origin: None,
+        bases: Vec::new(),
+        snapshots: 0,
+    }
+}
 
 impl Bench {
     fn new(trust: Trust) -> Self {
@@ -59,23 +74,16 @@ impl Bench {
     fn recover(&mut self, blocks: &[u64]) -> Result<(), String> {
         self.model.restart();
         let mut verdict = Verdict::default();
-        let info = VolumeInfo {
-            id: VolumeId(20),
-            name: "v".to_string(),
-            uuid: [0; 16],
-            size_bytes: 1 << 20,
-            allocated_bytes: 0,
-            created_at_nanos: 0,
-            origin: None,
-            bases: Vec::new(),
-            snapshots: 0,
-        };
-        self.model.recover_volumes(&mut verdict, &[info])?;
+        self.model.recover_volumes(&mut verdict, &[info()])?;
         for (block, write) in (0..).zip(blocks) {
             let bytes = self.block(block, [*write; 8]);
             let observed = self.model.observe(self.volume, block, u8::MAX, &bytes)?;
-            self.model
-                .recover_block(&mut verdict, self.volume, block, &observed)?;
+            self.model.recover_block(
+                &mut verdict,
+                self.volume,
+                block,
+                &Sight::Sectors(observed),
+            )?;
         }
         self.model.recovered(&verdict)
     }
@@ -215,4 +223,142 @@ fn a_change_in_pieces_may_be_refused_by_half() {
     let refused = bench.model.doubt_change(&change, StoreError::NoSpace);
     assert!(refused.is_ok());
     assert!(bench.recover(&[change.write]).is_ok());
+}
+
+/// Its blocks.
+const ALL: core::ops::Range<u64> = 0..256;
+
+/// What the store says of its base.
+fn base() -> BaseInfo {
+    BaseInfo {
+        id: BaseId(19),
+        uuid: [0; 16],
+        size_bytes: 1 << 20,
+        stored_bytes: 0,
+        known_bytes: 0,
+    }
+}
+
+/// A model with an adopted volume, and a block of its origin that has data.
+fn adopted() -> (Bench, u64) {
+    let mut model = Model::new(9, Trust::Full);
+    let volume = model.begin_adopt("v", 1 << 20);
+    let found = VolumeInfo {
+        bases: vec![BaseId(19)],
+        ..info()
+    };
+    model.check_bases_of(volume, &found).expect("its base");
+    model.end_create(volume, Ok(VolumeId(20))).expect("adopt");
+    let origin = model.base(volume).expect("a base").origin;
+    let block = (0..).find(|block| !origin.is_zero(*block)).expect("data");
+    (Bench { model, volume }, block)
+}
+
+impl Bench {
+    fn arrive(&mut self, block: u64) {
+        let filling = self.model.begin_fill(self.volume, block..block + 1, false);
+        self.model.end_fill(&filling, Ok(())).expect("fill");
+    }
+
+    fn find_absent(&mut self, block: u64) -> Result<(), String> {
+        let reading = self.model.begin_read(self.volume, block * BLOCK, BLOCK);
+        self.model.end_read(&reading, Err(StoreError::Absent))
+    }
+
+    /// A restart after which these blocks of the origin are absent.
+    fn recover_base(&mut self, absent: &[std::ops::Range<u64>]) -> Result<(), String> {
+        self.model.restart();
+        let mut verdict = Verdict::default();
+        let base = base();
+        let found = [VolumeInfo {
+            bases: vec![BaseId(19)],
+            ..info()
+        }];
+        self.model.recover_volumes(&mut verdict, &found)?;
+        self.model
+            .recover_base(&mut verdict, self.volume, &base, absent)?;
+        self.model.recovered(&verdict)
+    }
+}
+
+#[test]
+fn what_is_the_origins_may_be_absent_and_what_was_written_not() {
+    let (mut bench, block) = adopted();
+    assert!(bench.find_absent(block).is_ok());
+    let write = bench.write(block * BLOCK, BLOCK);
+    assert!(bench.find_absent(block).is_err());
+    assert!(bench.read(block, [write; 8]).is_ok());
+    assert!(bench.read(block, [ORIGIN; 8]).is_err());
+}
+
+#[test]
+fn what_arrived_is_here_and_nothing_else_is() {
+    let (mut bench, block) = adopted();
+    assert!(bench.read(block, [0; 8]).is_err());
+    assert!(bench.read(block, [ORIGIN; 8]).is_err(), "it never arrived");
+    bench.arrive(block);
+    assert!(bench.find_absent(block).is_err());
+    assert!(bench.read(block, [ORIGIN; 8]).is_ok());
+    assert!(bench.read(block, [0; 8]).is_err());
+}
+
+#[test]
+fn what_arrived_before_a_flush_stays() {
+    for flushed in [false, true] {
+        let (mut bench, block) = adopted();
+        bench.arrive(block);
+        if flushed {
+            bench.flush();
+        }
+        assert_eq!(
+            bench.recover_base(core::slice::from_ref(&ALL)).is_ok(),
+            !flushed
+        );
+        let (mut bench, block) = adopted();
+        bench.arrive(block);
+        assert!(bench.recover_base(&[0..block, block + 1..256]).is_ok());
+        assert!(bench.find_absent(block).is_err());
+        assert!(
+            bench.recover_base(core::slice::from_ref(&ALL)).is_err(),
+            "it was here"
+        );
+        let (mut bench, block) = adopted();
+        bench.arrive(block);
+        let nothing_absent = bench.recover_base(&[]);
+        assert!(nothing_absent.is_err(), "most of it never arrived");
+    }
+}
+
+#[test]
+fn a_part_of_a_block_needs_the_rest() {
+    let (mut bench, block) = adopted();
+    let refused = |bench: &mut Bench, len| {
+        let change = (bench.model).begin_change(bench.volume, block * BLOCK, len, true);
+        bench.model.end_change(&change, Err(StoreError::Absent))
+    };
+    assert!(refused(&mut bench, 512).is_ok());
+    assert!(refused(&mut bench, BLOCK).is_err());
+    bench.arrive(block);
+    assert!(refused(&mut bench, 512).is_err());
+}
+
+#[test]
+fn a_base_is_there_as_long_as_it_is_needed() {
+    let (mut bench, _) = adopted();
+    let base = base();
+    assert!(bench.model.check_bases(&[]).is_err());
+    assert!(
+        bench
+            .model
+            .check_bases(core::slice::from_ref(&base))
+            .is_ok()
+    );
+    bench.model.begin_delete(bench.volume);
+    bench
+        .model
+        .end_delete(bench.volume, Ok(()))
+        .expect("delete");
+    assert!(bench.model.check_bases(&[base]).is_err());
+    let filling = bench.model.begin_fill(bench.volume, 0..1, false);
+    assert!(bench.model.end_fill(&filling, Ok(())).is_err());
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use store::{Source, StoreError, VolumeId, VolumeInfo};
 
-use super::history::{Certainty, Effect, Entry, History, State};
-use super::{Changing, Existence, Model, Outcome, Trust, Volume};
+use super::bases::Base;
+use super::history::{Certainty, Effect, Entry, History};
+use super::origin::untouched;
+use super::{Changing, Existence, Model, Origin, Outcome, Trust, Volume};
 
 impl Model {
     /// A volume is being made.
@@ -14,6 +16,21 @@ impl Model {
         let number = self.new_number();
         let volume = Volume::new(number, name, size_bytes, Existence::Coming(operation));
         self.volumes.insert(number, volume);
+        number
+    }
+
+    /// A volume is being made whose blocks are elsewhere.
+    pub fn begin_adopt(&mut self, name: &str, size_bytes: u64) -> u64 {
+        let number = self.begin_create(name, size_bytes);
+        let origin = Origin {
+            seed: self.seed,
+            lineage: number,
+            size_bytes,
+        };
+        self.bases.insert(number, Base::new(origin));
+        if let Some(volume) = self.volumes.get_mut(&number) {
+            volume.origin = Some(origin);
+        }
         number
     }
 
@@ -28,6 +45,7 @@ impl Model {
         let volume = self.volumes.get_mut(&number)?;
         volume.lineage = lineage;
         volume.parent = Some(snapshot);
+        volume.origin = origin.origin;
         volume.blocks = (origin.contents.iter())
             .map(|(block, frozen)| (*block, History::of(frozen.state())))
             .collect();
@@ -66,6 +84,7 @@ impl Model {
             Err(_) if outcome == Outcome::Unclear => {}
             Err(_) => {
                 self.volumes.remove(&number);
+                self.forget_bases();
             }
         }
         Ok(())
@@ -185,7 +204,7 @@ impl Model {
         for block in all {
             let state = match contents.get(&block) {
                 Some(frozen) => frozen.state(),
-                None => Some(State::default()),
+                None => Some(untouched(volume.origin, block)),
             };
             let history = volume.block(block);
             let effect = Effect::Restore(state.unwrap_or_default());

@@ -112,7 +112,7 @@ impl Scenario {
             verbose,
         } = *task;
         let mut random = Random::new(seed);
-        let profile = Rc::new(Profile::draw(&mut random.fork(1), parts));
+        let profile = Rc::new(Profile::draw(seed, &mut random.fork(1), parts));
         let memory = Memory::draw(&mut random.fork(7), profile.memory_changes);
         let clock = Rc::new(VirtualClock::default());
         let trace = Rc::new(Trace::new(verbose));

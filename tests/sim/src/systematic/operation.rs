@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-use store::{SnapshotId, Span, Store, StoreError, VolumeId};
+use store::{BaseId, SnapshotId, Span, Store, StoreError, VolumeId};
 use world::{BLOCK_SIZE, Buf};
 
-use super::state::{Contents, Users, Volume, encode};
+use super::state::{ABSENT, Contents, LBAS, Users, Volume, encode};
 use super::tape::TapeDisk;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -13,7 +13,13 @@ const BLOCK: u64 = BLOCK_SIZE as u64;
 /// Blocks of the volume at first, and after it grew.
 const SIZES: [u64; 2] = [256, 20_100];
 
-/// What a user asks for. `V` is the volume, `C` a clone of its newest snapshot.
+/// What the origin of the adopted volume has in each block but [`ZERO`].
+const ORIGIN: u64 = 1 << 40;
+
+/// Where that has zeros.
+const ZERO: u64 = 127;
+
+/// What a user asks for. `V` is the volume, `C` a clone of its newest snapshot; another one is adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     WriteFirst,
@@ -34,10 +40,13 @@ pub enum Operation {
     GrowAndWrite,
     DeleteVolume,
     Checkpoint,
+    Adopt,
+    Arrive,
+    WriteAdopted,
 }
 
 impl Operation {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::WriteFirst,
         Self::WriteTwo,
         Self::WriteSector,
@@ -56,6 +65,9 @@ impl Operation {
         Self::GrowAndWrite,
         Self::DeleteVolume,
         Self::Checkpoint,
+        Self::Adopt,
+        Self::Arrive,
+        Self::WriteAdopted,
     ];
 
     /// Whether it is durable as soon as it is acknowledged, and with it everything before.
@@ -68,6 +80,8 @@ impl Operation {
                 | Self::Discard
                 | Self::DiscardLeaf
                 | Self::WriteClone
+                | Self::Arrive
+                | Self::WriteAdopted
         )
     }
 
@@ -111,6 +125,9 @@ enum Request {
     Rollback(String, String),
     Grow(String, u64),
     Checkpoint,
+    Adopt(String, u64),
+    Fill(String, u64),
+    FillZeros(String, u64),
 }
 
 impl User {
@@ -247,11 +264,44 @@ impl User {
                 let grow = Request::Grow(v(), SIZES[1]);
                 vec![grow, self.write("v", 20_000, 1)?, Request::Flush]
             }
+            O::Adopt => {
+                let blocks = LBAS.into_iter().filter(|lba| *lba < SIZES[0]);
+                let now = Contents {
+                    size: SIZES[0],
+                    blocks: blocks.map(|lba| (lba, [ABSENT; 8])).collect(),
+                };
+                let volume = Volume {
+                    now,
+                    ..Volume::default()
+                };
+                let is_new = !self.users.volumes.contains_key("a");
+                is_new.then(|| self.users.volumes.insert("a".to_string(), volume))?;
+                vec![Request::Adopt("a".to_string(), SIZES[0])]
+            }
+            O::Arrive => {
+                self.arrive(0)?;
+                self.arrive(ZERO)?;
+                let a = "a".to_string();
+                vec![Request::Fill(a.clone(), 0), Request::FillZeros(a, ZERO)]
+            }
+            O::WriteAdopted => vec![self.write("a", 0, 1)?],
         })
     }
 
     fn volume(&mut self, name: &str) -> Option<&mut Volume> {
         self.users.volumes.get_mut(name)
+    }
+
+    /// What an origin has arrives, where nobody wrote.
+    fn arrive(&mut self, lba: u64) -> Option<()> {
+        let blocks = &mut self.volume("a")?.now.blocks;
+        if blocks.get(&lba) == Some(&[ABSENT; 8]) {
+            match lba {
+                ZERO => blocks.remove(&lba),
+                _ => blocks.insert(lba, [ORIGIN; 8]),
+            };
+        }
+        Some(())
     }
 
     fn write(&mut self, name: &str, lba: u64, count: usize) -> Option<Request> {
@@ -287,6 +337,12 @@ impl User {
             grown.volumes.get_mut("v")?.now.size = SIZES[1];
             states.push(grown);
         }
+        if operation == Operation::Arrive {
+            // So is this.
+            let mut begun = self.clone();
+            begun.arrive(0)?;
+            states.push(begun.users);
+        }
         states.push(next.users.clone());
         *self = next;
         Some(Step { states, requests })
@@ -318,6 +374,10 @@ async fn perform(store: &Store<TapeDisk>, request: Request) -> Result<(), StoreE
     let volume = |name: &str| -> Result<VolumeId, StoreError> {
         let found = store.find(name).ok_or(StoreError::NoVolume)?;
         Ok(found.id)
+    };
+    let base = |name: &str| -> Result<BaseId, StoreError> {
+        let found = store.find(name).ok_or(StoreError::NoVolume)?;
+        found.bases.first().copied().ok_or(StoreError::NoVolume)
     };
     let snapshot = |id, name: &str| -> Result<SnapshotId, StoreError> {
         let found = store
@@ -369,5 +429,13 @@ async fn perform(store: &Store<TapeDisk>, request: Request) -> Result<(), StoreE
             store.grow_volume(id, blocks * BLOCK).await.map(drop)
         }
         Request::Checkpoint => store.checkpoint().await,
+        Request::Adopt(name, blocks) => store.adopt_volume(&name, blocks * BLOCK).await.map(drop),
+        Request::Fill(name, lba) => {
+            let mut buf = Buf::from_heap(1);
+            let sectors = buf.block_mut(0).chunks_mut(512);
+            sectors.for_each(|sector| encode(ORIGIN, sector));
+            store.fill(base(&name)?, lba * BLOCK, buf).await
+        }
+        Request::FillZeros(name, lba) => store.fill_zeros(base(&name)?, lba * BLOCK, BLOCK).await,
     }
 }

@@ -21,11 +21,12 @@ use super::tape::{Image, TapeDisk};
 
 use Operation as O;
 
-/// Where sequences begin: nothing but a volume; a snapshot behind which everything changed; clones, rollbacks and a hidden
+/// Where sequences begin: nothing but a volume; a snapshot behind which everything changed, and an adopted volume; clones, rollbacks and a hidden
 /// map with two children; something half taken apart; and a large map of which a snapshot has most.
 const BEGINNINGS: [&[Operation]; 5] = [
     &[],
     &[
+        O::Adopt,
         O::WriteFirst,
         O::WriteTwo,
         O::Snapshot,
@@ -50,6 +51,8 @@ const BEGINNINGS: [&[Operation]; 5] = [
         O::WriteFirst,
         O::WriteTwo,
         O::GrowAndWrite,
+        O::Adopt,
+        O::Arrive,
         O::Snapshot,
         O::WriteFirst,
         O::WriteTwo,
@@ -303,7 +306,12 @@ async fn inspect_volume(
     name: &str,
     volume: &Volume,
 ) -> Result<(), String> {
-    let id = store.find(name).ok_or("not found by name")?.id;
+    let info = store.find(name).ok_or("not found by name")?;
+    if !info.bases.is_empty() {
+        // What arrived counts as well, even where a write replaced it.
+        return Ok(());
+    }
+    let id = info.id;
     let mut sources = vec![(Source::Volume(id), &volume.now)];
     for (name, contents) in &volume.snapshots {
         let snapshot = store

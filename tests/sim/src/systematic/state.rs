@@ -21,6 +21,9 @@ const GARBAGE: u64 = u64::MAX;
 /// The store says that it cannot be read.
 const UNREADABLE: u64 = u64::MAX - 1;
 
+/// The store says that it has not arrived from its origin.
+pub const ABSENT: u64 = u64::MAX - 2;
+
 /// One volume or snapshot: its size in blocks, and blocks that are not zeros.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
@@ -119,6 +122,7 @@ async fn look(store: &Store<TapeDisk>, source: Source, bytes: u64) -> Result<Con
             Err(StoreError::Damaged { .. } | StoreError::Disk(_) | StoreError::DamagedPool) => {
                 [UNREADABLE; BLOCK_SIZE / SECTOR]
             }
+            Err(StoreError::Absent) => [ABSENT; BLOCK_SIZE / SECTOR],
             Err(error) => return Err(format!("reading block {lba} of {source:?}: {error:?}")),
         };
         if sectors != [0; BLOCK_SIZE / SECTOR] {

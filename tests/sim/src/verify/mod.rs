@@ -1,5 +1,6 @@
 //! Looks at a pool as a whole: contents against the model, metadata against itself, space against the beginning.
 
+mod bases;
 mod scrub;
 mod snapshots;
 
@@ -14,8 +15,9 @@ use world::{BLOCK_SIZE, Buf};
 use crate::client::records::{record_as_block, record_key};
 use crate::client::{bytes_of, span};
 use crate::disk::SimDisk;
-use crate::model::{Model, RECORDS, Trust, Verdict, mask_within};
+use crate::model::{Model, RECORDS, Sight, Trust, Verdict, mask_within};
 
+pub use bases::of_volumes as bases_of_volumes;
 pub use scrub::scrub;
 pub use snapshots::{difference, usage};
 
@@ -41,6 +43,7 @@ pub async fn contents(
     let found = volumes.iter().flat_map(|info| store.snapshots(info.id));
     let found: Vec<_> = found.collect();
     (model.borrow_mut()).recover_snapshots(&mut verdict, &found)?;
+    bases::recovered(&store, &model, &mut verdict).await?;
     let live = model.borrow().live();
     for number in live {
         let (id, size, blocks) = {
@@ -70,7 +73,7 @@ pub async fn contents(
         let mut model = model.borrow_mut();
         let block = record_as_block(&model, key, value.as_deref())?;
         let observed = model.observe(RECORDS, key, u8::MAX, &block)?;
-        model.recover_block(&mut verdict, RECORDS, key, &observed)?;
+        model.recover_block(&mut verdict, RECORDS, key, &Sight::Sectors(observed))?;
     }
     model.borrow_mut().recovered(&verdict)
 }
@@ -138,6 +141,9 @@ async fn recover_run(
         (bytes, result) = (bytes_of(&buf), read.map(|_| ()));
     }
     if let Err(error) = result {
+        if count == 1 && error == StoreError::Absent {
+            return model.borrow_mut().recover_absent(verdict, number, first);
+        }
         if count == 1 {
             return excuse(model, number, first, error);
         }
@@ -157,7 +163,7 @@ async fn recover_run(
             Some(bytes) => model.observe(lineage, at, mask, bytes)?,
             None => [None; 8],
         };
-        model.recover_block(verdict, number, at, &observed)?;
+        model.recover_block(verdict, number, at, &Sight::Sectors(observed))?;
     }
     Ok(())
 }

@@ -174,7 +174,7 @@ async fn unreadable(
             let len = BLOCK.min(size - block * BLOCK);
             let span = span(block * BLOCK, len);
             match store.read(source, span, Buf::from_heap(1)).await.1 {
-                Ok(_) => {}
+                Ok(_) | Err(StoreError::Absent) => {}
                 Err(StoreError::Damaged { block: said }) if said == block => {
                     lost.insert((source, block));
                 }

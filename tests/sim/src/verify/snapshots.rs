@@ -3,15 +3,18 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use store::{Change, Changes, Content, Extent, Source, Store, StoreError};
+use store::{Change, Changes, Content, Extent, SnapshotId, Source, Store, StoreError};
 use world::{BLOCK_SIZE, Buf};
 
 use super::{Checked, runs};
 use crate::client::{bytes_of, span};
 use crate::disk::SimDisk;
-use crate::model::{Member, Model, Pair, Trust};
+use crate::model::{Member, Model, ORIGIN, Pair, State, Trust};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
+
+/// What a comparison without a checkpoint between is called.
+const EXTENTS: &str = "extents";
 
 /// Checkpoints within which all that was deleted is taken apart.
 const CHECKPOINTS_MAX: u32 = 300;
@@ -42,6 +45,13 @@ pub async fn contents(
         }
         let span = span(offset, end - offset);
         let (buf, result) = store.read(id, span, Buf::from_heap(span.blocks())).await;
+        if result.as_ref().err() == Some(&StoreError::Absent) {
+            // Which of them is it?
+            for block in first..end.div_ceil(BLOCK) {
+                absent_or_not(store, model, (number, id, size), block).await?;
+            }
+            continue;
+        }
         let mut model = model.borrow_mut();
         if let Err(error) = result {
             model.refused_snapshot(number, error)?;
@@ -52,6 +62,28 @@ pub async fn contents(
         }
     }
     Ok(())
+}
+
+/// Reads one block of a snapshot, some of which is absent.
+async fn absent_or_not(
+    store: &Store<SimDisk>,
+    model: &RefCell<Model>,
+    (number, id, size): (u64, SnapshotId, u64),
+    block: u64,
+) -> Checked {
+    let lineage = model.borrow().lineage_of_snapshot(number);
+    let unsure = model.borrow().unsure(lineage, block..block + 1)[0];
+    let span = span(block * BLOCK, BLOCK.min(size - block * BLOCK));
+    let (buf, result) = store.read(id, span, Buf::from_heap(1)).await;
+    let mut model = model.borrow_mut();
+    match result {
+        Ok(_) => {
+            model.saw_snapshot_presence(number, block, false, unsure)?;
+            model.saw_snapshot_block(number, block, u8::MAX, &bytes_of(&buf))
+        }
+        Err(StoreError::Absent) => model.saw_snapshot_presence(number, block, true, unsure),
+        Err(error) => model.refused_snapshot(number, error),
+    }
 }
 
 /// Lets the store compare two sources page by page, and the model say what must come out.
@@ -90,7 +122,7 @@ pub async fn difference(
         return Ok(Ok(()));
     }
     match extents(store, older, to.1, max).await? {
-        Ok(ranges) => compare("extents", &ranges, model, from, to.0, size_bytes).map(Ok),
+        Ok(ranges) => compare(EXTENTS, &ranges, model, from, to.0, size_bytes).map(Ok),
         Err(error) => Ok(Err(error)),
     }
 }
@@ -113,7 +145,14 @@ fn compare(
     if model.trust() == Trust::DrivesLie || any_gone {
         return Ok(());
     }
-    let pairs = model.pairs(from.map(|(member, _)| member), to);
+    let mut pairs = model.pairs(from.map(|(member, _)| member), to);
+    if what == EXTENTS && from.is_none() {
+        // Of zeros that are here, some are blocks, and of the others not all are known to be zeros.
+        let is_zeros = |state: &State| state.version == ORIGIN && state.sectors == [0; 8];
+        let pairs = pairs.values_mut();
+        let zeros = pairs.filter(|pair| pair.is_some_and(|pair| is_zeros(&pair.to)));
+        zeros.for_each(|pair| *pair = None);
+    }
     check_ranges(ranges, &pairs, from.is_some(), size_bytes)
         .map_err(|wrong| format!("{what} of {from:?} and {to:?}: {wrong}"))
 }
@@ -270,6 +309,8 @@ async fn difference_of_volume(
 /// # Errors
 /// The first difference.
 pub async fn usage(store: &Store<SimDisk>, model: &RefCell<Model>) -> Result<u64, String> {
+    model.borrow().check_bases(&store.bases())?;
+    super::bases_of_volumes(store, model)?;
     let lineages = model.borrow().lineages();
     let mut compared = 0;
     for lineage in lineages {
