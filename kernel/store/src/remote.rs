@@ -102,10 +102,8 @@ impl<D: Disk + 'static> Store<D> {
         offset: u64,
         len: u64,
     ) -> Result<Option<Range<u64>>, StoreError> {
-        let block = BLOCK_SIZE as u64;
-        let blocks = offset / block..(offset + len) / block;
-        let found = self.shared.first_absent(base.0, blocks).await?;
-        Ok(found.map(|found| found.start * block..found.end * block))
+        let found = self.shared.first_absent(base.0, blocks_of(offset, len));
+        Ok(found.await?.map(bytes_of))
     }
 
     /// As [`first_absent`](Self::first_absent), without what every volume and snapshot has something newer for.
@@ -118,11 +116,10 @@ impl<D: Disk + 'static> Store<D> {
         offset: u64,
         len: u64,
     ) -> Result<Option<Range<u64>>, StoreError> {
-        let block = BLOCK_SIZE as u64;
-        let mut blocks = offset / block..(offset + len) / block;
+        let mut blocks = blocks_of(offset, len);
         while let Some(absent) = self.shared.first_absent(base.0, blocks.clone()).await? {
             if let Some(found) = self.shared.first_referred(base.0, absent.clone()).await? {
-                return Ok(Some(found.start * block..found.end * block));
+                return Ok(Some(bytes_of(found)));
             }
             blocks.start = absent.end;
         }
@@ -273,12 +270,8 @@ impl<D: Disk + 'static> Shared<D> {
             let count = (end - at).min(Buf::PAGES_MAX as u64);
             let count = usize::try_from(count).unwrap_or(Buf::PAGES_MAX);
             for pointer in self.look_up_in_base(base, at, count).await? {
-                match &mut found {
-                    _ if pointer.kind() == Kind::Never => {
-                        found.get_or_insert(at..at).end = at + 1;
-                    }
-                    Some(_) => return Ok(found),
-                    None => {}
+                if !goes_on(&mut found, at, pointer.kind() == Kind::Never) {
+                    return Ok(found);
                 }
                 at += 1;
             }
@@ -313,10 +306,8 @@ impl<D: Disk + 'static> Shared<D> {
                 }
             }
             for is_referred in &is_referred[..count] {
-                match &mut found {
-                    _ if *is_referred => found.get_or_insert(at..at).end = at + 1,
-                    Some(_) => return Ok(found),
-                    None => {}
+                if !goes_on(&mut found, at, *is_referred) {
+                    return Ok(found);
                 }
                 at += 1;
             }
@@ -353,6 +344,25 @@ impl<D: Disk + 'static> Shared<D> {
         }
         Ok(())
     }
+}
+
+/// The blocks of a range of bytes that consists of whole ones.
+fn blocks_of(offset: u64, len: u64) -> Range<u64> {
+    let block = BLOCK_SIZE as u64;
+    offset / block..(offset + len) / block
+}
+
+fn bytes_of(blocks: Range<u64>) -> Range<u64> {
+    let block = BLOCK_SIZE as u64;
+    blocks.start * block..blocks.end * block
+}
+
+/// Adds block `at` to the first run of blocks that are wanted, if it is; false where that run has ended.
+fn goes_on(run: &mut Option<Range<u64>>, at: u64, is_wanted: bool) -> bool {
+    if is_wanted {
+        run.get_or_insert(at..at).end = at + 1;
+    }
+    is_wanted || run.is_none()
 }
 
 impl State {

@@ -67,13 +67,8 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
     let mut trouble_rest = TROUBLE_REST;
     let mut operations = shared.volumes.operations();
     loop {
-        match job.state() {
-            JobState::Paused => {
-                job.wanted.wait().await;
-                continue;
-            }
-            state if state.is_over() => return,
-            _ => {}
+        if !job.may_go_on().await {
+            return;
         }
         let Some(info) = shared.volumes.adoption(base) else {
             return end(&shared, &job, base).await;
@@ -89,7 +84,7 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
             _ if is_through || begun - kept_at >= KEEP_EVERY => {
                 kept_at = begun;
                 let noted = shared.volumes.note_arrived(base, at).await;
-                keep(&shared, &job).await;
+                shared.keep_position(&job).await;
                 noted.map(|()| None)
             }
             _ => shared.volumes.bring_in(base, at, max).await.map(Some),
@@ -105,13 +100,7 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
                         hydration.fetched_bytes += step.bytes;
                     }
                 });
-                let rest = pace::rest(exec.now() - begun, is_busy, step.bytes, job.rate_max());
-                if rest.is_zero() {
-                    exec.yield_now().await;
-                } else {
-                    // Whoever wants something is heard at once.
-                    let _ = exec.timeout(rest, job.wanted.wait()).await;
-                }
+                shared.rest(&job, begun, is_busy, step.bytes).await;
             }
             Ok(None) => {}
             // The next start goes on with it.
@@ -136,16 +125,10 @@ async fn end<D: Disk + 'static>(shared: &Shared<D>, job: &Job, base: BaseId) {
         Some(_) => (JobState::Failed, Some(OriginError::Forgotten.into())),
     };
     job.end(state, error, shared.wall_nanos());
-    keep(shared, job).await;
+    shared.keep_position(job).await;
     match state {
         JobState::Done => log::info!("job {}: everything is here, the origin can go", job.id()),
         JobState::Failed => log::error!("job {}: where the rest is cannot be told", job.id()),
         _ => log::info!("job {}: nothing needs what was adopted any more", job.id()),
-    }
-}
-
-async fn keep<D: Disk + 'static>(shared: &Shared<D>, job: &Job) {
-    if let Err(error) = shared.keep(job).await {
-        log::debug!("job {}: not kept: {error}", job.id());
     }
 }

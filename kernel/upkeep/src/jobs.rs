@@ -24,12 +24,13 @@ use core::fmt;
 
 use exec::{Exec, Semaphore};
 use volume::{BaseId, StoreError, Volumes};
-use world::Disk;
+use world::{Disk, Instant};
 
 pub(crate) use job::Job;
 pub use job::{JobInfo, JobState, Work};
 
 use crate::hydration::{self, Hydration};
+use crate::pace;
 use crate::scrub::{self, Scrub};
 
 /// The most finished jobs that are remembered.
@@ -301,6 +302,25 @@ impl<D: Disk + 'static> Shared<D> {
         let bytes = job.encode();
         let store = self.volumes.store();
         store.set_record(&key(job.id()), Some(&bytes)).await
+    }
+
+    /// Keeps how far a job is, if that can be: on a pool that takes no writes there is work, too.
+    pub async fn keep_position(&self, job: &Job) {
+        if let Err(error) = self.keep(job).await {
+            log::debug!("job {}: not kept: {error}", job.id());
+        }
+    }
+
+    /// Leaves clients what is theirs, after a step of a job that was begun at `begun` and moved `bytes`.
+    pub async fn rest(&self, job: &Job, begun: Instant, is_busy: bool, bytes: u64) {
+        let exec = &self.exec;
+        let rest = pace::rest(exec.now() - begun, is_busy, bytes, job.rate_max());
+        if rest.is_zero() {
+            exec.yield_now().await;
+        } else {
+            // Whoever wants something is heard at once.
+            let _ = exec.timeout(rest, job.wanted.wait()).await;
+        }
     }
 
     /// Makes a job as it is now durable, unless the pool takes no writes: a scrub is wanted most then.

@@ -10,7 +10,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use store::{Damage, ScrubPosition, ScrubStep, Store};
 use volume::{SnapshotId, Source, StoreError, VolumeError, VolumeId};
-use world::{BLOCK_SIZE, Disk, Instant};
+use world::{BLOCK_SIZE, Disk};
 
 use crate::jobs::{Job, JobState, Shared, Work};
 use crate::pace;
@@ -149,13 +149,8 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
     let mut kept_at = exec.now();
     let mut operations = shared.volumes.operations();
     loop {
-        match job.state() {
-            JobState::Paused => {
-                job.wanted.wait().await;
-                continue;
-            }
-            state if state.is_over() => return,
-            _ => {}
+        if !job.may_go_on().await {
+            return;
         }
         let seen = operations;
         operations = shared.volumes.operations();
@@ -190,27 +185,10 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
         }
         if exec.now() - kept_at >= KEEP_EVERY {
             kept_at = exec.now();
-            keep(&shared, &job).await;
+            shared.keep_position(&job).await;
         }
-        rest(&shared, &job, begun, is_busy, step.blocks).await;
-    }
-}
-
-async fn rest<D: Disk + 'static>(
-    shared: &Shared<D>,
-    job: &Job,
-    begun: Instant,
-    is_busy: bool,
-    blocks: u64,
-) {
-    let exec = &shared.exec;
-    let bytes = blocks * BLOCK_SIZE as u64;
-    let rest = pace::rest(exec.now() - begun, is_busy, bytes, job.rate_max());
-    if rest.is_zero() {
-        exec.yield_now().await;
-    } else {
-        // Whoever wants something is heard at once.
-        let _ = exec.timeout(rest, job.wanted.wait()).await;
+        let bytes = step.blocks * BLOCK_SIZE as u64;
+        shared.rest(&job, begun, is_busy, bytes).await;
     }
 }
 
@@ -221,7 +199,7 @@ async fn end<D: Disk + 'static>(
     error: Option<StoreError>,
 ) {
     job.end(state, error.map(VolumeError::from), shared.wall_nanos());
-    keep(shared, job).await;
+    shared.keep_position(job).await;
     let (id, scrub) = (job.id(), scrub_of(job).clone());
     let mib = scrub.checked_bytes() >> 20;
     match (error, scrub.damaged_blocks) {
@@ -233,13 +211,6 @@ async fn end<D: Disk + 'static>(
         (None, damaged) => {
             log::error!("job {id}: scrubbed {mib} MiB, {damaged} blocks are damaged");
         }
-    }
-}
-
-/// Keeps what can be kept: a pool that takes no writes can be scrubbed as well.
-async fn keep<D: Disk + 'static>(shared: &Shared<D>, job: &Job) {
-    if let Err(error) = shared.keep(job).await {
-        log::debug!("job {}: not kept: {error}", job.id());
     }
 }
 
@@ -263,6 +234,7 @@ fn describe<D: Disk + 'static>(store: &Store<D>, damage: &Damage) -> String {
 mod tests {
     use super::*;
     use alloc::vec;
+    use world::Instant;
 
     fn damage(places: &[(Source, u64)]) -> Damage {
         Damage {

@@ -3,7 +3,7 @@
 use core::pin::pin;
 
 use exec::futures_util::future::{Either, select};
-use store::{Fullness, Presence, Source, Span, StoreError, VolumeInfo};
+use store::{Fullness, Presence, Span, StoreError};
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::{Volume, VolumeError};
@@ -99,12 +99,7 @@ impl<D: Disk + 'static> Volume<D> {
 
     /// Before a part of a block is changed: makes the blocks be here in which `offset` and the end of `len` bytes lie.
     pub(crate) async fn bring_edges(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
-        let is_adopted = |info: VolumeInfo| !info.bases.is_empty();
-        let info = match self.source() {
-            Source::Volume(id) => self.volumes().store().volume(id),
-            Source::Snapshot(_) => None,
-        };
-        if len == 0 || !info.is_some_and(is_adopted) {
+        if len == 0 || self.volumes().store().bases().is_empty() {
             return Ok(());
         }
         for edge in [offset, offset + len] {

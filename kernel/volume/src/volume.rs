@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use store::{Extent, Holes, SnapshotId, SnapshotInfo, Source, Span, StoreError, VolumeId};
-use world::{Buf, Disk};
+use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::attachment::Attachment;
 use crate::{Traffic, VolumeError, Volumes};
@@ -140,7 +140,10 @@ impl<D: Disk + 'static> Volume<D> {
         self.check(Access::ReadWrite, offset, len)?;
         let id = self.writable()?;
         let _operation = self.volumes.attachments().operate(&self.attachment);
-        Box::pin(self.bring_edges(offset, len)).await?;
+        let block = BLOCK_SIZE as u64;
+        if !offset.is_multiple_of(block) || !len.is_multiple_of(block) {
+            Box::pin(self.bring_edges(offset, len)).await?;
+        }
         let result = self.volumes.store().discard(id, offset, len).await;
         result.map_err(|error| self.explain(error.into()))
     }

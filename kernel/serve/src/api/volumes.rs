@@ -220,7 +220,7 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
         .get(ORIGIN.name)
         .and_then(|at| at.get(NBD.name)?.as_str());
     if let Some(address) = origin {
-        let info = adopt(&backend, name, address, call.number(&SIZE)).await;
+        let info = adopt(&backend, volumes, name, (address, call.number(&SIZE))).await;
         return created(&backend, info.map_err(refuse)?, None);
     }
     let (info, usage) = match (call.number(&SIZE), call.text(&CLONE_OF)) {
@@ -266,11 +266,10 @@ fn created<D: Disk + 'static>(
 /// Makes a volume of what is elsewhere, and begins to bring it in. Without the job it is a volume as well, so that is not undone.
 async fn adopt<D: Disk + 'static>(
     backend: &Backend<D>,
+    volumes: &Volumes<D>,
     name: &str,
-    address: &str,
-    size: Option<u64>,
+    (address, size): (&str, Option<u64>),
 ) -> Result<VolumeInfo, VolumeError> {
-    let volumes = backend.volumes.as_ref().ok_or(VolumeError::NoVolume)?;
     let info = volumes.adopt(name, address.parse()?, size).await?;
     if let Some(upkeep) = &backend.upkeep {
         for base in &info.bases {

@@ -198,6 +198,14 @@ impl Job {
         Ref::map(self.kept.borrow(), |kept| &kept.work)
     }
 
+    /// Waits while it is paused; whether there is more to do then.
+    pub async fn may_go_on(&self) -> bool {
+        while self.state() == JobState::Paused {
+            self.wanted.wait().await;
+        }
+        !self.state().is_over()
+    }
+
     /// It is at work.
     pub fn begin(&self) {
         let mut kept = self.kept.borrow_mut();

@@ -147,16 +147,18 @@ impl Side {
         if let Record::Offered { epoch, to, nonce } = self.record
             && self.is_ready
         {
-            let epoch = epoch + 1;
-            let version = Some(self.version);
-            let record = Record::Given {
-                epoch,
-                to,
-                nonce,
-                version,
-            };
-            self.change(record, self.version);
+            self.give(epoch + 1, to, nonce, Some(self.version));
         }
+    }
+
+    fn give(&mut self, epoch: Epoch, to: usize, nonce: Nonce, version: Option<Version>) {
+        let record = Record::Given {
+            epoch,
+            to,
+            nonce,
+            version,
+        };
+        self.change(record, self.version);
     }
 
     pub fn cancel(&mut self, mutant: Option<Mutant>) {
@@ -324,13 +326,6 @@ impl Side {
             }
             _ => return,
         };
-        let epoch = epoch + 1;
-        let record = Record::Given {
-            epoch,
-            to,
-            nonce,
-            version,
-        };
-        self.change(record, self.version);
+        self.give(epoch + 1, to, nonce, version);
     }
 }
