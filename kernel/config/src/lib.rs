@@ -31,6 +31,8 @@ pub struct Config {
     pub gateways: Vec<IpAddr>,
     /// `nbd.public_port`: the port at which clients reach NBD, where something forwards one to ours.
     pub nbd_public_port: Option<u16>,
+    /// `peer.public_port`: the port at which other appliances reach this one, where something forwards one to ours.
+    pub peer_public_port: Option<u16>,
     /// `api.token`: the secret that opens the API. Without it the API refuses everything that needs one.
     pub token: Option<String>,
     /// `log.level`: the least important level that is printed.
@@ -50,6 +52,7 @@ impl Default for Config {
             addresses: Vec::new(),
             gateways: Vec::new(),
             nbd_public_port: None,
+            peer_public_port: None,
             token: None,
             log_level: log::LevelFilter::Info,
             demo: false,
@@ -67,6 +70,7 @@ impl fmt::Debug for Config {
             .field("addresses", &self.addresses)
             .field("gateways", &self.gateways)
             .field("nbd_public_port", &self.nbd_public_port)
+            .field("peer_public_port", &self.peer_public_port)
             .field("token", &self.token.as_ref().map(|_| "(set)"))
             .field("log_level", &self.log_level)
             .field("demo", &self.demo)

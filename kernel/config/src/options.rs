@@ -59,7 +59,7 @@ const USUAL: ConfigOption = ConfigOption {
 };
 
 /// All of them.
-pub static OPTIONS: [ConfigOption; 9] = [
+pub static OPTIONS: [ConfigOption; 10] = [
     ConfigOption {
         key: "node.name",
         about: "How this appliance calls itself.",
@@ -95,13 +95,19 @@ pub static OPTIONS: [ConfigOption; 9] = [
         about: "The port at which clients reach NBD, where something forwards one to ours.",
         expected: "a port, 1 to 65535",
         default: "10809",
-        example: "10810",
-        set: |config, text| {
-            let port = text.parse().ok().filter(|port| *port > 0)?;
-            config.nbd_public_port = Some(port);
-            Some(())
-        },
+        example: "20809",
+        set: |config, text| port(text).map(|port| config.nbd_public_port = Some(port)),
         get: |config| config.nbd_public_port.map(|port| port.to_string()),
+        ..USUAL
+    },
+    ConfigOption {
+        key: "peer.public_port",
+        about: "The port at which other appliances reach this one, where something forwards one to ours.",
+        expected: "a port, 1 to 65535",
+        default: "10810",
+        example: "20810",
+        set: |config, text| port(text).map(|port| config.peer_public_port = Some(port)),
+        get: |config| config.peer_public_port.map(|port| port.to_string()),
         ..USUAL
     },
     ConfigOption {
@@ -173,6 +179,10 @@ fn is_name(text: &str) -> bool {
 
 fn is_token(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|port| *port > 0)
 }
 
 fn gateways(text: &str) -> Option<Vec<IpAddr>> {

@@ -83,3 +83,6 @@ pub use key::PublicKey;
 pub use listener::{CHANNELS_MAX, HALF_OPEN_MAX};
 pub use peers::{Me, PEERS_MAX, Peer, Peers};
 pub use token::{PairingToken, TOKEN_TIME, TOKENS_MAX};
+
+/// Where appliances listen for peers.
+pub const PORT: u16 = 10810;

@@ -31,7 +31,17 @@ impl<D: Disk + 'static> Peers<D> {
         H: Fn(Channel<L::Stream>) -> F + 'static,
         F: Future<Output = ()> + 'static,
     {
-        let (handler, gate) = (Rc::new(handler), Rc::new(Gate::default()));
+        self.serve_at_most(CHANNELS_MAX, listener, handler).await;
+    }
+
+    /// The same with at most so many channels at one time, for whoever has memory for no more.
+    pub async fn serve_at_most<L, H, F>(self, channels_max: usize, listener: L, handler: H)
+    where
+        L: Listener,
+        H: Fn(Channel<L::Stream>) -> F + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let (handler, gate) = (Rc::new(handler), Rc::new(Gate::new(channels_max)));
         loop {
             let stream = listener.accept().await;
             let Some(place) = gate.enter(stream.peer().ip()) else {
@@ -107,16 +117,14 @@ struct Gate {
     inside: Semaphore,
 }
 
-impl Default for Gate {
-    fn default() -> Self {
+impl Gate {
+    fn new(channels_max: usize) -> Self {
         Self {
             at_door: RefCell::default(),
-            inside: Semaphore::new(CHANNELS_MAX),
+            inside: Semaphore::new(channels_max),
         }
     }
-}
 
-impl Gate {
     fn enter(self: &Rc<Self>, from: IpAddr) -> Option<Place> {
         let from = household(from);
         let mut at_door = self.at_door.borrow_mut();

@@ -1,5 +1,8 @@
 //! The HTTP API as clients see it: requests in, responses out, over a pipe and a store in memory.
 
+#[expect(dead_code, reason = "other tests need more of it")]
+#[path = "../../peer/tests/peer/network.rs"]
+mod network;
 #[path = "../../volume/tests/ram/mod.rs"]
 mod ram;
 
@@ -13,6 +16,8 @@ mod http;
 mod jobs;
 #[path = "api/limits.rs"]
 mod limits;
+#[path = "api/peers.rs"]
+mod peers;
 #[path = "api/reference.rs"]
 mod reference;
 #[path = "api/resources.rs"]
@@ -32,11 +37,12 @@ use std::rc::Rc;
 use access::{Audit, Tokens};
 use net::pipe::{Pipe, PipeDialer, pipe_port};
 use net::{NetCounters, Stream};
+use network::Network;
 use ram::{Bench, RamDisk};
 use serde_json::Value;
 use serve::api::{
     Backend, DriveInfo, DriveState, FormatError, Limits, LogLevels, MemoryInfo, Node, NodeInfo,
-    Pending, Server, SettingInfo,
+    Peering, Pending, Server, SettingInfo,
 };
 use upkeep::Upkeep;
 use volume::{Meters, Volumes};
@@ -169,6 +175,8 @@ struct Rig {
     node: Rc<FakeNode>,
     volumes: Volumes<RamDisk>,
     audit: Audit<RamDisk>,
+    /// Where other appliances are.
+    network: Network,
 }
 
 impl Rig {
@@ -181,14 +189,17 @@ impl Rig {
     /// The rooms above a store.
     fn on(bench: Bench, volumes: Volumes<RamDisk>) -> Self {
         let (exec, of) = (bench.exec.clone(), volumes.clone());
-        let (upkeep, tokens, audit) = bench.run(async move {
+        let network = Network::new(&exec);
+        let (upkeep, tokens, audit, peers) = bench.run(async move {
             let upkeep = Upkeep::open(&exec, &of).await;
             let store = of.store();
             let entropy = Rc::new(Counting(Cell::new(0)));
             let tokens = Tokens::open(exec.clone(), store.clone(), entropy, Some("secret"));
             let (tokens, first) = tokens.await;
             assert!(first.is_none());
-            (upkeep, tokens, Audit::open(exec, Some(store.clone())).await)
+            let audit = Audit::open(exec.clone(), Some(store.clone())).await;
+            let peers = peers::open(&exec, store, "box", peers::PORT).await;
+            (upkeep, tokens, audit, peers)
         });
         let (listener, port) = pipe_port(16 << 10);
         let rig = Self {
@@ -197,11 +208,14 @@ impl Rig {
             bench,
             volumes,
             audit: audit.clone(),
+            network: network.clone(),
         };
+        rig.bench.exec.spawn(peers::serve(&network, &peers));
         let backend = Backend {
             node: rig.node.clone(),
             volumes: Some(rig.volumes.clone()),
             upkeep: Some(upkeep),
+            peers: Some(Peering::new(peers, network)),
             tokens,
             audit,
         };

@@ -23,7 +23,7 @@ const ARROWS: [(&str, &[&str]); 32] = [
     (
         "serve",
         &[
-            "access", "upkeep", "volume", "store", "wire", "net", "exec", "world",
+            "peer", "access", "upkeep", "volume", "store", "wire", "net", "exec", "world",
         ],
     ),
     ("pci", &["hal"]),
@@ -33,7 +33,7 @@ const ARROWS: [(&str, &[&str]); 32] = [
     (
         "appliance",
         &[
-            "boot", "hal", "pci", "nvme", "virtio", "serve", "origin", "access", "upkeep",
+            "boot", "hal", "pci", "nvme", "virtio", "serve", "origin", "peer", "access", "upkeep",
             "volume", "store", "net", "wire", "config", "exec", "world",
         ],
     ),

@@ -10,6 +10,11 @@ const UUID: Kind = Kind::Form(&Form {
     is: |text| text.len() == 36 && text.split('-').count() == 5,
     what: "a UUID",
 });
+const KEY: Kind = Kind::Form(&Form {
+    pattern: "^[0-9a-f]{64}$",
+    is: |text| text.len() == 64,
+    what: "64 hexadecimal digits",
+});
 const COUNT: Kind = Kind::Number(0, u64::MAX);
 const TIME: Kind = Kind::OrNull(&Kind::Time);
 const TEXT_OR_NULL: Kind = Kind::OrNull(&Kind::Text);
@@ -219,6 +224,22 @@ answer! {
         required("last_seen_at", TIME, "When it was presented last; `null`: not since the start, or nobody knows."),
         required("configured", Kind::Flag, "Whether it comes from the configuration and is taken out there."),
         required("token", Kind::Text, "The secret; it is never told again."),
+    ];
+    PEERS "": [
+        required("name", NAME_FORM, "What this appliance calls itself: `node.name` of its configuration."),
+        required("key", KEY, "Its public key."),
+        required("port", Kind::Number(1, 65535), "The port at which other appliances reach it."),
+        required("peers", Kind::List(&Kind::Object(&PEER), 0, ANY), "What it was paired with, by name."),
+    ];
+    PEER "Peer": [
+        required("name", NAME_FORM, "What it called itself when they were paired."),
+        required("key", KEY, "Its public key."),
+        required("address", Kind::Text, "Where it listens."),
+        required("paired_at", TIME, "`null` when the appliance had no clock then."),
+    ];
+    PAIRING_TOKEN "PairingToken": [
+        required("token", Kind::Text, "What to tell the other appliance; it is never told again, and can be used once."),
+        required("expires_in_ms", COUNT, "How long it can be used."),
     ];
     LOG "": [required("lines", Kind::List(&Kind::Text, 0, ANY), "Oldest first.")];
     LOG_LEVELS "LogLevels": [

@@ -216,12 +216,15 @@ impl<D: Disk + 'static> Server<D> {
         if route.method == Method::Get {
             return;
         }
+        let has_secrets = route.body.has_secrets();
         let query = match head.query.as_str() {
             "" => String::new(),
+            _ if has_secrets => "?(hidden)".into(),
             query => format!("?{query}"),
         };
         let with = match route.body.properties {
             [] => String::new(),
+            _ if has_secrets => route.body.without_secrets(body),
             _ => without_passwords(&String::from_utf8_lossy(
                 &body[..body.len().min(NOTED_BYTES)],
             )),

@@ -7,6 +7,7 @@ use volume::{ALLOW_MAX, Limits, Network, OriginAddress, split_name};
 
 use access::Role;
 
+use super::peers::parse_address;
 use super::shape::{Form, Kind, Property, Rule, Shape};
 
 /// The most log lines of one answer.
@@ -77,15 +78,37 @@ const PLACE_FORM: Kind = Kind::Form(&Form {
     is: is_place,
     what: "what the answer before said",
 });
+macro_rules! v4 {
+    () => {
+        "((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+    };
+}
+
+macro_rules! v6 {
+    () => {
+        concat!(
+            "([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,7}:|",
+            "([0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,5}(:[0-9a-fA-F]{1,4}){1,2}|",
+            "([0-9a-fA-F]{1,4}:){1,4}(:[0-9a-fA-F]{1,4}){1,3}|([0-9a-fA-F]{1,4}:){1,3}(:[0-9a-fA-F]{1,4}){1,4}|",
+            "([0-9a-fA-F]{1,4}:){1,2}(:[0-9a-fA-F]{1,4}){1,5}|[0-9a-fA-F]{1,4}:(:[0-9a-fA-F]{1,4}){1,6}|",
+            "::([0-9a-fA-F]{1,4}:){0,6}[0-9a-fA-F]{1,4}|::"
+        )
+    };
+}
+
+macro_rules! port {
+    () => {
+        "(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+    };
+}
+
 const NETWORK_FORM: Kind = Kind::Form(&Form {
     pattern: concat!(
-        "^(((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])",
-        "(/(3[0-2]|[12]?[0-9]))?|",
-        "(([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,7}:|",
-        "([0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,5}(:[0-9a-fA-F]{1,4}){1,2}|",
-        "([0-9a-fA-F]{1,4}:){1,4}(:[0-9a-fA-F]{1,4}){1,3}|([0-9a-fA-F]{1,4}:){1,3}(:[0-9a-fA-F]{1,4}){1,4}|",
-        "([0-9a-fA-F]{1,4}:){1,2}(:[0-9a-fA-F]{1,4}){1,5}|[0-9a-fA-F]{1,4}:(:[0-9a-fA-F]{1,4}){1,6}|",
-        "::([0-9a-fA-F]{1,4}:){0,6}[0-9a-fA-F]{1,4}|::)(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$"
+        "^(",
+        v4!(),
+        "(/(3[0-2]|[12]?[0-9]))?|(",
+        v6!(),
+        ")(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?)$"
     ),
     is: |text| text.parse::<Network>().is_ok(),
     what: "one of networks like 10.0.0.0/8 or 2001:db8::/32",
@@ -93,12 +116,27 @@ const NETWORK_FORM: Kind = Kind::Form(&Form {
 const ADDRESS_FORM: Kind = Kind::Form(&Form {
     pattern: concat!(
         "^nbd://([A-Za-z0-9._-]{1,255}|\\[[0-9A-Fa-f:.]{2,45}\\])",
-        "(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?",
+        port!(),
         "(/[A-Za-z0-9._~/:-]{0,255})?$"
     ),
     is: |text| !text.contains('%') && text.parse::<OriginAddress>().is_ok(),
     what: "the address of an NBD export, like nbd://10.0.0.5:10809/disk",
 });
+const PEER_ADDRESS_FORM: Kind = Kind::Form(&Form {
+    pattern: concat!("^(", v4!(), "|\\[(", v6!(), ")\\])", port!(), "$"),
+    is: |text| parse_address(text).is_some(),
+    what: "an address like 10.0.0.5, 10.0.0.5:10810 or [fd00::5]; names of machines cannot be looked up",
+});
+const PAIRING_TOKEN_FORM: Form = Form {
+    pattern: "^ferrite_pair_[0-9a-fA-F]{64}$",
+    is: |text| {
+        let digits = text.strip_prefix("ferrite_pair_");
+        digits.is_some_and(|digits| {
+            digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
+    },
+    what: "a pairing token, `ferrite_pair_` and 64 hexadecimal digits, that the other appliance made",
+};
 const EVERY_FORM: Kind = Kind::Form(&Form {
     pattern: concat!(
         "^([1-9][0-9]{0,6}s|[1-9][0-9]{0,4}m|([1-9][0-9]{0,2}|[1-7][0-9]{3})h|",
@@ -302,6 +340,16 @@ pub(super) const CONFIRM: Property = required(
     Kind::Text,
     "The drive's serial number: what it holds is given up.",
 );
+pub(super) const PEER_ADDRESS: Property = required(
+    "address",
+    PEER_ADDRESS_FORM,
+    "Where the other appliance listens: `ADDRESS` or `ADDRESS:PORT`, the port being 10810 when absent.",
+);
+pub(super) const PAIRING_TOKEN: Property = required(
+    "token",
+    Kind::Secret(&PAIRING_TOKEN_FORM),
+    "A pairing token that the other appliance made.",
+);
 pub(super) const LEVEL: Property = required(
     "level",
     LEVELS,
@@ -346,6 +394,10 @@ body! {
     JOB_CHANGE: Rule::Free, [STATE, RATE];
     /// A new token.
     NEW_TOKEN: Rule::Free, [NAME, ROLE];
+    /// A new peer.
+    NEW_PEER: Rule::Free, [PEER_ADDRESS, PAIRING_TOKEN];
+    /// A peer's changes.
+    PEER_CHANGE: Rule::Free, [PEER_ADDRESS];
     /// What is given up.
     GIVE_UP: Rule::Free, [CONFIRM];
     /// Levels of the log.
@@ -353,11 +405,12 @@ body! {
 }
 
 /// What stands in place of `{…}` in paths.
-pub(super) const CAPTURES: [Property; 5] = [
+pub(super) const CAPTURES: [Property; 6] = [
     required("volume", NAME_FORM, "A volume's name."),
     required("snapshot", NAME_FORM, "A snapshot's name."),
     required("job", DIGITS_FORM, "A job's number."),
     required("token", NAME_FORM, "A token's name."),
+    required("peer", NAME_FORM, "A peer's name."),
     required("drive", Kind::Text, "A drive's `id`."),
 ];
 

@@ -2,7 +2,7 @@
 //!
 //! What can be called is one table, of `Route`s in `routes`; dispatch, the `Allow` of a 405, who may call
 //! it, what bodies and queries may contain, and the OpenAPI document come from it. What is done then is in
-//! `resources` (the appliance itself), `events`, `volumes`, `snapshots`, `changes`, `jobs`, `schedules`, `tokens` and `metrics`; what is not in the table may be
+//! `resources` (the appliance itself), `events`, `volumes`, `snapshots`, `changes`, `jobs`, `schedules`, `tokens`, `peers` and `metrics`; what is not in the table may be
 //! a file of the console. Errors
 //! are `application/problem+json` (RFC 9457), made in `problem`, with the names that a request used in `refusal`.
 //!
@@ -29,6 +29,7 @@ mod metrics;
 mod node;
 mod openapi;
 mod pages;
+mod peers;
 mod problem;
 mod read;
 mod refusal;
@@ -61,6 +62,7 @@ use repeats::Repeats;
 pub use node::{
     DriveInfo, DriveState, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending, SettingInfo,
 };
+pub use peers::Peering;
 
 /// The most bytes of a request's body.
 pub const BODY_MAX: usize = 64 << 10;
@@ -94,6 +96,8 @@ pub struct Backend<D> {
     pub volumes: Option<Volumes<D>>,
     /// Its jobs and schedules; `None` as before.
     pub upkeep: Option<Upkeep<D>>,
+    /// Its peers; `None` as before, or when it does not know its own key any more.
+    pub peers: Option<Peering<D>>,
     /// Who may do what.
     pub tokens: Tokens<D>,
     /// Who did what.

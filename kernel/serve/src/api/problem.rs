@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use access::TokenError;
+use peer::{PeerError, PeersError};
 use serde::Serialize;
 use upkeep::{JobsError, PolicyError};
 use volume::{OriginError, StoreError, VolumeError};
@@ -164,6 +165,27 @@ impl From<TokenError> for Problem {
             }
             TokenError::NoPool => Self::new(503, error),
             TokenError::Store(error) => VolumeError::from(error).into(),
+        }
+    }
+}
+
+impl From<PeersError> for Problem {
+    fn from(error: PeersError) -> Self {
+        match error {
+            PeersError::BadToken => Self::of_field(422, "token", error),
+            PeersError::Itself => Self::of_field(409, "address", error),
+            PeersError::NoPeer => Self::new(404, error),
+            PeersError::NameTaken
+            | PeersError::KnownAlready
+            | PeersError::TooMany
+            | PeersError::TooManyTokens
+            | PeersError::TakenThere
+            | PeersError::FailedThere => Self::new(409, error),
+            PeersError::Handshake(PeerError::Refused) => Self::of_field(409, "token", error),
+            PeersError::Handshake(PeerError::Unreachable) => Self::of_field(404, "address", error),
+            // Whatever is wrong with it is wrong there.
+            PeersError::Handshake(_) => Self::of_field(502, "address", error),
+            PeersError::Store(error) => VolumeError::from(error).into(),
         }
     }
 }

@@ -64,7 +64,9 @@ impl Kind {
             (Self::Size | Self::Units(..) | Self::Number(..), digits) if is_number => {
                 digits.parse::<u64>().map_or(Value::Null, Value::from)
             }
-            (Self::Text | Self::Form(_) | Self::Word(_), _) => Value::String(text),
+            (Self::Text | Self::Form(_) | Self::Secret(_) | Self::Word(_), _) => {
+                Value::String(text)
+            }
             _ => Value::Null,
         }
     }

@@ -173,7 +173,7 @@ pub(super) fn upkeep<D>(backend: &Backend<D>) -> Result<&Upkeep<D>, Problem> {
     backend.upkeep.as_ref().ok_or_else(no_pool)
 }
 
-fn no_pool() -> Problem {
+pub(super) fn no_pool() -> Problem {
     Problem::new(503, "there is no pool; /v1/drives tells what was found")
 }
 

@@ -6,12 +6,14 @@ use access::Role::{Admin, Operator, ReadOnly};
 use world::Disk;
 
 use super::forms::{
-    EXACT, FORCE, FROM, GIVE_UP, GROUP, JOB_CHANGE, LIMIT, LOG_LEVELS, NAMED, NEW_TOKEN,
-    NEW_VOLUME, NEXT, NEXT_PLACE, NOTHING, ROLLBACK, SCHEDULE, SCRUB, TAIL, TO, VOLUME_CHANGE,
+    EXACT, FORCE, FROM, GIVE_UP, GROUP, JOB_CHANGE, LIMIT, LOG_LEVELS, NAMED, NEW_PEER, NEW_TOKEN,
+    NEW_VOLUME, NEXT, NEXT_PLACE, NOTHING, PEER_CHANGE, ROLLBACK, SCHEDULE, SCRUB, TAIL, TO,
+    VOLUME_CHANGE,
 };
 use super::router::{Method, Route};
 use super::{
-    answers, changes, events, jobs, metrics, resources, schedules, snapshots, tokens, volumes,
+    answers, changes, events, jobs, metrics, peers, resources, schedules, snapshots, tokens,
+    volumes,
 };
 
 /// A route: method, path, who may, query, body, answer, handler (an `async fn`), and what it does.
@@ -141,6 +143,18 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
             route!(Get "/v1/tokens/{token}", Admin, [], NOTHING, 200 TOKEN, tokens::get, "One token, without its secret."),
             route!(Delete "/v1/tokens/{token}", Admin, [], NOTHING, 204 ANYTHING, tokens::revoke,
                 "Revokes a token: it opens nothing any more."),
+
+            route!(Get "/v1/peers", ReadOnly, [], NOTHING, 200 PEERS, peers::list,
+                "This appliance as others know it, and those that it was paired with."),
+            once!(Post "/v1/peers", Admin, [], NEW_PEER, 201 PEER, peers::pair,
+                "Pairs this appliance with another one, by a token that was made there."),
+            route!(Post "/v1/peers/tokens", Admin, [], NOTHING, 201 PAIRING_TOKEN, peers::make_token,
+                "Makes a token by which one other appliance can be paired with this one. It is in this answer and nowhere else."),
+            edit!(peers::tag, Get "/v1/peers/{peer}", ReadOnly, [], NOTHING, 200 PEER, peers::get, "One peer."),
+            edit!(peers::tag, Patch "/v1/peers/{peer}", Admin, [], PEER_CHANGE, 200 PEER, peers::change,
+                "Says where a peer listens from now on."),
+            edit!(peers::tag, Delete "/v1/peers/{peer}", Admin, [], NOTHING, 204 ANYTHING, peers::remove,
+                "Removes a peer: its channels end, and it is a stranger. It knows this appliance until that is removed there, too."),
         ];
     }
     Table::<D>::ROUTES

@@ -1,7 +1,7 @@
 //! What requests and answers can carry: their properties, described once, from which they are checked and documented.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde_json::{Map, Value, json};
@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Text,
     /// A string of this form.
     Form(&'static Form),
+    /// A string of this form that only the appliance may know: it is not noted.
+    Secret(&'static Form),
     /// A number of bytes.
     Size,
     /// A number of bytes: a multiple of the first, within the others.
@@ -86,7 +88,7 @@ impl Kind {
     pub fn what(self) -> String {
         match self {
             Self::Text => "a string".into(),
-            Self::Form(form) => form.what.into(),
+            Self::Form(form) | Self::Secret(form) => form.what.into(),
             Self::Size => "a whole number of bytes".into(),
             Self::Units(unit, least, most) => format!(
                 "a whole number of bytes: a multiple of {unit}, at least {least} and at most {most}"
@@ -127,7 +129,7 @@ impl Kind {
         };
         match self {
             Self::Text | Self::Time => value.is_string(),
-            Self::Form(form) => value.as_str().is_some_and(form.is),
+            Self::Form(form) | Self::Secret(form) => value.as_str().is_some_and(form.is),
             Self::Size => is_within(0, SIZE_MAX),
             Self::Units(unit, least, most) => {
                 is_within(least, most) && whole(value).is_some_and(|size| size % unit == 0)
@@ -161,6 +163,9 @@ impl Kind {
         match self {
             Self::Text => json!({"type": "string"}),
             Self::Form(form) => json!({"type": "string", "pattern": form.pattern}),
+            Self::Secret(form) => {
+                json!({"type": "string", "pattern": form.pattern, "writeOnly": true})
+            }
             Self::Size => {
                 json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": SIZE_MAX})
             }
@@ -286,6 +291,32 @@ impl Shape {
     /// A reference to it, or the schema itself.
     pub fn refer(&'static self) -> Value {
         Kind::Object(self).schema()
+    }
+
+    /// Whether a property is secret.
+    pub fn has_secrets(&self) -> bool {
+        let mut kinds = self.properties.iter().map(|property| property.kind);
+        kinds.any(|kind| matches!(kind, Kind::Secret(_)))
+    }
+
+    /// What can be told of a body: what is as it should be, but for secrets. What is elsewhere than it belongs may be one.
+    pub fn without_secrets(&self, body: &[u8]) -> String {
+        let mut map: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+        map.retain(|name, value| {
+            let property = self
+                .properties
+                .iter()
+                .find(|property| property.name == *name);
+            let is_told = property.is_some_and(|property| property.kind.admits(value));
+            if property.is_some_and(|property| matches!(property.kind, Kind::Secret(_))) {
+                *value = "(hidden)".into();
+            }
+            is_told
+        });
+        match map.is_empty() {
+            true => String::new(),
+            false => Value::Object(map).to_string(),
+        }
     }
 
     /// Checks an object whose properties are called `prefix` and their name.

@@ -344,7 +344,7 @@ fn the_document_describes_what_is_served() {
             assert!(operation["summary"].as_str().unwrap().ends_with('.'));
         }
     }
-    assert_eq!(count, 42);
+    assert_eq!(count, 48);
     let create = &document["paths"]["/v1/volumes"]["post"]["requestBody"];
     let schema = &create["content"]["application/json"]["schema"];
     assert_eq!(schema["required"], json!(["name"]));
@@ -396,6 +396,7 @@ fn without_a_pool_the_node_still_answers() {
         node: node.clone(),
         volumes: None,
         upkeep: None,
+        peers: None,
         tokens: Tokens::only(bench.exec.clone(), "secret"),
         audit: audit.clone(),
     };
@@ -403,6 +404,7 @@ fn without_a_pool_the_node_still_answers() {
     bench.exec.spawn(server.serve(listener));
     let store = bench.store();
     let rig = Rig {
+        network: crate::Network::new(&bench.exec),
         bench,
         port,
         node,
@@ -413,8 +415,9 @@ fn without_a_pool_the_node_still_answers() {
         rig.call("GET", "/v1/node", None).json()["pool"],
         Value::Null
     );
-    rig.call("GET", "/v1/volumes", None)
-        .is_problem(503, "no pool");
+    for path in ["/v1/volumes", "/v1/peers"] {
+        rig.call("GET", path, None).is_problem(503, "no pool");
+    }
 }
 
 #[test]

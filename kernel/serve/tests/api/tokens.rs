@@ -109,6 +109,7 @@ fn each_role_may_do_its_part() {
     let volume = Some(r#"{"name":"v","size":4096}"#);
     for path in [
         "/v1/node",
+        "/v1/peers",
         "/v1/volumes",
         "/v1/jobs",
         "/v1/log",
@@ -144,6 +145,9 @@ fn each_role_may_do_its_part() {
             Some(r#"{"name":"me","role":"admin"}"#),
         ),
         ("DELETE", "/v1/tokens/works", None),
+        ("POST", "/v1/peers", Some("{}")),
+        ("POST", "/v1/peers/tokens", None),
+        ("DELETE", "/v1/peers/other", None),
         ("POST", "/v1/node/shutdown", None),
         ("PUT", "/v1/log/levels", levels),
         (

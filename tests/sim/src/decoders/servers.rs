@@ -138,6 +138,7 @@ pub fn api(bytes: &[u8]) {
         node: Rc::new(QuietNode),
         volumes: Some(rig.volumes.clone()),
         upkeep: None,
+        peers: None,
         tokens,
         audit,
     };
