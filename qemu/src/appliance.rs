@@ -19,6 +19,9 @@ pub const NBD_PORT: u16 = 10809;
 /// Where the appliance serves its HTTP API.
 pub const API_PORT: u16 = 8080;
 
+/// Where the appliance serves other appliances.
+pub const PEER_PORT: u16 = 10810;
+
 /// Part of the line that the appliance prints once it serves.
 const READY: &str = " ready in ";
 
@@ -34,6 +37,8 @@ pub struct ApplianceOptions {
     pub nbd: SocketAddr,
     /// Where the host reaches the API.
     pub api: SocketAddr,
+    /// Where the host, and other appliances through it, reach the port for peers.
+    pub peer: SocketAddr,
     /// The API's secret.
     pub token: String,
     /// Configuration for the guest, in TOML's structure.
@@ -56,6 +61,7 @@ impl ApplianceOptions {
             machine,
             nbd: probe::free_port()?,
             api: probe::free_port()?,
+            peer: probe::free_port()?,
             token: new_token()?,
             config: toml::Table::new(),
         })
@@ -91,6 +97,10 @@ impl ApplianceOptions {
             Forward {
                 host: self.api,
                 guest_port: API_PORT,
+            },
+            Forward {
+                host: self.peer,
+                guest_port: PEER_PORT,
             },
         ];
         Ok(Appliance {

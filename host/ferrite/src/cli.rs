@@ -100,6 +100,9 @@ enum Command {
     /// Give access to others, and take it away
     #[command(subcommand)]
     Token(commands::token::Token),
+    /// Pair appliances, so that volumes can move between them
+    #[command(subcommand)]
+    Peer(commands::peer::Peer),
     /// Turn the appliance off or restart it
     #[command(subcommand)]
     Node(Node),
@@ -198,6 +201,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Log(what) => what.run(&console),
         Command::Audit { entries } => commands::token::audit(&console, entries),
         Command::Token(what) => what.run(&console),
+        Command::Peer(what) => what.run(&console),
         Command::Node(Node::Shutdown) => find()?.post("/v1/node/shutdown", &json!({})).map(drop),
         Command::Node(Node::Reboot) => find()?.post("/v1/node/reboot", &json!({})).map(drop),
         Command::Check {
@@ -332,6 +336,12 @@ mod tests {
             "audit -n 5",
             "token create backup --role operator",
             "token revoke backup",
+            "peer list",
+            "peer token --json",
+            "peer add 10.0.0.5",
+            "peer add [fd00::5]:10810 --token-file token",
+            "peer set-address b 10.0.0.6",
+            "peer remove b",
             "drive format nvme1n1 --confirm SERIAL",
             "config check ferrite.toml",
             "config options --toml",
@@ -365,6 +375,8 @@ mod tests {
             "log level info nvme",
             "token create backup",
             "token create backup --role root",
+            "peer add",
+            "peer set-address b",
             "drive format nvme1n1",
             "config check",
             "config options --toml --json",

@@ -140,6 +140,12 @@ impl Client {
         self.answer(request.call())
     }
 
+    /// The address of the API.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// A text without the token, should that be in it.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {

@@ -1,7 +1,8 @@
 //! Where commands find their appliance and put their answers.
 
-use std::io::{ErrorKind, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::Value;
 
 use crate::contexts::Contexts;
@@ -52,4 +53,28 @@ pub fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
+}
+
+/// A line of standard input, which a terminal does not show.
+pub fn ask_secret(prompt: &str) -> Result<String, Failure> {
+    let stdin = std::io::stdin();
+    let shown = match stdin.is_terminal() {
+        true => tcgetattr(&stdin).ok(),
+        false => None,
+    };
+    if let Some(shown) = &shown {
+        let mut hidden = shown.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        eprint!("{prompt}");
+        std::io::stderr().flush()?;
+        tcsetattr(&stdin, OptionalActions::Now, &hidden).map_err(std::io::Error::from)?;
+    }
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    if let Some(shown) = &shown {
+        tcsetattr(&stdin, OptionalActions::Now, shown).map_err(std::io::Error::from)?;
+        eprintln!();
+    }
+    read?;
+    Ok(line.trim().to_owned())
 }

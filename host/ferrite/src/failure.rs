@@ -49,6 +49,7 @@ impl fmt::Display for Failure {
                 // The appliance speaks of its API; here the same is an option.
                 let message = message.replace("?force=true", "--force");
                 let message = message.replace("/v1/drives tells", "`ferrite drive list` tells");
+                let message = message.replace("/v1/log tells", "`ferrite log` tells");
                 write!(out, "{message} (HTTP {status})")
             }
             Self::Strange(text) => write!(out, "the appliance's answer is not understood: {text}"),

@@ -48,7 +48,10 @@ pub struct RunArgs {
     /// Where the host reaches the HTTP API
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     api: SocketAddr,
-    /// A network interface: user, tap=INTERFACE or socket=PATH. Repeatable. Without `user` among them, --nbd and --api
+    /// Where other appliances reach it, through this host
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:10810")]
+    peer: SocketAddr,
+    /// A network interface: user, tap=INTERFACE or socket=PATH. Repeatable. Without `user` among them, --nbd, --api and --peer
     /// are the guest's own addresses (see net.address in --config)
     #[arg(long, value_name = "NET", default_value = "user")]
     net: Vec<Network>,
@@ -111,7 +114,7 @@ pub fn command(args: &RunArgs) -> Result<()> {
     if let Some(pid) = instance.running_pid() {
         bail!(
             "an appliance runs on {} already (process {pid}); end it with `cargo xtask stop {}` or give this one \
-             another --name, --nbd and --api",
+             another --name, --nbd, --api and --peer",
             shown(instance.folder()),
             match &args.place.state {
                 Some(folder) => format!("--state {}", folder.display()),
@@ -120,7 +123,11 @@ pub fn command(args: &RunArgs) -> Result<()> {
         );
     }
     if args.net.contains(&Network::User) {
-        for (option, address) in [("--nbd", args.nbd), ("--api", args.api)] {
+        for (option, address) in [
+            ("--nbd", args.nbd),
+            ("--api", args.api),
+            ("--peer", args.peer),
+        ] {
             probe::can_listen(address).with_context(|| {
                 format!("{address} is in use; choose another with {option} ADDR:PORT")
             })?;
@@ -133,6 +140,7 @@ pub fn command(args: &RunArgs) -> Result<()> {
     let mut options = ApplianceOptions::new(&image::dist().join("ferrite.elf"), instance.folder())?;
     options.nbd = args.nbd;
     options.api = args.api;
+    options.peer = args.peer;
     configure(&mut options, args, &instance)?;
     image::build()?;
 
@@ -171,7 +179,8 @@ fn configure(options: &mut ApplianceOptions, args: &RunArgs, instance: &Instance
         None => instance.token()?,
     };
     let (demo, name) = (given("pool", "demo"), given("node", "name"));
-    let public_port = given("nbd", "public_port");
+    let ports = [("nbd", args.nbd), ("peer", args.peer)];
+    let ports = ports.map(|(section, at)| (section, at, given(section, "public_port")));
     options.config = config;
     options.set("pool.demo", demo.unwrap_or(true.into()));
     let default_name = if args.place.name == "default" {
@@ -181,9 +190,10 @@ fn configure(options: &mut ApplianceOptions, args: &RunArgs, instance: &Instance
     };
     options.set("node.name", name.unwrap_or(default_name.into()));
     // Behind user-mode networking it cannot know by itself; on a network of its own its port is the one.
-    if args.net.contains(&Network::User) && public_port.is_none() {
-        let port = i64::from(args.nbd.port());
-        options.set("nbd.public_port", port);
+    for (section, at, given) in ports {
+        if args.net.contains(&Network::User) && given.is_none() {
+            options.set(&format!("{section}.public_port"), i64::from(at.port()));
+        }
     }
     Ok(())
 }

@@ -17,6 +17,9 @@ pub const API_CONNECTIONS_SPARE: usize = 8;
 /// Bytes of each buffer of an API connection.
 pub const API_BUFFER_BYTES: usize = 8 << 10;
 
+/// Connections of other appliances that did not prove yet who they are.
+pub const PEER_STRANGERS_MAX: usize = peer::HALF_OPEN_MAX;
+
 /// How memory is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
@@ -30,6 +33,10 @@ pub struct Shares {
     pub fetch_pages: usize,
     /// Bytes of each of the two buffers of an NBD connection, a power of two.
     pub nbd_buffer_bytes: usize,
+    /// Channels that peers may have opened, at one time.
+    pub peer_channels: usize,
+    /// Bytes of each of the two buffers of a peer's connection, a power of two.
+    pub peer_buffer_bytes: usize,
     /// Frames of the network device, each way.
     pub frames: u16,
 }
@@ -44,8 +51,16 @@ impl Shares {
             nbd_pages: (free / 8 / PAGE_BYTES).clamp(256, 64 << 10),
             fetch_pages: (free / 64 / PAGE_BYTES).clamp(128, 2 << 10),
             nbd_buffer_bytes: power_of_two(free / 5 / (2 * NBD_CONNECTIONS_MAX), 16 << 10, 1 << 20),
+            peer_channels: (free / (8 << 20)).clamp(8, peer::CHANNELS_MAX),
+            peer_buffer_bytes: power_of_two(free / (3 << 10), 16 << 10, 256 << 10),
             frames: power_of_two(free / 12 / (2 * FRAME_BYTES), 8, 128) as u16,
         }
+    }
+
+    /// Connections of other appliances, at one time.
+    #[must_use]
+    pub fn peer_connections(&self) -> usize {
+        self.peer_channels + PEER_STRANGERS_MAX
     }
 
     /// Bytes in all, when everything is in use.
@@ -55,6 +70,7 @@ impl Shares {
             + (self.store_pages + self.nbd_pages + self.fetch_pages) * PAGE_BYTES
             + 2 * NBD_CONNECTIONS_MAX * self.nbd_buffer_bytes
             + 2 * (API_CONNECTIONS_MAX + API_CONNECTIONS_SPARE) * API_BUFFER_BYTES
+            + 2 * self.peer_connections() * self.peer_buffer_bytes
             + 2 * usize::from(self.frames) * FRAME_BYTES
     }
 }
@@ -86,6 +102,8 @@ mod tests {
             assert!(shares.nbd_pages >= last.nbd_pages && shares.store_pages >= last.store_pages);
             assert!(shares.nbd_buffer_bytes >= last.nbd_buffer_bytes);
             assert!(shares.fetch_pages >= last.fetch_pages);
+            assert!(shares.peer_channels >= last.peer_channels);
+            assert!(shares.peer_buffer_bytes >= last.peer_buffer_bytes);
             last = shares;
         }
     }

@@ -9,12 +9,14 @@ use core::time::Duration;
 
 use access::{Audit, Entry, Secret, Tokens};
 use appliance::memory::{
-    API_BUFFER_BYTES, API_CONNECTIONS_MAX, API_CONNECTIONS_SPARE, NBD_CONNECTIONS_MAX, Shares,
+    API_BUFFER_BYTES, API_CONNECTIONS_MAX, API_CONNECTIONS_SPARE, NBD_CONNECTIONS_MAX,
+    PEER_STRANGERS_MAX, Shares,
 };
 use config::Config;
 use exec::Exec;
 use net::{ListenOptions, NetConfig};
 use origin::NbdOrigins;
+use peer::{Me, Peers};
 use serve::{api, nbd};
 use store::{Environment, Store};
 use upkeep::Upkeep;
@@ -76,6 +78,7 @@ pub async fn start(parts: Parts) {
         power: parts.power.clone(),
     };
     let tokens = tokens(&parts, store.as_ref()).await;
+    let peers = open_peers(&parts, store.as_ref()).await;
     let audit = Audit::open(parts.exec.clone(), store.clone()).await;
     parts.power.will_save(audit.clone());
     if let Some(report) = &parts.crash {
@@ -110,10 +113,14 @@ pub async fn start(parts: Parts) {
         None => None,
     };
     serve_nbd(&parts, &stack, volumes.clone());
+    if let Some(peers) = &peers {
+        serve_peers(&parts, &stack, peers);
+    }
     let backend = api::Backend {
         node: Rc::new(node),
         volumes,
         upkeep,
+        peers: peers.map(|peers| api::Peering::new(peers, stack.clone())),
         tokens,
         audit,
     };
@@ -121,7 +128,8 @@ pub async fn start(parts: Parts) {
     wait_for_address(&parts.exec, &stack).await;
     let addresses: Vec<String> = stack.addresses().iter().map(ToString::to_string).collect();
     log::info!(
-        "NBD at port {NBD_PORT}, HTTP at port {API_PORT} of {}",
+        "NBD at port {NBD_PORT}, HTTP at port {API_PORT}, peers at port {} of {}",
+        peer::PORT,
         addresses.join(", ")
     );
     let millis = hal::clock::now_nanos() / 1_000_000;
@@ -161,6 +169,45 @@ fn serve_nbd(parts: &Parts, stack: &Stack, volumes: Option<Volumes<Drive>>) {
     let pages = world::Pool::new(parts.shares.nbd_pages);
     let server = nbd::Server::new(parts.exec.clone(), volumes, pages, limits);
     parts.exec.spawn(server.serve(listener));
+}
+
+/// The appliances that this one was paired with. Without its own key it is nobody's peer, and there are none.
+async fn open_peers(parts: &Parts, store: Option<&Store<Drive>>) -> Option<Peers<Drive>> {
+    let store = store?.clone();
+    let me = Me {
+        name: parts.config.node_name.clone(),
+        port: parts.config.peer_public_port.unwrap_or(peer::PORT),
+    };
+    let (exec, entropy) = (parts.exec.clone(), parts.entropy.clone());
+    match Peers::open(exec, store, entropy, me).await {
+        Ok(peers) => Some(peers),
+        Err(error) => {
+            log::error!("this appliance's key cannot be read, so it has no peers: {error}");
+            None
+        }
+    }
+}
+
+/// Pairs, and listens to what peers want.
+fn serve_peers(parts: &Parts, stack: &Stack, peers: &Peers<Drive>) {
+    let bytes = parts.shares.peer_buffer_bytes;
+    let listener = stack.listen(
+        peer::PORT,
+        ListenOptions {
+            receive_bytes: bytes,
+            transmit_bytes: bytes,
+            connections_max: parts.shares.peer_connections(),
+            half_open_max: PEER_STRANGERS_MAX,
+        },
+    );
+    // Nothing is there yet that peers could ask for.
+    let handler = |channel: peer::Channel<_>| async move {
+        // Why the channel ended before is nobody's concern.
+        let _ = channel.finish().await;
+    };
+    let channels = parts.shares.peer_channels;
+    let serving = peers.clone().serve_at_most(channels, listener, handler);
+    parts.exec.spawn(serving);
 }
 
 fn serve_api(parts: &Parts, stack: &Stack, backend: api::Backend<Drive>) {

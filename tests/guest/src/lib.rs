@@ -22,4 +22,4 @@ pub mod workload;
 
 pub use rider::Rider;
 pub use scratch::Scratch;
-pub use station::{READY_LIMIT, Station};
+pub use station::{HOST, READY_LIMIT, Station};

@@ -6,11 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ferrite::Client;
 use qemu::{Appliance, ApplianceOptions, Boot, Drive, sparse_file};
+use serde_json::json;
 
 use crate::Scratch;
 
 /// How long an appliance may take until it serves.
 pub const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How the host looks from an appliance in a user-mode network.
+pub const HOST: &str = "10.0.2.2";
 /// How long an orderly shutdown may take.
 const POWER_DOWN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -43,6 +46,36 @@ impl Station {
         let mut station = Self::new(name)?;
         station.add_drive(bytes)?;
         Ok(station)
+    }
+
+    /// The same with a name of its own, and such that other ones reach it at [`peer_address`](Self::peer_address): any number
+    /// of them can be paired.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_peers(name: &str, bytes: u64) -> Result<Self> {
+        let mut station = Self::with_drive(name, bytes)?;
+        let port = i64::from(station.options.peer.port());
+        station.options.set("node.name", name);
+        station.options.set("peer.public_port", port);
+        Ok(station)
+    }
+
+    /// Where other appliances reach it: through the host, as it looks from their user-mode networks.
+    #[must_use]
+    pub fn peer_address(&self) -> String {
+        format!("{HOST}:{}", self.options.peer.port())
+    }
+
+    /// Pairs it with another one; both run.
+    ///
+    /// # Errors
+    /// Why one of them refuses.
+    pub fn pair_with(&self, other: &Self) -> Result<()> {
+        let made = other.api().post("/v1/peers/tokens", &json!({}))?;
+        let wanted = json!({"address": other.peer_address(), "token": made["token"]});
+        self.api().post("/v1/peers", &wanted)?;
+        Ok(())
     }
 
     /// Adds an empty NVMe drive; change its bus or sectors afterwards through `options`.

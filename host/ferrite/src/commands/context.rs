@@ -1,12 +1,9 @@
 //! `ferrite context …`: several appliances, by names of one's own.
 
-use std::io::{BufRead, IsTerminal, Write};
-
 use clap::Subcommand;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::{Value, json};
 
-use crate::console::Console;
+use crate::console::{Console, ask_secret};
 use crate::contexts::{Context, Contexts};
 use crate::describe::{items, text_of};
 use crate::output::table;
@@ -120,30 +117,6 @@ fn text(list: &Value) -> String {
         ]
     });
     table(&["NAME", "API", "IN USE"], &rows.collect::<Vec<_>>())
-}
-
-/// A line of standard input, which a terminal does not show.
-fn ask_secret(prompt: &str) -> Result<String, Failure> {
-    let stdin = std::io::stdin();
-    let shown = match stdin.is_terminal() {
-        true => tcgetattr(&stdin).ok(),
-        false => None,
-    };
-    if let Some(shown) = &shown {
-        let mut hidden = shown.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        eprint!("{prompt}");
-        std::io::stderr().flush()?;
-        tcsetattr(&stdin, OptionalActions::Now, &hidden).map_err(std::io::Error::from)?;
-    }
-    let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
-    if let Some(shown) = &shown {
-        tcsetattr(&stdin, OptionalActions::Now, shown).map_err(std::io::Error::from)?;
-        eprintln!();
-    }
-    read?;
-    Ok(line.trim().to_owned())
 }
 
 #[cfg(test)]

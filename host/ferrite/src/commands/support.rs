@@ -15,13 +15,14 @@ use crate::describe::items;
 use crate::{Client, Failure};
 
 /// What is asked for in one piece: its name in the file, and where the API has it.
-const PIECES: [(&str, &str); 9] = [
+const PIECES: [(&str, &str); 10] = [
     ("node", "/v1/node"),
     ("configuration", "/v1/node/configuration"),
     ("drives", "/v1/drives"),
     ("jobs", "/v1/jobs"),
     ("schedules", "/v1/schedules"),
     ("tokens", "/v1/tokens"),
+    ("peers", "/v1/peers"),
     ("audit", "/v1/audit?limit=1000"),
     ("log_levels", "/v1/log/levels"),
     ("log", "/v1/log?tail=10000"),

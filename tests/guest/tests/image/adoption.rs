@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use guest::nbd::Nbd;
 use guest::reference::Reference;
-use guest::{READY_LIMIT, Scratch, Station};
+use guest::{HOST, READY_LIMIT, Scratch, Station};
 use serde_json::json;
 
 use crate::snapshots::{tool, wait_for};
@@ -18,8 +18,6 @@ const MIB: u64 = 1 << 20;
 const SIZE: u64 = 512 * MIB;
 /// Each sixteenth MiB has data.
 const STEP: u64 = 16;
-/// How the host looks from the appliance in a user-mode network.
-const HOST: &str = "10.0.2.2";
 
 /// What the MiB `index` of the origin is filled with.
 fn byte(index: u64) -> u8 {

@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod limits;
 mod linux;
+mod peers;
 mod restart;
 mod serve;
 mod snapshots;

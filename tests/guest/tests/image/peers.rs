@@ -1,0 +1,83 @@
+//! Two appliances that are paired, and part again.
+
+use anyhow::{Context, Result, ensure};
+use guest::Station;
+use serde_json::{Value, json};
+
+/// What it was paired with.
+fn peers(station: &Station) -> Result<Vec<Value>> {
+    let answer = station.api().get("/v1/peers")?;
+    let peers = answer["peers"].as_array().context("no list of peers")?;
+    Ok(peers.clone())
+}
+
+/// Why `one` is not paired with `other` by this token.
+fn refusal(one: &Station, other: &Station, token: &Value) -> Result<String> {
+    let wanted = json!({"address": other.peer_address(), "token": token});
+    let refused = one.api().post("/v1/peers", &wanted).err();
+    Ok(refused.context("they were paired")?.to_string())
+}
+
+#[test]
+fn two_appliances_are_paired_once_and_part() -> Result<()> {
+    let [a, b] = ["peer-a", "peer-b"].map(|name| Station::for_peers(name, 256 << 20));
+    let (a, b) = (a?, b?);
+    let (in_a, in_b) = (a.start()?, b.start()?);
+    let made = b.api().post("/v1/peers/tokens", &json!({}))?;
+    let token = &made["token"];
+    let wanted = json!({"address": b.peer_address(), "token": token});
+    let peer = a.api().post("/v1/peers", &wanted)?;
+    ensure!(peer["name"] == "peer-b", "{peer}");
+    let b_key = b.api().get("/v1/peers")?["key"].clone();
+    ensure!(peer["key"] == b_key && peer["address"] == b.peer_address());
+    ensure!(peers(&a)? == [peer]);
+    let known = peers(&b)?;
+    ensure!(known.len() == 1, "{known:?}");
+    // As others reach it, not as it knows itself.
+    ensure!(
+        known[0]["name"] == "peer-a" && known[0]["address"] == a.peer_address(),
+        "{known:?}"
+    );
+    let again = refusal(&a, &b, token)?;
+    ensure!(again.contains("was used"), "{again}");
+    let itself = a.api().post("/v1/peers/tokens", &json!({}))?;
+    let itself = refusal(&a, &a, &itself["token"])?;
+    ensure!(itself.contains("itself"), "{itself}");
+
+    // It is durable, and secrets are nowhere.
+    drop(in_a);
+    let in_a = a.start()?;
+    ensure!(peers(&a)?.len() == 1 && peers(&b)?.len() == 1);
+    let secret = token.as_str().context("no token")?;
+    for (station, appliance) in [(&a, &in_a), (&b, &in_b)] {
+        let audit = station.api().get("/v1/audit")?.to_string();
+        ensure!(!audit.contains(secret), "the token is noted");
+        ensure!(!appliance.running.serial().contains(secret), "it is logged");
+    }
+
+    b.api().delete("/v1/peers/peer-a")?;
+    ensure!(peers(&b)?.is_empty());
+    // What `a` knows is its own affair, and a new pairing puts both right.
+    ensure!(peers(&a)?.len() == 1);
+    a.pair_with(&b)?;
+    ensure!(peers(&a)?.len() == 1 && peers(&b)?.len() == 1);
+    b.power_down(in_b)?;
+    a.power_down(in_a)
+}
+
+#[test]
+fn appliances_without_names_of_their_own_are_told_to_get_some() -> Result<()> {
+    let mut stations = Vec::new();
+    for name in ["nameless-a", "nameless-b"] {
+        let mut station = Station::for_peers(name, 256 << 20)?;
+        station.options.set("node.name", "ferrite");
+        stations.push((station.start()?, station));
+    }
+    let [(_, a), (_, b)] = &stations[..] else {
+        unreachable!("there are two");
+    };
+    let refused = a.pair_with(b).err().context("they were paired")?;
+    let refused = refused.to_string();
+    ensure!(refused.contains("node.name"), "{refused}");
+    Ok(())
+}
