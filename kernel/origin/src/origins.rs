@@ -76,8 +76,17 @@ impl<C: Connect> NbdOrigins<C> {
 
 impl<C: Connect> Origins for NbdOrigins<C> {
     fn open(&self, address: &OriginAddress) -> Answer<'_, Rc<dyn Origin>> {
-        let OriginAddress::Nbd { host, port, export } = address.clone();
-        alloc::boxed::Box::pin(async move { self.open_nbd(&host, port, export).await })
+        let address = address.clone();
+        alloc::boxed::Box::pin(async move {
+            match address {
+                OriginAddress::Nbd { host, port, export } => {
+                    self.open_nbd(&host, port, export).await
+                }
+                OriginAddress::Peer { .. } | OriginAddress::Moved { .. } => {
+                    Err(OriginError::NoPeer)
+                }
+            }
+        })
     }
 }
 

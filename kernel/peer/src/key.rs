@@ -1,8 +1,10 @@
 //! Keys of appliances: X25519 (RFC 7748), one pair for each appliance, for good.
 
+use alloc::string::{String, ToString};
 use core::fmt;
 use core::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use world::Entropy;
 
 use crate::hex::{from_hex, to_hex};
@@ -12,7 +14,8 @@ use crate::noise;
 pub const KEY_LEN: usize = 32;
 
 /// What an appliance is known by. Its text is 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct PublicKey([u8; KEY_LEN]);
 
 impl PublicKey {
@@ -41,9 +44,29 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+impl From<PublicKey> for String {
+    fn from(key: PublicKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for PublicKey {
+    type Error = NoKey;
+
+    fn try_from(text: String) -> Result<Self, NoKey> {
+        text.parse()
+    }
+}
+
 /// A text is not a public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoKey;
+
+impl fmt::Display for NoKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("not the key of an appliance")
+    }
+}
 
 impl FromStr for PublicKey {
     type Err = NoKey;
@@ -79,7 +102,7 @@ impl PrivateKey {
     }
 
     /// What is kept.
-    pub fn to_text(&self) -> alloc::string::String {
+    pub fn to_text(&self) -> String {
         to_hex(&self.bytes)
     }
 
@@ -108,7 +131,6 @@ impl fmt::Debug for PrivateKey {
 #[cfg(test)]
 mod tests {
     use alloc::format;
-    use alloc::string::ToString;
 
     use super::*;
 

@@ -48,6 +48,35 @@ impl<D: Disk + 'static> Store<D> {
     ) -> Result<Vec<Extent>, StoreError> {
         self.shared.extents(from, of.into(), start, len, max).await
     }
+
+    /// What `len` bytes at `start` are now, compared with what was adopted: as [`extents`](Self::extents). What was never changed here is
+    /// the same, whether it has arrived or not.
+    ///
+    /// # Errors
+    /// As [`extents`](Self::extents).
+    pub async fn extents_since_adoption(
+        &self,
+        of: impl Into<Source>,
+        start: u64,
+        len: u64,
+        max: usize,
+    ) -> Result<Vec<Extent>, StoreError> {
+        let to = self.shared.place_to_walk(of.into(), start, len)?;
+        let mut list = List::new(start, len, max);
+        self.shared
+            .walk(Question { from: None, to }, &mut list)
+            .await?;
+        let mut answer = List::new(start, len, max);
+        for Part { len, content, base } in list.parts {
+            let content = match (base, content) {
+                (0, Content::Data) => Content::Data,
+                (0, _) => Content::Zero,
+                _ => Content::Same,
+            };
+            answer.add((answer.at + len).div_ceil(BLOCK_SIZE as u64), content);
+        }
+        Ok(answer.extents())
+    }
 }
 
 /// What is asked for.
@@ -67,13 +96,8 @@ impl<D: Disk + 'static> Shared<D> {
         len: u64,
         max: usize,
     ) -> Result<Vec<Extent>, StoreError> {
-        let to = self.place_of(to)?;
+        let to = self.place_to_walk(to, start, len)?;
         let from = from.map(|from| self.place_of(from.into())).transpose()?;
-        {
-            let state = self.state.borrow();
-            state.require_open()?;
-            state.check_range(to, start, len)?;
-        }
         if let Some(from) = from {
             // What was written before the snapshot must be in its map, not among what was written since.
             self.settle(from, false).await?;
@@ -92,6 +116,14 @@ impl<D: Disk + 'static> Shared<D> {
             }
         }
         Ok(answer.extents())
+    }
+
+    fn place_to_walk(&self, of: Source, start: u64, len: u64) -> Result<Place, StoreError> {
+        let place = self.place_of(of)?;
+        let state = self.state.borrow();
+        state.require_open()?;
+        state.check_range(place, start, len)?;
+        Ok(place)
     }
 
     /// What a base has, up to byte `end`, goes into the answer. What it does not know counts as data.

@@ -61,6 +61,7 @@ mod recover;
 mod remote;
 mod replay;
 mod scrub;
+mod seal;
 mod shared;
 mod shelf;
 mod snapshots;
@@ -80,5 +81,6 @@ pub use api::{
 pub use check::{CheckOptions, Finding, Owner, Summary, check};
 pub use counters::Counters;
 pub use mutant::{Mutant, Mutants};
+pub use seal::{Seal, seal};
 pub use store::Store;
 pub use volumes::{SIZE_MAX, is_name, is_size};

@@ -53,7 +53,7 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
     job.begin();
     let (base, mut at) = match &*job.work() {
         Work::Hydrate(hydration) => (BaseId(hydration.base), hydration.known_bytes),
-        Work::Scrub(_) => return,
+        Work::Scrub(_) | Work::Migrate(_) => return,
     };
     // What was said to have arrived may have been lost with the power.
     at = at.min(
@@ -122,7 +122,7 @@ async fn end<D: Disk + 'static>(shared: &Shared<D>, job: &Job, base: BaseId) {
         None => (JobState::Cancelled, None),
         Some(base) if base.is_complete() => (JobState::Done, None),
         // What was kept of it cannot be read.
-        Some(_) => (JobState::Failed, Some(OriginError::Forgotten.into())),
+        Some(_) => (JobState::Failed, Some(OriginError::Forgotten.to_string())),
     };
     job.end(state, error, shared.wall_nanos());
     shared.keep_position(job).await;

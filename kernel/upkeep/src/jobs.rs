@@ -42,7 +42,7 @@ const KEY: &str = "job/";
 
 /// The jobs of one appliance; clones are the same ones.
 pub struct Jobs<D> {
-    shared: Rc<Shared<D>>,
+    pub(crate) shared: Rc<Shared<D>>,
 }
 
 impl<D> Clone for Jobs<D> {
@@ -177,9 +177,15 @@ impl<D: Disk + 'static> Jobs<D> {
         let info = self.shared.volumes.adoption(base);
         let base = info.ok_or(JobsError::NoJob)?.base;
         let work = Work::Hydrate(Hydration::new(&base));
+        let job = self.begin_job(work, rate).await?;
+        Ok(self.describe(&job))
+    }
+
+    /// Adds a job, keeps it and runs it.
+    pub(crate) async fn begin_job(&self, work: Work, rate: u64) -> Result<Rc<Job>, JobsError> {
         let job = self.add(&mut self.shared.table.borrow_mut(), work, rate);
         self.start(&job).await?;
-        Ok(self.describe(&job))
+        Ok(job)
     }
 
     /// The newest job that brings in what is not here of an adopted volume.
@@ -187,7 +193,7 @@ impl<D: Disk + 'static> Jobs<D> {
         let table = self.shared.table.borrow();
         let is_it = |job: &&Rc<Job>| match &*job.work() {
             Work::Hydrate(hydration) => hydration.base == base.0,
-            Work::Scrub(_) => false,
+            Work::Scrub(_) | Work::Migrate(_) => false,
         };
         table.values().rev().find(is_it).cloned()
     }
@@ -200,7 +206,8 @@ impl<D: Disk + 'static> Jobs<D> {
 
     /// Every adopted volume that is not wholly here has a job, but those whose job somebody cancelled.
     async fn hydrate_all(&self) {
-        for adoption in self.shared.volumes.adoptions() {
+        let adoptions = self.shared.volumes.adoptions().into_iter();
+        for adoption in adoptions.filter(|adoption| !adoption.is_held) {
             let job = self.hydration(adoption.base.id);
             if job.is_some_and(|job| job.state() == JobState::Cancelled) {
                 continue;
@@ -269,21 +276,22 @@ impl<D: Disk + 'static> Jobs<D> {
         table.get(&id).cloned().ok_or(JobsError::NoJob)
     }
 
-    fn all(&self) -> Vec<Rc<Job>> {
+    pub(crate) fn all(&self) -> Vec<Rc<Job>> {
         self.shared.table.borrow().values().cloned().collect()
     }
 
     fn run(&self, job: Rc<Job>) {
-        let exec = &self.shared.exec;
-        let shared = self.shared.clone();
-        let is_scrub = matches!(*job.work(), Work::Scrub(_));
-        match is_scrub {
-            true => exec.spawn(scrub::run(shared, job)),
-            false => exec.spawn(hydration::run(shared, job)),
+        let Shared { exec, .. } = &*self.shared;
+        let (shared, same) = (self.shared.clone(), job.clone());
+        match &*job.work() {
+            Work::Scrub(_) => exec.spawn(scrub::run(shared, same)),
+            Work::Hydrate(_) => exec.spawn(hydration::run(shared, same)),
+            // Who moves the volume does that.
+            Work::Migrate(_) => {}
         }
     }
 
-    fn describe(&self, job: &Job) -> JobInfo {
+    pub(crate) fn describe(&self, job: &Job) -> JobInfo {
         let pool = self.shared.volumes.pool();
         job.describe(pool.used_bytes.saturating_sub(pool.pending_bytes))
     }
@@ -339,7 +347,7 @@ impl<D: Disk + 'static> Shared<D> {
     fn is_remembered(&self, job: &Job) -> bool {
         match &*job.work() {
             Work::Hydrate(hydration) => self.volumes.adoption(BaseId(hydration.base)).is_some(),
-            Work::Scrub(_) => false,
+            Work::Scrub(_) | Work::Migrate(_) => false,
         }
     }
 

@@ -5,6 +5,7 @@
 //! | [`jobs`] | long work: listed, paused, cancelled, kept in the store's records, so that it survives a restart |
 //! | [`scrub`], [`pace`] | the job that verifies every block in use, and how much of the drives it takes |
 //! | [`hydration`] | the job that brings in what is not here yet of an adopted volume |
+//! | [`migration`] | the job that moves a volume to another appliance; what it does is elsewhere |
 //! | [`schedules`], [`policy`] | snapshots by the clock, and which of them stay |
 //! | [`alert`] | a word in the log when space runs out |
 //! | [`calendar`] | dates |
@@ -24,6 +25,7 @@ pub mod alert;
 pub mod calendar;
 mod hydration;
 pub mod jobs;
+mod migration;
 pub mod pace;
 pub mod policy;
 pub mod schedules;
@@ -35,6 +37,7 @@ use world::Disk;
 
 pub use hydration::Hydration;
 pub use jobs::{JobInfo, JobState, Jobs, JobsError, Work};
+pub use migration::{Migration, Phase, Ticket};
 pub use policy::{Keep, PolicyError, Schedule};
 pub use schedules::{ScheduleInfo, Schedules};
 pub use scrub::{Place, Scrub};

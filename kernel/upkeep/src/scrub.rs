@@ -134,7 +134,7 @@ impl Scrub {
 fn scrub_of(job: &Job) -> Ref<'_, Scrub> {
     Ref::map(job.work(), |work| match work {
         Work::Scrub(scrub) => scrub,
-        Work::Hydrate(_) => unreachable!("a scrub that is none"),
+        Work::Hydrate(_) | Work::Migrate(_) => unreachable!("a scrub that is none"),
     })
 }
 
@@ -198,7 +198,11 @@ async fn end<D: Disk + 'static>(
     state: JobState,
     error: Option<StoreError>,
 ) {
-    job.end(state, error.map(VolumeError::from), shared.wall_nanos());
+    job.end(
+        state,
+        error.map(|error| VolumeError::from(error).to_string()),
+        shared.wall_nanos(),
+    );
     shared.keep_position(job).await;
     let (id, scrub) = (job.id(), scrub_of(job).clone());
     let mib = scrub.checked_bytes() >> 20;
@@ -298,7 +302,7 @@ mod tests {
             }
         });
         let error = VolumeError::from(StoreError::TooManyAtOnce);
-        job.end(JobState::Failed, Some(error), u64::MAX);
+        job.end(JobState::Failed, Some(error.to_string()), u64::MAX);
         assert!(job.encode().len() <= 3072);
         let scrub = scrub_of(&job);
         assert_eq!(scrub.places.len() as u64 + scrub.places_more, 1000);

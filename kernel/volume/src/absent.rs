@@ -57,7 +57,11 @@ impl<D: Disk + 'static> Volume<D> {
     }
 
     /// Reads a part from the store and a part from the origin, and keeps nothing.
-    async fn read_around(&self, span: Span, into: Buf) -> (Buf, Result<store::Holes, VolumeError>) {
+    pub(crate) async fn read_around(
+        &self,
+        span: Span,
+        into: Buf,
+    ) -> (Buf, Result<store::Holes, VolumeError>) {
         let wanted = into.blocks();
         let result = self.unless_ended(self.read_parts(span, into)).await;
         match result {

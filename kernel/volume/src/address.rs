@@ -1,10 +1,13 @@
-//! How an origin is named: `nbd://HOST[:PORT][/EXPORT]` (the NBD project's URI specification, without TLS and sockets).
+//! How an origin is named: `nbd://HOST[:PORT][/EXPORT]` (the NBD project's URI specification, without TLS and sockets);
+//! `ferrite://PEER/VOLUME@SNAPSHOT`, for a snapshot on a paired appliance; and, where nobody types it, `moved:IDENTITY/EPOCH`.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
+
+use store::is_name;
 
 use crate::{OriginAddress, VolumeError};
 
@@ -19,11 +22,36 @@ impl FromStr for OriginAddress {
     type Err = VolumeError;
 
     fn from_str(text: &str) -> Result<Self, VolumeError> {
-        parse(text).ok_or(VolumeError::BadOrigin)
+        let parsed = match text.split_once(':') {
+            Some(("ferrite", rest)) => parse_peer(rest),
+            Some(("moved", rest)) => parse_moved(rest),
+            _ => parse_nbd(text),
+        };
+        parsed.ok_or(VolumeError::BadOrigin)
     }
 }
 
-fn parse(text: &str) -> Option<OriginAddress> {
+fn parse_peer(rest: &str) -> Option<OriginAddress> {
+    let (peer, snapshot) = rest.strip_prefix("//")?.split_once('/')?;
+    let (volume, name) = snapshot.split_once('@')?;
+    let is_fine = [peer, volume, name].into_iter().all(is_name);
+    is_fine.then(|| OriginAddress::Peer {
+        peer: peer.into(),
+        snapshot: snapshot.into(),
+    })
+}
+
+fn parse_moved(rest: &str) -> Option<OriginAddress> {
+    let (digits, epoch) = rest.split_once('/')?;
+    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let id = u128::from_str_radix(digits, 16).ok()?.to_be_bytes();
+    let epoch = epoch.parse().ok()?;
+    Some(OriginAddress::Moved { id, epoch })
+}
+
+fn parse_nbd(text: &str) -> Option<OriginAddress> {
     let rest = text.strip_prefix("nbd://")?;
     if rest.contains(['?', '#', '@']) {
         return None;
@@ -92,7 +120,14 @@ fn encode(text: &str) -> String {
 
 impl fmt::Display for OriginAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Nbd { host, port, export } = self;
+        let (host, port, export) = match self {
+            Self::Nbd { host, port, export } => (host, port, export),
+            Self::Peer { peer, snapshot } => return write!(out, "ferrite://{peer}/{snapshot}"),
+            Self::Moved { id, epoch } => {
+                let id = u128::from_be_bytes(*id);
+                return write!(out, "moved:{id:032x}/{epoch}");
+            }
+        };
         match host.contains(':') {
             true => write!(out, "nbd://[{host}]")?,
             false => write!(out, "nbd://{host}")?,
@@ -151,8 +186,33 @@ mod tests {
     }
 
     #[test]
+    fn appliances_are_named_too() {
+        let peer = OriginAddress::Peer {
+            peer: "node-b".into(),
+            snapshot: "db@monday".into(),
+        };
+        let id = core::array::from_fn(|at| at as u8);
+        for (text, address) in [
+            ("ferrite://node-b/db@monday", peer),
+            (
+                "moved:000102030405060708090a0b0c0d0e0f/7",
+                OriginAddress::Moved { id, epoch: 7 },
+            ),
+        ] {
+            assert_eq!(text.parse(), Ok(address.clone()));
+            assert_eq!(address.to_string(), text);
+        }
+    }
+
+    #[test]
     fn what_is_no_address_is_refused() {
         for bad in [
+            "ferrite://node-b/db",
+            "ferrite://node b/db@monday",
+            "ferrite:node-b/db@monday",
+            "moved:0001/7",
+            "moved:+00102030405060708090a0b0c0d0e0f/7",
+            "moved:000102030405060708090a0b0c0d0e0f",
             "",
             "nbd:",
             "nbd://",

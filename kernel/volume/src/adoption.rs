@@ -18,7 +18,8 @@ use store::{BaseId, BaseInfo, Presence, Source, Span, Store, StoreError, VolumeI
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::{
-    Origin, OriginAddress, OriginError, OriginExtent, VolumeError, Volumes, check_name, check_size,
+    Origin, OriginAddress, OriginError, OriginExtent, Standing, VolumeError, Volumes, check_name,
+    check_size,
 };
 
 /// What keys of records of origins begin with.
@@ -34,6 +35,8 @@ const BACKGROUND_AT_ONCE: usize = 4;
 /// So much is asked about at a time; more where there was nothing but zeros.
 const EXTENTS_BYTES: u64 = 64 << 20;
 const EXTENTS_BYTES_MAX: u64 = 1 << 46;
+/// Completed adoptions that are remembered.
+const FINISHED_MAX: usize = 16;
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
 /// An origin that is still needed, as users see it.
@@ -49,6 +52,8 @@ pub struct AdoptionInfo {
     pub background_bytes: u64,
     /// Why the last fetch failed, if it did.
     pub failure: Option<OriginError>,
+    /// Nothing is brought in but what clients want.
+    pub is_held: bool,
 }
 
 /// What [`Volumes::bring_in`] has done.
@@ -82,6 +87,8 @@ pub(crate) struct Adoption {
     failure: Cell<Option<OriginError>>,
     /// How often it was found to be away.
     absences: Cell<u64>,
+    /// Only clients get something from there.
+    pub is_held: Cell<bool>,
 }
 
 /// A part that somebody is fetching.
@@ -140,6 +147,7 @@ impl Adoption {
             background_bytes: Cell::new(0),
             failure: Cell::new(None),
             absences: Cell::new(0),
+            is_held: Cell::new(false),
         }
     }
 
@@ -217,18 +225,11 @@ impl<D: Disk + 'static> Volumes<D> {
             return Err(VolumeError::Shrinks(there));
         }
         let info = self.store().adopt_volume(name, there).await?;
-        let base = info.bases.first().and_then(|id| self.store().base(*id));
-        let base = base.ok_or(VolumeError::NoVolume)?;
-        let uri = address.to_string();
-        // Without it the volume would be of no use after a restart.
-        let adoption = Rc::new(Adoption::new(&base, address, Some(origin)));
-        self.adoptions_mut(|all| drop(all.insert(base.id, adoption)));
-        let key = key(base.id);
         let kept = async {
-            self.store().set_record(&key, Some(uri.as_bytes())).await?;
+            self.keep_adoption(&info, address, Some(origin)).await?;
             match wanted == there {
                 true => Ok(info.clone()),
-                false => self.store().grow_volume(info.id, wanted).await,
+                false => Ok(self.store().grow_volume(info.id, wanted).await?),
             }
         };
         match kept.await {
@@ -237,9 +238,28 @@ impl<D: Disk + 'static> Volumes<D> {
                 // By its number: the name may be somebody else's by now.
                 self.store().delete_volume(info.id).await?;
                 self.forget_adoptions().await;
-                Err(error.into())
+                Err(error)
             }
         }
+    }
+
+    /// Keeps where the blocks of a new volume are; without that it would be of no use after a restart.
+    pub(crate) async fn keep_adoption(
+        &self,
+        info: &VolumeInfo,
+        address: OriginAddress,
+        origin: Option<Rc<dyn Origin>>,
+    ) -> Result<(), VolumeError> {
+        let base = info.bases.first().and_then(|id| self.store().base(*id));
+        let base = base.ok_or(VolumeError::NoVolume)?;
+        let uri = address.to_string();
+        let adoption = Rc::new(Adoption::new(&base, address, origin));
+        let is_prepared = self.standing(info.id) == Standing::Prepared;
+        adoption.is_held.set(is_prepared);
+        self.adoptions_mut(|all| drop(all.insert(base.id, adoption)));
+        let key = key(base.id);
+        self.store().set_record(&key, Some(uri.as_bytes())).await?;
+        Ok(())
     }
 
     /// Reads where volumes that are not wholly here come from; to be called before anybody attaches. An adoption that was cut off before it was acknowledged is undone. Returns
@@ -284,7 +304,19 @@ impl<D: Disk + 'static> Volumes<D> {
             let base = self.store().base(id);
             base.is_some_and(|base| !base.is_complete())
         };
-        self.adoptions_mut(|all| all.retain(|id, _| is_needed(*id)));
+        let done = self.adoptions_mut(|all| {
+            let done: Vec<_> = { all.values() }
+                .filter(|adoption| !is_needed(adoption.base))
+                .cloned()
+                .collect();
+            all.retain(|id, _| is_needed(*id));
+            done
+        });
+        let mut finished = self.finished_adoptions().borrow_mut();
+        finished.extend(done.iter().filter_map(|adoption| self.describe(adoption)));
+        let excess = finished.len().saturating_sub(FINISHED_MAX);
+        finished.drain(..excess);
+        drop(finished);
         for record in self.store().record_keys() {
             let id = record.strip_prefix(KEY).and_then(|id| id.parse().ok());
             if id.is_some_and(|id| !is_needed(BaseId(id))) {
@@ -308,6 +340,16 @@ impl<D: Disk + 'static> Volumes<D> {
         self.describe(&adoption)
     }
 
+    /// What the adoption of this address took, if it was completed since the start and not long ago.
+    #[must_use]
+    pub fn finished_adoption(&self, address: &OriginAddress) -> Option<AdoptionInfo> {
+        let finished = self.finished_adoptions().borrow();
+        finished
+            .iter()
+            .rfind(|info| info.address == *address)
+            .cloned()
+    }
+
     fn describe(&self, adoption: &Adoption) -> Option<AdoptionInfo> {
         Some(AdoptionInfo {
             base: self.store().base(adoption.base)?,
@@ -315,6 +357,7 @@ impl<D: Disk + 'static> Volumes<D> {
             demanded_bytes: adoption.demanded_bytes.get(),
             background_bytes: adoption.background_bytes.get(),
             failure: adoption.failure.get(),
+            is_held: adoption.is_held.get(),
         })
     }
 
@@ -368,6 +411,9 @@ impl<D: Disk + 'static> Volumes<D> {
         max: u64,
     ) -> Result<BroughtIn, VolumeError> {
         let adoption = self.find_adoption(base)?;
+        if adoption.is_held.get() {
+            return Err(VolumeError::NotYet);
+        }
         let origin = self.origin(&adoption).await?;
         let size = adoption.size_bytes;
         let (mut next, mut ask) = (at, EXTENTS_BYTES);

@@ -20,7 +20,7 @@ use core::net::IpAddr;
 use exec::Notify;
 use store::Source;
 
-use crate::VolumeError;
+use crate::{Standing, VolumeError};
 
 /// Why an attachment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub(crate) struct Attachment {
     /// Operations under way.
     busy: Cell<usize>,
     state: Cell<State>,
+    /// Whose the volume is.
+    pub standing: Cell<Standing>,
     /// The last operation is through, or the end has come.
     changed: Notify,
 }
@@ -73,6 +75,13 @@ impl Attachment {
         match self.state.get() {
             State::Open => Ok(()),
             State::Ending(end) | State::Ended(end) => Err(end.error()),
+        }
+    }
+
+    /// Waits until no operation is under way. For who refuses new ones.
+    pub async fn quiet(&self) {
+        while self.busy.get() > 0 {
+            self.changed.wait().await;
         }
     }
 
@@ -119,6 +128,7 @@ impl Attachments {
                 peers: RefCell::default(),
                 busy: Cell::new(0),
                 state: Cell::new(State::Open),
+                standing: Cell::default(),
                 changed: Notify::default(),
             })
         });
@@ -246,7 +256,8 @@ impl Drop for Operation<'_> {
     fn drop(&mut self) {
         let busy = self.attachment.busy.get() - 1;
         self.attachment.busy.set(busy);
-        if busy == 0 && self.attachment.state.get() != State::Open {
+        let is_open = self.attachment.state.get() == State::Open;
+        if busy == 0 && !(is_open && self.attachment.standing.get() == Standing::Owner) {
             self.attachment.changed.notify();
         }
     }
@@ -263,9 +274,7 @@ impl Ending<'_> {
     /// Waits until no operation is under way.
     pub async fn quiet(&self) {
         for entry in &self.entries {
-            while entry.busy.get() > 0 {
-                entry.changed.wait().await;
-            }
+            entry.quiet().await;
         }
     }
 

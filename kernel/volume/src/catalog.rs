@@ -12,13 +12,15 @@ use exec::{Permit, Semaphore};
 use store::{BaseId, PoolState, Source, Store, VolumeId, VolumeInfo};
 use world::{Disk, Pool};
 
-use crate::adoption::{Adoption, Reason};
+use crate::adoption::{Adoption, AdoptionInfo, Reason};
 use crate::attachment::{Attachment, Attachments, End};
 use crate::name::split_name;
 use crate::room::Room;
 use crate::traffic::Traffic;
 use crate::usage::Usages;
-use crate::{Access, OriginError, Origins, Settings, Volume, VolumeError, check_name, check_size};
+use crate::{
+    Access, OriginError, Origins, Settings, Standing, Volume, VolumeError, check_name, check_size,
+};
 
 /// The volume that an empty name means, if it is there.
 pub const DEMO: &str = "demo";
@@ -47,8 +49,12 @@ struct Shared<D> {
     room: Room,
     /// Where the blocks of adopted volumes come from, as long as they are not all here.
     adoptions: RefCell<BTreeMap<BaseId, Rc<Adoption>>>,
+    /// The last of those that are complete.
+    finished_adoptions: RefCell<Vec<AdoptionInfo>>,
     /// How origins are reached, and the pages that what arrives from there comes in.
     origins: RefCell<Option<(Rc<dyn Origins>, FetchPages)>>,
+    /// Of the volumes that are not simply this appliance's.
+    standings: RefCell<BTreeMap<VolumeId, Standing>>,
     /// Of the volumes that had clients.
     traffic: RefCell<BTreeMap<VolumeId, Rc<Traffic>>>,
 }
@@ -96,7 +102,9 @@ impl<D: Disk + 'static> Volumes<D> {
                 usages: Usages::default(),
                 room: Room::default(),
                 adoptions: RefCell::default(),
+                finished_adoptions: RefCell::default(),
                 origins: RefCell::default(),
+                standings: RefCell::default(),
                 traffic: RefCell::default(),
             }),
         }
@@ -174,9 +182,21 @@ impl<D: Disk + 'static> Volumes<D> {
     /// # Errors
     /// A bad or taken name, a bad size, and what the store says.
     pub async fn create(&self, name: &str, size_bytes: u64) -> Result<VolumeInfo, VolumeError> {
+        self.check_new(name, size_bytes)?;
+        Ok(self.shared.store.create_volume(name, size_bytes).await?)
+    }
+
+    /// Checks that a volume could now be made with this name and size.
+    ///
+    /// # Errors
+    /// A bad or taken name, a bad size.
+    pub fn check_new(&self, name: &str, size_bytes: u64) -> Result<(), VolumeError> {
         check_name(name)?;
         check_size(size_bytes)?;
-        Ok(self.shared.store.create_volume(name, size_bytes).await?)
+        match self.store().find(name) {
+            Some(_) => Err(VolumeError::NameTaken),
+            None => Ok(()),
+        }
     }
 
     /// Makes a volume larger; durable when this returns. Attached clients may use the new room as soon as they know.
@@ -185,6 +205,7 @@ impl<D: Disk + 'static> Volumes<D> {
     /// No such volume, a bad size, a smaller one, and what the store says.
     pub async fn grow(&self, name: &str, size_bytes: u64) -> Result<VolumeInfo, VolumeError> {
         let info = self.get(name)?;
+        self.standing(info.id).require_owner()?;
         check_growth(&info, size_bytes)?;
         let grown = self.shared.store.grow_volume(info.id, size_bytes).await?;
         if let Some(attachment) = self.shared.attachments.get(info.id.into()) {
@@ -199,6 +220,7 @@ impl<D: Disk + 'static> Volumes<D> {
     /// No such volume, a bad or taken name, and what the store says.
     pub async fn rename(&self, name: &str, new_name: &str) -> Result<VolumeInfo, VolumeError> {
         let info = self.get(name)?;
+        self.standing(info.id).require_owner()?;
         self.check_new_name(&info, new_name)?;
         Ok(self.shared.store.rename_volume(info.id, new_name).await?)
     }
@@ -214,6 +236,7 @@ impl<D: Disk + 'static> Volumes<D> {
         size_bytes: Option<u64>,
     ) -> Result<VolumeInfo, VolumeError> {
         let info = self.get(name)?;
+        self.standing(info.id).require_owner()?;
         new_name.map_or(Ok(()), |name| self.check_new_name(&info, name))?;
         size_bytes.map_or(Ok(()), |size| check_growth(&info, size))?;
         Ok(info)
@@ -231,9 +254,19 @@ impl<D: Disk + 'static> Volumes<D> {
     /// under way is done with before. Clients attached by force are told.
     ///
     /// # Errors
-    /// No such volume, [`VolumeError::Attached`] unless `force`, and what the store says; the volume stays then.
+    /// No such volume, [`VolumeError::Attached`] or [`VolumeError::Needed`] unless `force`, one that is being moved, and what the store
+    /// says; the volume stays then.
     pub async fn delete(&self, name: &str, force: bool) -> Result<(), VolumeError> {
         let info = self.get(name)?;
+        self.standing(info.id).require_deletable(force)?;
+        self.delete_anyway(&info, force).await
+    }
+
+    pub(crate) async fn delete_anyway(
+        &self,
+        info: &VolumeInfo,
+        force: bool,
+    ) -> Result<(), VolumeError> {
         let snapshots = self.shared.store.snapshots(info.id);
         let ending = self.shared.attachments.end(
             (info.id.into(), &info.name, info.size_bytes),
@@ -246,6 +279,7 @@ impl<D: Disk + 'static> Volumes<D> {
         self.shared.store.delete_volume(info.id).await?;
         self.usages().forget();
         self.shared.traffic.borrow_mut().remove(&info.id);
+        self.shared.standings.borrow_mut().remove(&info.id);
         ending.confirm();
         self.forget_settings(info.id).await;
         self.forget_adoptions().await;
@@ -309,25 +343,49 @@ impl<D: Disk + 'static> Volumes<D> {
         if !self.settings(volume).admits(peer) {
             return Err(VolumeError::NotAllowed);
         }
-        self.attach_as(Some(peer), name, access)
+        let export = self.resolve(name)?;
+        self.attach_as(Some(peer), export, access)
     }
 
     /// Attaches a client to what it means by `name` (see [`resolve`](Self::resolve)). Snapshots, and a pool that takes no
     /// writes, attach read-only.
     ///
     /// # Errors
-    /// As [`resolve`](Self::resolve), and [`VolumeError::Deleted`] or [`VolumeError::RolledBack`] while that is under way.
+    /// As [`resolve`](Self::resolve), [`VolumeError::Elsewhere`], and [`VolumeError::Deleted`] or [`VolumeError::RolledBack`] while that is
+    /// under way.
     pub fn attach(&self, name: &str, access: Access) -> Result<Volume<D>, VolumeError> {
-        self.attach_as(None, name, access)
+        let export = self.resolve(name)?;
+        self.attach_as(None, export, access)
+    }
+
+    /// Attaches whoever needs a volume for another appliance: read-only, and whosever it is.
+    ///
+    /// # Errors
+    /// No such volume, and as [`attach`](Self::attach).
+    pub fn attach_inside(&self, id: VolumeId) -> Result<Volume<D>, VolumeError> {
+        let info = self.store().volume(id).ok_or(VolumeError::NoVolume)?;
+        let export = Export::from(info);
+        Ok(self.open(None, export, Access::ReadOnly)?.for_inside())
     }
 
     fn attach_as(
         &self,
         peer: Option<IpAddr>,
-        name: &str,
+        export: Export,
         access: Access,
     ) -> Result<Volume<D>, VolumeError> {
-        let export = self.resolve(name)?;
+        if let Source::Volume(id) = export.source {
+            self.standing(id).require(false)?;
+        }
+        self.open(peer, export, access)
+    }
+
+    fn open(
+        &self,
+        peer: Option<IpAddr>,
+        export: Export,
+        access: Access,
+    ) -> Result<Volume<D>, VolumeError> {
         // With its volume goes a snapshot.
         if let (Source::Snapshot(_), Some(volume)) = (
             export.source,
@@ -343,6 +401,9 @@ impl<D: Disk + 'static> Volumes<D> {
         let attachments = &self.shared.attachments;
         let attachment =
             attachments.attach(export.source, &export.name, export.size_bytes, peer)?;
+        if let Source::Volume(id) = export.source {
+            attachment.standing.set(self.standing(id));
+        }
         let settings = self.shared.settings.borrow();
         let wanted = settings.get(&export.volume);
         attachment
@@ -400,6 +461,10 @@ impl<D> Volumes<D> {
         change(&mut self.shared.adoptions.borrow_mut())
     }
 
+    pub(crate) fn finished_adoptions(&self) -> &RefCell<Vec<AdoptionInfo>> {
+        &self.shared.finished_adoptions
+    }
+
     pub(crate) fn usages(&self) -> &Usages {
         &self.shared.usages
     }
@@ -410,6 +475,10 @@ impl<D> Volumes<D> {
 
     pub(crate) fn all_traffic(&self) -> &RefCell<BTreeMap<VolumeId, Rc<Traffic>>> {
         &self.shared.traffic
+    }
+
+    pub(crate) fn standings(&self) -> &RefCell<BTreeMap<VolumeId, Standing>> {
+        &self.shared.standings
     }
 
     pub(crate) fn attachments(&self) -> &Attachments {

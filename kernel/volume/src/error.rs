@@ -41,6 +41,14 @@ pub enum VolumeError {
     NotAllowed,
     /// The request is wrong: not the address of an origin.
     BadOrigin,
+    /// The request is wrong: the volume is offered to another appliance, so what is asked for has to wait.
+    Offered,
+    /// The request is wrong: the volume is still another appliance's, and cannot be changed here.
+    NotYet,
+    /// The request is wrong: the volume is another appliance's now.
+    Elsewhere,
+    /// The request is wrong: another appliance still fetches from here, and it was not forced.
+    Needed,
     /// The origin of an adopted volume, and why a block that is not here yet cannot be had from there.
     Origin(OriginError),
     /// The volume or snapshot is being or was deleted while attached. Detach.
@@ -83,6 +91,12 @@ impl fmt::Display for VolumeError {
             ),
             Self::NotAllowed => out.write_str("this volume is not for clients from there"),
             Self::BadOrigin => out.write_str("an origin is named like nbd://10.0.0.5:10809/disk"),
+            Self::Offered => {
+                out.write_str("it is being moved to another appliance; cancel that first")
+            }
+            Self::NotYet => out.write_str("it is another appliance's until that hands it over"),
+            Self::Elsewhere => out.write_str("it is another appliance's now"),
+            Self::Needed => out.write_str("another appliance still fetches from it"),
             Self::Origin(error) => error.fmt(out),
             Self::Deleted => out.write_str("it was deleted"),
             Self::RolledBack => out.write_str("the volume was rolled back"),

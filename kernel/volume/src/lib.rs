@@ -4,6 +4,7 @@
 //!   snapshots, clones them, rolls back ([`snapshots`]); keeps what users set ([`settings`]), which may be how much clients do
 //!   in a second ([`limits`]); tells what is used ([`usage`]), what can still be written ([`room`])
 //!   and what clients did ([`traffic`]);
+//! - [`Standing`]: whose a volume is while it moves to another appliance ([`standing`]);
 //! - [`Origins`]: where the blocks of a volume are that are not here yet ([`origin`]);
 //! - [`Origin`]: where blocks come from that are not here yet ([`adoption`] decides what is fetched and when, [`absent`] who waits for it);
 //! - [`Volume`]: one client's attachment to one volume or snapshot; checks ranges and rights, then asks the store.
@@ -34,6 +35,7 @@ mod origin;
 mod room;
 mod settings;
 mod snapshots;
+mod standing;
 mod traffic;
 mod usage;
 mod volume;
@@ -46,6 +48,7 @@ pub use name::{check_name, check_size, split_name};
 pub use origin::{Answer, Origin, OriginAddress, OriginError, OriginExtent, Origins};
 pub use room::writable_bytes;
 pub use settings::{ALLOW_MAX, Network, Settings};
+pub use standing::Standing;
 pub use store::{
     BaseId, BaseInfo, Change, Changes, Content, Extent, Fullness, Holes, PoolInfo, PoolState,
     SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,

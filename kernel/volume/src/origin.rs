@@ -27,6 +27,20 @@ pub enum OriginAddress {
         /// The export's name; empty for the server's default.
         export: String,
     },
+    /// A snapshot on an appliance that this one is paired with.
+    Peer {
+        /// What that one is called.
+        peer: String,
+        /// `VOLUME@SNAPSHOT`.
+        snapshot: String,
+    },
+    /// Wherever a volume was that moves here: what it was when it was given for the ownership with this epoch.
+    Moved {
+        /// Identity of the volume, the same on all appliances.
+        id: [u8; 16],
+        /// Epoch.
+        epoch: u64,
+    },
 }
 
 /// An open origin. Requests may run concurrently; one that loses its connection connects again by itself.
@@ -70,6 +84,10 @@ pub enum OriginError {
     NoExport,
     /// It does not let us in, or only with what we do not have (TLS).
     Refused,
+    /// This appliance is not paired with it.
+    NoPeer,
+    /// It has not all of it itself, and cannot reach where the rest is. May pass.
+    Behind,
     /// It said something that its protocol does not allow.
     Protocol,
     /// It answered, with this error number of its protocol. May pass.
@@ -82,7 +100,7 @@ impl OriginError {
     /// Whether it may work another time.
     #[must_use]
     pub fn may_pass(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Failed(_))
+        matches!(self, Self::Unreachable | Self::Behind | Self::Failed(_))
     }
 }
 
@@ -96,7 +114,11 @@ impl fmt::Display for OriginError {
             Self::Forgotten => out.write_str("where the origin is cannot be read any more"),
             Self::NoExport => out.write_str("the origin has no such export"),
             Self::Refused => out.write_str("the origin refuses us"),
-            Self::Protocol => out.write_str("the origin does not speak NBD as it should"),
+            Self::NoPeer => out.write_str("this appliance is not paired with the origin"),
+            Self::Behind => out.write_str(
+                "the origin has not all of it, and its own origin does not answer",
+            ),
+            Self::Protocol => out.write_str("the origin does not speak as it should"),
             Self::Failed(code) => write!(out, "the origin could not read it: error {code}"),
             Self::Size(bytes) => write!(out, "the origin has {bytes} bytes, which cannot be"),
         }

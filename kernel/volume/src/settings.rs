@@ -125,7 +125,9 @@ impl Settings {
         }
     }
 
-    fn encode(&self) -> String {
+    /// As lines of text.
+    #[must_use]
+    pub fn encode(&self) -> String {
         let mut text = String::new();
         if self.read_only {
             text.push_str("read-only\n");
@@ -142,7 +144,9 @@ impl Settings {
         text
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads what [`encode`](Self::encode) wrote.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut settings = Self::default();
         for line in core::str::from_utf8(bytes).ok()?.lines() {
             match line.split_once(' ') {

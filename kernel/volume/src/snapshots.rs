@@ -44,6 +44,7 @@ impl<D: Disk + 'static> Volumes<D> {
     ) -> Result<SnapshotInfo, VolumeError> {
         check_name(name)?;
         let volume = self.get(volume)?;
+        self.standing(volume.id).require(true)?;
         let info = self.store().create_snapshot(volume.id, name).await?;
         self.usages().forget();
         Ok(info)
@@ -59,9 +60,11 @@ impl<D: Disk + 'static> Volumes<D> {
         name: &str,
     ) -> Result<Vec<SnapshotInfo>, VolumeError> {
         check_name(name)?;
-        let ids = volumes
-            .iter()
-            .map(|name| self.get(name).map(|info| info.id));
+        let ids = volumes.iter().map(|name| {
+            let id = self.get(name)?.id;
+            self.standing(id).require(true)?;
+            Ok::<_, VolumeError>(id)
+        });
         let ids: Vec<_> = ids.collect::<Result<_, _>>()?;
         let mut sorted = ids.clone();
         sorted.sort_unstable();
@@ -150,6 +153,7 @@ impl<D: Disk + 'static> Volumes<D> {
         force: bool,
     ) -> Result<VolumeInfo, VolumeError> {
         let info = self.get(volume)?;
+        self.standing(info.id).require_owner()?;
         let snapshot = self.snapshot(volume, snapshot)?;
         let ending = self.attachments().end(
             (info.id.into(), &info.name, info.size_bytes),

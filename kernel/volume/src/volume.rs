@@ -9,7 +9,7 @@ use store::{Extent, Holes, SnapshotId, SnapshotInfo, Source, Span, StoreError, V
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::attachment::Attachment;
-use crate::{Traffic, VolumeError, Volumes};
+use crate::{Standing, Traffic, VolumeError, Volumes};
 
 /// What a client may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Volume<D> {
     traffic: Rc<Traffic>,
     access: Access,
     peer: Option<IpAddr>,
+    /// Whoever it is for may read it whosever it is.
+    is_inside: bool,
 }
 
 impl<D: Disk + 'static> Volume<D> {
@@ -44,7 +46,13 @@ impl<D: Disk + 'static> Volume<D> {
             traffic,
             access,
             peer,
+            is_inside: false,
         }
+    }
+
+    pub(crate) fn for_inside(mut self) -> Self {
+        self.is_inside = true;
+        self
     }
 
     /// `VOLUME` or `VOLUME@SNAPSHOT`, as it was called when it was attached.
@@ -79,11 +87,16 @@ impl<D: Disk + 'static> Volume<D> {
     /// Checks a whole request before any of its pieces is started. Every operation below checks its own range too.
     ///
     /// # Errors
-    /// [`Deleted`](VolumeError::Deleted), [`RolledBack`](VolumeError::RolledBack), [`Unaligned`](VolumeError::Unaligned),
-    /// [`OutOfRange`](VolumeError::OutOfRange), and [`ReadOnly`](VolumeError::ReadOnly) when `access` is to write.
+    /// [`Deleted`](VolumeError::Deleted), [`RolledBack`](VolumeError::RolledBack), [`Elsewhere`](VolumeError::Elsewhere),
+    /// [`Unaligned`](VolumeError::Unaligned), [`OutOfRange`](VolumeError::OutOfRange), and [`ReadOnly`](VolumeError::ReadOnly) or
+    /// [`NotYet`](VolumeError::NotYet) when `access` is to write.
     pub fn check(&self, access: Access, offset: u64, len: u64) -> Result<(), VolumeError> {
         self.attachment.require_open()?;
-        if access == Access::ReadWrite && self.is_read_only() {
+        let is_write = access == Access::ReadWrite;
+        if !self.is_inside {
+            self.attachment.standing.get().require(is_write)?;
+        }
+        if is_write && self.is_read_only() {
             return Err(VolumeError::ReadOnly);
         }
         if !offset.is_multiple_of(512) || !len.is_multiple_of(512) {
@@ -105,6 +118,10 @@ impl<D: Disk + 'static> Volume<D> {
             return (into, Err(error));
         }
         let _operation = self.volumes.attachments().operate(&self.attachment);
+        if self.attachment.standing.get() == Standing::Prepared {
+            let (buf, result) = Box::pin(self.read_around(span, into)).await;
+            return (buf, result.map_err(|error| self.explain(error)));
+        }
         let store = self.volumes.store();
         let (buf, result) = store.read(self.attachment.source, span, into).await;
         if result == Err(StoreError::Absent) {
@@ -209,7 +226,9 @@ impl<D: Disk + 'static> Volume<D> {
     /// A failing drive; the pool is read-only then.
     pub async fn flush(&self) -> Result<(), VolumeError> {
         self.attachment.require_open()?;
-        if self.writable().is_err() {
+        let standing = self.attachment.standing.get();
+        if self.writable().is_err() || standing.require(true).is_err() {
+            // What was written before the volume was another's is durable.
             return Ok(());
         }
         let _operation = self.volumes.attachments().operate(&self.attachment);

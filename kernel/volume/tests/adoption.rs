@@ -63,7 +63,9 @@ impl Elsewhere {
 
 impl Origins for Elsewhere {
     fn open(&self, address: &OriginAddress) -> Answer<'_, Rc<dyn Origin>> {
-        let OriginAddress::Nbd { export, .. } = address.clone();
+        let OriginAddress::Nbd { export, .. } = address.clone() else {
+            panic!("{address}");
+        };
         Box::pin(async move {
             self.opened.set(self.opened.get() + 1);
             self.answer(()).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidy::texts;
 
 /// Who may use whom. What a room's tests use beyond that is in [`FOR_TESTS`].
-const ARROWS: [(&str, &[&str]); 32] = [
+const ARROWS: [(&str, &[&str]); 33] = [
     ("world", &[]),
     ("wire", &[]),
     ("config", &[]),
@@ -21,9 +21,22 @@ const ARROWS: [(&str, &[&str]); 32] = [
     ("origin", &["volume", "wire", "net", "exec", "world"]),
     ("peer", &["access", "store", "net", "exec", "world"]),
     (
+        "migration",
+        &["peer", "upkeep", "volume", "store", "net", "exec", "world"],
+    ),
+    (
         "serve",
         &[
-            "peer", "access", "upkeep", "volume", "store", "wire", "net", "exec", "world",
+            "access",
+            "migration",
+            "peer",
+            "upkeep",
+            "volume",
+            "store",
+            "wire",
+            "net",
+            "exec",
+            "world",
         ],
     ),
     ("pci", &["hal"]),

@@ -263,7 +263,9 @@ fn names_are_not_looked_up() {
     story(async |bench| {
         let fake = Fake::new(&bench.exec, Knows::ALL);
         let origins = NbdOrigins::new(bench.exec.clone(), fake.clone());
-        let volume::OriginAddress::Nbd { port, export, .. } = address("demo");
+        let volume::OriginAddress::Nbd { port, export, .. } = address("demo") else {
+            panic!("an export of NBD");
+        };
         let host = "nas".to_owned();
         let named = volume::OriginAddress::Nbd { host, port, export };
         let refused = origins.open(&named).await.err();

@@ -111,7 +111,11 @@ impl From<VolumeError> for Problem {
             | VolumeError::NoSnapshot
             | VolumeError::NoDefault
             | VolumeError::Deleted => (404, None),
-            VolumeError::RolledBack => (409, None),
+            VolumeError::RolledBack
+            | VolumeError::Offered
+            | VolumeError::NotYet
+            | VolumeError::Elsewhere
+            | VolumeError::Needed => (409, None),
             VolumeError::BadNetwork => (422, Some("allow")),
             VolumeError::BadLimit => (422, None),
             VolumeError::NotAllowed => (403, None),
@@ -121,7 +125,10 @@ impl From<VolumeError> for Problem {
             VolumeError::BadOrigin => (422, Some("origin")),
             // Nothing is there that could be adopted.
             VolumeError::Origin(
-                OriginError::NoAddress | OriginError::NoExport | OriginError::Unreachable,
+                OriginError::NoAddress
+                | OriginError::NoExport
+                | OriginError::NoPeer
+                | OriginError::Unreachable,
             ) => (404, Some("origin")),
             // Whatever is wrong with it is wrong there.
             VolumeError::Origin(_) => (502, Some("origin")),

@@ -16,7 +16,10 @@ pub(super) fn errno(error: VolumeError, command: u16) -> Errno {
         VolumeError::Unaligned => NBD_EINVAL,
         // A pool that became read-only cannot make anything durable; only a write is a matter of permission.
         VolumeError::Store(StoreError::ReadOnly) if command == NBD_CMD_FLUSH => NBD_EIO,
-        VolumeError::ReadOnly | VolumeError::Store(StoreError::ReadOnly) => NBD_EPERM,
+        VolumeError::ReadOnly
+        | VolumeError::NotYet
+        | VolumeError::Elsewhere
+        | VolumeError::Store(StoreError::ReadOnly) => NBD_EPERM,
         VolumeError::Store(StoreError::NoSpace) => NBD_ENOSPC,
         // A context's snapshot is gone; the export is still there.
         VolumeError::NoSnapshot if command == NBD_CMD_BLOCK_STATUS => NBD_EINVAL,
@@ -36,6 +39,8 @@ pub(super) fn errno(error: VolumeError, command: u16) -> Errno {
         | VolumeError::BadLimit
         | VolumeError::NotAllowed
         | VolumeError::BadOrigin
+        | VolumeError::Offered
+        | VolumeError::Needed
         | VolumeError::Attached(_) => NBD_EINVAL,
         VolumeError::Origin(_) | VolumeError::Store(_) => NBD_EIO,
     }

@@ -1,16 +1,16 @@
 //! One job.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Ref, RefCell};
 use core::time::Duration;
 
 use exec::{Notify, Permit, Semaphore};
 use serde::{Deserialize, Serialize};
-use volume::VolumeError;
 use world::Instant;
 
 use crate::hydration::Hydration;
+use crate::migration::Migration;
 use crate::scrub::Scrub;
 
 /// How long the rate is taken over.
@@ -65,6 +65,8 @@ pub enum Work {
     Scrub(Scrub),
     /// Brings in what is not here yet of an adopted volume.
     Hydrate(Hydration),
+    /// Moves a volume to another appliance.
+    Migrate(Migration),
 }
 
 impl Work {
@@ -74,6 +76,7 @@ impl Work {
         match self {
             Self::Scrub(_) => "scrub",
             Self::Hydrate(_) => "hydrate",
+            Self::Migrate(_) => "migrate",
         }
     }
 
@@ -83,6 +86,7 @@ impl Work {
         match self {
             Self::Scrub(scrub) => scrub.checked_bytes(),
             Self::Hydrate(hydration) => hydration.known_bytes,
+            Self::Migrate(migration) => migration.known_bytes,
         }
     }
 }
@@ -228,13 +232,13 @@ impl Job {
     }
 
     /// Ends it, unless it is over.
-    pub fn end(&self, state: JobState, error: Option<VolumeError>, now_nanos: u64) {
+    pub fn end(&self, state: JobState, error: Option<String>, now_nanos: u64) {
         let mut kept = self.kept.borrow_mut();
         if kept.state.is_over() {
             return;
         }
         kept.state = state;
-        kept.error = error.map(|error| error.to_string());
+        kept.error = error;
         kept.ended_at = now_nanos;
         drop(kept);
         self.forget_speed();
@@ -268,6 +272,7 @@ impl Job {
         let total = match &kept.work {
             Work::Scrub(_) => used,
             Work::Hydrate(hydration) => hydration.size_bytes,
+            Work::Migrate(migration) => migration.size_bytes,
         };
         let rate = match kept.state {
             JobState::Running => self.speed.borrow().rate,
@@ -317,6 +322,8 @@ impl Speed {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     const S: u64 = 1_000_000_000;

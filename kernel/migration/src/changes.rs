@@ -1,0 +1,429 @@
+//! How what an appliance has to do with a volume changes: each change is durable before anything is said of it.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+
+use peer::PublicKey;
+use store::StoreError;
+use volume::{OriginAddress, Settings, Standing, VolumeError, VolumeId, VolumeInfo};
+use world::Disk;
+
+use crate::error::MoveError;
+use crate::moves::{Entry, Shared};
+use crate::record::{After, Came, Id, Kept, OldCopy, Owner};
+use crate::rules::{Epoch, Record, Rules};
+use crate::wire::Offer;
+
+/// The longest name of a volume.
+const NAME_MAX: usize = 63;
+
+impl<D: Disk + 'static> Shared<D> {
+    /// Makes what is kept durable, and then true. For whoever has the turn.
+    pub(crate) async fn keep(&self, entry: &Entry, kept: Kept) -> Result<(), StoreError> {
+        let (key, bytes) = (entry.id.key(), kept.encode());
+        self.volumes.store().set_record(&key, Some(&bytes)).await?;
+        let is_news = entry.kept.borrow().owner != kept.owner;
+        if is_news {
+            log::info!("volume {}: {}", kept.name, said(&kept.owner));
+            entry.is_ready.set(false);
+            entry.is_taken.set(false);
+            entry.is_wanted_back.set(false);
+            entry.trouble.take();
+        }
+        *entry.kept.borrow_mut() = kept;
+        self.apply(entry);
+        entry.changed.notify();
+        Ok(())
+    }
+
+    /// Tells the volumes whose they are.
+    pub(crate) fn apply(&self, entry: &Entry) {
+        let kept = entry.kept.borrow();
+        let copies = kept.copy.iter().map(|copy| (copy, !copy.has_arrived));
+        let since = kept.since().map(|copy| (copy, true));
+        for (copy, is_needed) in copies.chain(since) {
+            let id = VolumeId(copy.volume);
+            self.volumes.set_standing(id, Standing::Given { is_needed });
+            // What came from whom it went back to is not worth bringing in.
+            let came = kept.came.as_ref();
+            self.volumes
+                .hold(id, came.is_some_and(|came| came.from == copy.to));
+        }
+        if let Some(volume) = kept.volume {
+            let standing = match kept.owner {
+                Record::Owned { .. } => Standing::Owner,
+                Record::Offered { .. } => Standing::Offered,
+                Record::Prepared { .. } => Standing::Prepared,
+                Record::Nothing { .. } | Record::Given { .. } => {
+                    Standing::Given { is_needed: true }
+                }
+            };
+            self.volumes.set_standing(VolumeId(volume), standing);
+        }
+    }
+
+    /// After a start: takes away what was being made when the power went, and was nobody's yet.
+    pub(crate) async fn discard_strays(&self) {
+        for info in self.volumes.list() {
+            let bases = info.bases.iter();
+            let mut adoptions = bases.filter_map(|base| self.volumes.adoption(*base));
+            let is_moved = |address| matches!(address, OriginAddress::Moved { .. });
+            let has_moved = adoptions.any(|adoption| is_moved(adoption.address));
+            let is_unknown = self.volumes.standing(info.id) == Standing::Owner
+                && self.find_volume(info.id).is_none();
+            if has_moved && is_unknown {
+                let standing = Standing::Given { is_needed: false };
+                self.volumes.set_standing(info.id, standing);
+                // Should this fail, the next start tries again.
+                let _ = self.volumes.discard(info.id).await;
+            }
+        }
+    }
+
+    /// Hands an offered volume over.
+    pub(crate) async fn give(&self, entry: &Entry) -> Result<(), MoveError> {
+        let _turn = entry.turn.acquire().await;
+        let kept = entry.kept.borrow().clone();
+        match kept.owner {
+            Record::Offered { .. } if entry.is_ready.get() => {}
+            Record::Offered { .. } => return Err(MoveError::NotPrepared),
+            // Somebody was faster.
+            Record::Given { .. } => return Ok(()),
+            _ => return Err(MoveError::NotOffered),
+        }
+        let owner = kept.owner.hand_over(()).ok_or(MoveError::NotOffered)?;
+        self.let_go(entry, owner, false).await
+    }
+
+    /// Stops taking writes, makes those that were acknowledged durable, and then gives. For whoever has the turn.
+    pub(crate) async fn let_go(
+        &self,
+        entry: &Entry,
+        owner: Owner,
+        is_return: bool,
+    ) -> Result<(), MoveError> {
+        let mut kept = entry.kept.borrow().clone();
+        let Record::Given {
+            epoch,
+            to,
+            nonce,
+            mut news,
+        } = owner
+        else {
+            return Err(MoveError::NotOffered);
+        };
+        let volume = VolumeId(kept.volume.ok_or(VolumeError::NoVolume)?);
+        let was_owner = kept.owner.is_owner();
+        if is_return {
+            kept.wish.after = After::Free;
+        }
+        if was_owner {
+            self.volumes.fence(volume).await;
+            self.volumes.store().flush().await?;
+            // Who gets back what nobody changed has all there is.
+            let is_its_own = kept.came.as_ref().is_some_and(|came| {
+                (came.from, came.epoch + 1) == (to, epoch) && came.since.is_none()
+            });
+            let may_be_as_it_was = is_return && is_its_own;
+            if may_be_as_it_was && self.volumes.is_as_adopted(volume).await.unwrap_or(false) {
+                news = None;
+            }
+            if kept.wish.after == After::Snapshot {
+                let name = format!("given-{epoch}");
+                let made = self.volumes.store().create_snapshot(volume, &name).await;
+                if let Err(error) = made {
+                    log::warn!("volume {}: no snapshot {name}: {error}", kept.name);
+                }
+            }
+        }
+        let info = self.volumes.store().volume(volume);
+        kept.size_bytes = info.map_or(kept.size_bytes, |info| info.size_bytes);
+        kept.owner = Record::Given {
+            epoch,
+            to,
+            nonce,
+            news,
+        };
+        kept.volume = None;
+        kept.copy = Some(OldCopy {
+            volume: volume.0,
+            epoch,
+            to,
+            has_arrived: news.is_none(),
+        });
+        Ok(self.keep(entry, kept).await?)
+    }
+
+    /// Takes an offer back.
+    pub(crate) async fn cancel(&self, entry: &Entry) -> Result<(), MoveError> {
+        let _turn = entry.turn.acquire().await;
+        let mut kept = entry.kept.borrow().clone();
+        let Some(owner) = Rules::default().cancel(&kept.owner) else {
+            return Err(MoveError::NotOffered);
+        };
+        kept.owner = owner;
+        Ok(self.keep(entry, kept).await?)
+    }
+
+    /// Makes the copy that stayed the volume.
+    pub(crate) async fn take_over(&self, entry: &Entry) -> Result<(), MoveError> {
+        let _turn = entry.turn.acquire().await;
+        let mut kept = entry.kept.borrow().clone();
+        let Record::Given { epoch, .. } = kept.owner else {
+            return Err(MoveError::NotGiven);
+        };
+        let copy = kept.copy.take().ok_or(MoveError::NotGiven)?;
+        log::warn!(
+            "volume {} is taken over by force: what was written elsewhere since is lost",
+            kept.name
+        );
+        kept.owner = Record::Owned { epoch: epoch + 1 };
+        kept.volume = Some(copy.volume);
+        Ok(self.keep(entry, kept).await?)
+    }
+
+    /// Gets ready to own a volume, as its owner offers. For whoever has the turn.
+    pub(crate) async fn prepare(
+        &self,
+        entry: &Entry,
+        from: PublicKey,
+        offer: &Offer,
+    ) -> Result<(), VolumeError> {
+        self.forget_prepared(entry).await?;
+        let mut kept = entry.kept.borrow().clone();
+        let since = kept.copy.clone().filter(|copy| {
+            offer.since == Some(copy.epoch) && copy.to == from && self.is_whole(copy.volume)
+        });
+        kept.owner = Record::Prepared {
+            epoch: offer.epoch,
+            from,
+            nonce: offer.nonce,
+        };
+        (kept.name, kept.size_bytes) = (offer.name.clone(), offer.size_bytes);
+        self.set_aside(&kept).await?;
+        let settings = Settings::decode(offer.settings.as_bytes()).unwrap_or_default();
+        let way = (from, offer.epoch);
+        let made = self.receive(entry, &kept, way, since, settings).await;
+        let (info, came) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.put_back(&kept).await;
+                return Err(error);
+            }
+        };
+        kept.volume = Some(info.id.0);
+        kept.came = Some(came);
+        if let Err(error) = self.keep(entry, kept.clone()).await {
+            self.volumes.discard(info.id).await?;
+            self.put_back(&kept).await;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Makes the volume that is to be owned.
+    async fn receive(
+        &self,
+        entry: &Entry,
+        kept: &Kept,
+        (from, epoch): (PublicKey, Epoch),
+        since: Option<OldCopy>,
+        settings: Settings,
+    ) -> Result<(VolumeInfo, Came), VolumeError> {
+        let address = OriginAddress::Moved {
+            id: entry.id.0,
+            epoch,
+        };
+        let passing = passing_name(entry.id);
+        let names = [kept.name.as_str(), passing.as_str()];
+        let made = self
+            .volumes
+            .prepare(names, address, kept.size_bytes, settings);
+        let info = made.await?;
+        let came = Came { from, epoch, since };
+        Ok((info, came))
+    }
+
+    /// Whether all of a copy is here, or comes from where no other appliance has a say.
+    fn is_whole(&self, volume: u64) -> bool {
+        let Some(info) = self.volume(volume) else {
+            return false;
+        };
+        let mut adoptions = info
+            .bases
+            .iter()
+            .filter_map(|base| self.volumes.adoption(*base));
+        !adoptions.any(|adoption| matches!(adoption.address, OriginAddress::Moved { .. }))
+    }
+
+    /// The copy that stayed makes room for the volume that comes back.
+    async fn set_aside(&self, kept: &Kept) -> Result<(), VolumeError> {
+        let Some(copy) = &kept.copy else {
+            return Ok(());
+        };
+        let Some(info) = self
+            .volume(copy.volume)
+            .filter(|info| info.name == kept.name)
+        else {
+            return Ok(());
+        };
+        let name = aside_name(&kept.name, copy.epoch);
+        self.volumes.store().rename_volume(info.id, &name).await?;
+        Ok(())
+    }
+
+    /// The volume does not come back: the copy has its name again.
+    async fn put_back(&self, kept: &Kept) {
+        let Some(copy) = &kept.copy else {
+            return;
+        };
+        let aside = aside_name(&kept.name, copy.epoch);
+        if let Some(info) = self.volume(copy.volume).filter(|info| info.name == aside) {
+            // It keeps the other name otherwise.
+            let _ = self
+                .volumes
+                .store()
+                .rename_volume(info.id, &kept.name)
+                .await;
+        }
+    }
+
+    /// Takes what it was given. For whoever has the turn.
+    pub(crate) async fn take(
+        &self,
+        entry: &Rc<Entry>,
+        (from, epoch): (PublicKey, Epoch),
+        has_news: bool,
+        (size_bytes, rate): (u64, u64),
+    ) -> Result<(), VolumeError> {
+        let mut kept = entry.kept.borrow().clone();
+        if let (Record::Given { .. }, Some(copy)) = (&kept.owner, kept.copy.clone()) {
+            if has_news {
+                let since = Some(copy.clone()).filter(|_| self.is_whole(copy.volume));
+                kept.size_bytes = size_bytes;
+                self.set_aside(&kept).await?;
+                let settings = self.volumes.settings(VolumeId(copy.volume));
+                let made = self.receive(entry, &kept, (from, epoch), since, settings);
+                let (info, came) = made.await?;
+                kept.volume = Some(info.id.0);
+                kept.came = Some(came);
+            } else {
+                kept.volume = Some(copy.volume);
+                kept.copy = None;
+            }
+        }
+        kept.owner = Record::Owned { epoch };
+        self.keep(entry, kept).await?;
+        self.hydrate(entry, rate).await;
+        Ok(())
+    }
+
+    /// Brings in the rest of what this appliance owns.
+    async fn hydrate(&self, entry: &Entry, rate: u64) {
+        let volume = entry.kept.borrow().volume;
+        let info = volume.and_then(|volume| self.volume(volume));
+        let bases = info.map_or_else(Default::default, |info| info.bases);
+        for base in bases {
+            if let (Some(jobs), Some(_)) = (self.jobs.get(), self.volumes.adoption(base))
+                && let Err(error) = jobs.start_hydration(base, rate).await
+            {
+                log::warn!("the rest of a volume is not brought in by itself: {error}");
+            }
+        }
+    }
+
+    /// The offer does not hold any more. For whoever has the turn.
+    pub(crate) async fn unprepare(&self, entry: &Entry, owner: Owner) -> Result<(), VolumeError> {
+        let mut kept = entry.kept.borrow().clone();
+        let volume = kept.volume.take();
+        kept.owner = owner;
+        kept.came = None;
+        self.keep(entry, kept.clone()).await?;
+        if let Some(volume) = volume {
+            self.volumes.discard(VolumeId(volume)).await?;
+        }
+        self.put_back(&kept).await;
+        Ok(())
+    }
+
+    /// A newer offer takes the place of one that was prepared for.
+    async fn forget_prepared(&self, entry: &Entry) -> Result<(), VolumeError> {
+        let owner = entry.kept.borrow().owner;
+        match owner {
+            Record::Prepared { epoch, .. } => {
+                let floor = epoch - 1;
+                self.unprepare(entry, Record::Nothing { floor }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The other appliance has all of what it was given: the copy stays or goes, as was wanted.
+    pub(crate) async fn let_copy_go(&self, entry: &Entry) -> Result<(), VolumeError> {
+        let _turn = entry.turn.acquire().await;
+        let mut kept = entry.kept.borrow().clone();
+        let Some(copy) = &mut kept.copy else {
+            return Ok(());
+        };
+        copy.has_arrived = true;
+        let copy = copy.clone();
+        let is_return = kept.came.as_ref().is_some_and(|came| came.from == copy.to);
+        // What never arrived here whole is of no use to anybody.
+        let is_part = !self.is_whole(copy.volume) && is_return;
+        if kept.wish.after == After::Free || is_part {
+            kept.copy = None;
+            let epoch = kept.owner.epoch();
+            if let Record::Given { .. } = kept.owner {
+                kept.owner = Record::Nothing { floor: epoch };
+                kept.came = None;
+            }
+            self.keep(entry, kept).await?;
+            return self.volumes.discard(VolumeId(copy.volume)).await;
+        }
+        Ok(self.keep(entry, kept).await?)
+    }
+
+    /// All that is newer has come back: the copy that stayed here is not needed any more. One with snapshots stays, by another name.
+    pub(crate) async fn let_since_go(&self, entry: &Entry) -> Result<(), VolumeError> {
+        let _turn = entry.turn.acquire().await;
+        let mut kept = entry.kept.borrow().clone();
+        let Some(since) = kept.came.as_mut().and_then(|came| came.since.take()) else {
+            return Ok(());
+        };
+        kept.copy = kept.copy.filter(|copy| copy.volume != since.volume);
+        self.keep(entry, kept).await?;
+        let id = VolumeId(since.volume);
+        self.volumes
+            .set_standing(id, Standing::Given { is_needed: false });
+        let has_snapshots = self
+            .volume(since.volume)
+            .is_some_and(|info| info.snapshots > 0);
+        match has_snapshots {
+            true => Ok(()),
+            false => self.volumes.discard(id).await,
+        }
+    }
+}
+
+/// What a volume is called while it is being made.
+fn passing_name(id: Id) -> String {
+    format!("arriving-{id}")
+}
+
+/// What the copy that stayed is called when the volume comes back.
+fn aside_name(name: &str, epoch: Epoch) -> String {
+    let tail = format!(".before-{epoch}");
+    let room = NAME_MAX - tail.len().min(NAME_MAX);
+    format!("{}{tail}", &name[..name.len().min(room)])
+}
+
+fn said(owner: &Owner) -> String {
+    match owner {
+        Record::Nothing { .. } => "another appliance's; nothing is to be done here".into(),
+        Record::Owned { epoch } => format!("this appliance's (epoch {epoch})"),
+        Record::Offered { epoch, .. } => format!("offered to another appliance (epoch {epoch})"),
+        Record::Prepared { epoch, .. } => format!("prepared for (epoch {epoch})"),
+        Record::Given { epoch, .. } => format!("given to another appliance (epoch {epoch})"),
+    }
+}

@@ -1,0 +1,396 @@
+//! What an appliance does because of what it has to do with a volume: it says what it has to say, until that is heard.
+
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use core::pin::pin;
+use core::time::Duration;
+
+use exec::futures_util::future::select;
+use upkeep::{JobState, Phase, Ticket};
+use world::{Buf, Disk};
+
+use crate::moves::{Entry, Shared};
+use crate::record::Id;
+use crate::rules::{Epoch, Nonce, Record};
+use crate::wire::{Ask, Offer, Progress, Say};
+
+/// The first rest when the other appliance does not answer; each further one is twice as long.
+const REST: Duration = Duration::from_millis(500);
+/// The longest of them.
+const REST_MAX: Duration = Duration::from_secs(10);
+/// How often it is asked how much of a volume has arrived.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How often who is prepared asks whether the offer holds.
+const HOLDS_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether a copy is still needed.
+const COPY_EVERY: Duration = Duration::from_secs(2);
+
+/// What comes next.
+enum Next {
+    /// Nothing, until something changes.
+    Nothing,
+    /// A look, after this time at the latest.
+    After(Duration),
+    /// Another try, later and later.
+    Later,
+}
+
+impl<D: Disk + 'static> Shared<D> {
+    /// Sees to it that somebody looks after a volume.
+    pub(crate) fn drive(self: &Rc<Self>, entry: &Rc<Entry>) {
+        if self.jobs.get().is_none() {
+            return;
+        }
+        entry.changed.notify();
+        if entry.is_driven.replace(true) {
+            return;
+        }
+        let (shared, entry) = (self.clone(), entry.clone());
+        self.exec.clone().spawn(async move {
+            shared.look_after(&entry).await;
+        });
+    }
+
+    async fn look_after(self: &Rc<Self>, entry: &Rc<Entry>) {
+        let mut rest = REST;
+        loop {
+            let changed = entry.changed.wait();
+            let ticket = self.ticket(entry);
+            let next = self.step(entry, ticket.as_ref()).await;
+            let delay = match next {
+                Next::Nothing => {
+                    entry.is_driven.set(false);
+                    return;
+                }
+                Next::After(delay) => {
+                    rest = REST;
+                    delay
+                }
+                Next::Later => {
+                    let delay = rest;
+                    rest = (rest * 2).min(REST_MAX);
+                    delay
+                }
+            };
+            let wanted = pin!(async {
+                match &ticket {
+                    Some(ticket) => ticket.wanted().await,
+                    None => core::future::pending().await,
+                }
+            });
+            let changed = pin!(changed);
+            let _ = self.exec.timeout(delay, select(changed, wanted)).await;
+        }
+    }
+
+    async fn step(self: &Rc<Self>, entry: &Rc<Entry>, ticket: Option<&Ticket<D>>) -> Next {
+        let owner = entry.kept.borrow().owner;
+        match owner {
+            Record::Offered { epoch, to, nonce } => {
+                if ticket.is_none_or(|ticket| ticket.state().is_over()) {
+                    return self.withdraw(entry, (to, nonce)).await;
+                }
+                self.offer(entry, ticket, (to, nonce), epoch + 1).await
+            }
+            Record::Prepared { from, nonce, .. } => {
+                self.ask_whether_it_holds(entry, from, nonce).await
+            }
+            Record::Given {
+                epoch,
+                to,
+                nonce,
+                news,
+            } => {
+                let given = (to, nonce, epoch);
+                self.follow(entry, ticket, given, news.is_some()).await
+            }
+            Record::Owned { .. } => {
+                if let Some(ticket) = ticket {
+                    let why = Some("the volume was taken back".into());
+                    ticket.end(JobState::Cancelled, why).await;
+                }
+                self.drop_since(entry).await
+            }
+            Record::Nothing { .. } => {
+                if let Some(ticket) = ticket {
+                    ticket.end(JobState::Done, None).await;
+                }
+                Next::Nothing
+            }
+        }
+    }
+
+    fn trouble(&self, entry: &Entry, ticket: Option<&Ticket<D>>, trouble: Option<String>) -> Next {
+        if let Some(ticket) = ticket {
+            ticket.set_trouble(trouble.clone());
+        }
+        *entry.trouble.borrow_mut() = trouble;
+        Next::Later
+    }
+
+    async fn say(&self, to: peer::PublicKey, ask: Ask) -> Result<Say, String> {
+        let answered = self.ask(to, ask, Buf::empty()).await;
+        answered
+            .map(|answered| answered.say)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The job was cancelled.
+    async fn withdraw(&self, entry: &Entry, (to, nonce): (peer::PublicKey, Nonce)) -> Next {
+        if self.cancel(entry).await.is_err() {
+            return Next::Later;
+        }
+        // It asks by itself, should this be lost.
+        let _ = self
+            .say(
+                to,
+                Ask::Cancel {
+                    id: entry.id,
+                    nonce,
+                },
+            )
+            .await;
+        Next::After(Duration::ZERO)
+    }
+
+    async fn offer(
+        self: &Rc<Self>,
+        entry: &Rc<Entry>,
+        ticket: Option<&Ticket<D>>,
+        (to, nonce): (peer::PublicKey, Nonce),
+        epoch: Epoch,
+    ) -> Next {
+        if !entry.is_ready.get() {
+            let offer = self.describe_offer(entry, to, nonce, epoch);
+            match self.say(to, Ask::Offer(offer)).await {
+                Ok(Say::Yes) => self.note_ready(entry),
+                Ok(Say::Refused(why)) => {
+                    if let Some(ticket) = ticket {
+                        let why = alloc::format!("the other appliance refuses: {why}");
+                        ticket.end(JobState::Failed, Some(why)).await;
+                    }
+                    return self.withdraw(entry, (to, nonce)).await;
+                }
+                Ok(Say::NotNow(why)) | Err(why) => return self.trouble(entry, ticket, Some(why)),
+                Ok(_) => return self.trouble(entry, ticket, Some("it says nonsense".into())),
+            }
+        }
+        self.trouble(entry, ticket, None);
+        if entry.kept.borrow().wish.at_once {
+            return match self.give(entry).await {
+                Ok(()) => Next::After(Duration::ZERO),
+                Err(error) => self.trouble(entry, ticket, Some(error.to_string())),
+            };
+        }
+        if let Some(ticket) = ticket {
+            ticket.advance(self.exec.now(), |migration| {
+                migration.phase = Phase::Prepared
+            });
+        }
+        Next::After(REST_MAX)
+    }
+
+    fn describe_offer(
+        &self,
+        entry: &Entry,
+        to: peer::PublicKey,
+        nonce: Nonce,
+        epoch: Epoch,
+    ) -> Offer {
+        let kept = entry.kept.borrow();
+        let settings = kept
+            .volume
+            .map(|volume| self.volumes.settings(volume::VolumeId(volume)));
+        let came = kept.came.as_ref().filter(|came| came.from == to);
+        Offer {
+            id: entry.id,
+            nonce,
+            epoch,
+            name: kept.name.clone(),
+            size_bytes: kept.size_bytes,
+            settings: settings.unwrap_or_default().encode(),
+            since: came.map(|came| came.epoch),
+        }
+    }
+
+    async fn ask_whether_it_holds(
+        &self,
+        entry: &Entry,
+        from: peer::PublicKey,
+        nonce: Nonce,
+    ) -> Next {
+        match self
+            .say(
+                from,
+                Ask::Holds {
+                    id: entry.id,
+                    nonce,
+                },
+            )
+            .await
+        {
+            Ok(Say::No) => {
+                self.hear_cancel(from, entry.id, nonce).await;
+                Next::After(Duration::ZERO)
+            }
+            Ok(_) => {
+                entry.trouble.take();
+                Next::After(HOLDS_EVERY)
+            }
+            Err(why) => self.trouble(entry, None, Some(why)),
+        }
+    }
+
+    /// Tells that the volume was given, and then follows how it arrives.
+    async fn follow(
+        self: &Rc<Self>,
+        entry: &Rc<Entry>,
+        ticket: Option<&Ticket<D>>,
+        (to, nonce, epoch): (peer::PublicKey, Nonce, Epoch),
+        has_news: bool,
+    ) -> Next {
+        if !entry.is_taken.get() {
+            let size_bytes = entry.kept.borrow().size_bytes;
+            if let Some(ticket) = ticket {
+                ticket.advance(self.exec.now(), |migration| migration.phase = Phase::Giving);
+            }
+            let give = Ask::Give {
+                id: entry.id,
+                nonce,
+                epoch,
+                has_news,
+                size_bytes,
+                rate: ticket.map_or(0, Ticket::rate_max),
+            };
+            match self.say(to, give).await {
+                Ok(Say::Yes) => {
+                    entry.is_taken.set(true);
+                    entry.changed.notify();
+                }
+                Ok(Say::NotNow(why) | Say::Refused(why)) | Err(why) => {
+                    return self.trouble(entry, ticket, Some(why));
+                }
+                Ok(_) if entry.is_wanted_back.get() => {}
+                Ok(_) => return self.trouble(entry, ticket, Some("it does not take it".into())),
+            }
+        }
+        if entry.is_wanted_back.get() {
+            return self.want_back(entry, ticket, (to, nonce, epoch)).await;
+        }
+        let has_copy = entry.kept.borrow().copy.is_some();
+        let has_arrived = entry.kept.borrow().copy.iter().all(|copy| copy.has_arrived);
+        if has_arrived {
+            return self.finish(entry, ticket, !has_news && has_copy).await;
+        }
+        self.follow_arrival(entry, ticket, to, epoch).await
+    }
+
+    async fn want_back(
+        &self,
+        entry: &Entry,
+        ticket: Option<&Ticket<D>>,
+        (to, nonce, epoch): (peer::PublicKey, Nonce, Epoch),
+    ) -> Next {
+        let id = entry.id;
+        match self.say(to, Ask::Return { id, nonce, epoch }).await {
+            // It gives by itself.
+            Ok(Say::Granted) => Next::After(REST_MAX),
+            Ok(Say::No) => {
+                let why = "it has given the volume to somebody else, or lost it".into();
+                self.trouble(entry, ticket, Some(why))
+            }
+            Ok(Say::NotNow(why)) | Err(why) => self.trouble(entry, ticket, Some(why)),
+            Ok(_) => self.trouble(entry, ticket, Some("it says nonsense".into())),
+        }
+    }
+
+    async fn follow_arrival(
+        &self,
+        entry: &Entry,
+        ticket: Option<&Ticket<D>>,
+        to: peer::PublicKey,
+        epoch: Epoch,
+    ) -> Next {
+        if let Some(ticket) = ticket {
+            self.pass_pace(entry.id, ticket, to, epoch).await;
+        }
+        let progress = match self
+            .say(
+                to,
+                Ask::Progress {
+                    id: entry.id,
+                    epoch,
+                },
+            )
+            .await
+        {
+            Ok(Say::Progress(progress)) => progress,
+            Ok(_) => return self.trouble(entry, ticket, Some("it says nonsense".into())),
+            Err(why) => return self.trouble(entry, ticket, Some(why)),
+        };
+        self.trouble(entry, ticket, progress.trouble.clone());
+        if let Some(ticket) = ticket {
+            note(ticket, self.exec.now(), &progress);
+        }
+        if !(progress.is_owner && progress.has_all) {
+            return Next::After(PROGRESS_EVERY);
+        }
+        match self.let_copy_go(entry).await {
+            Ok(()) => Next::After(Duration::ZERO),
+            Err(error) => self.trouble(entry, ticket, Some(error.to_string())),
+        }
+    }
+
+    /// Passes on what users want of the job.
+    async fn pass_pace(&self, id: Id, ticket: &Ticket<D>, to: peer::PublicKey, epoch: Epoch) {
+        let is_paused = ticket.state() == JobState::Paused;
+        let pace = Ask::Pace {
+            id,
+            epoch,
+            is_paused,
+            rate: ticket.rate_max(),
+        };
+        if let Ok(Say::NotNow(why)) = self.say(to, pace).await {
+            log::debug!("{id}: the pace is not kept: {why}");
+        }
+    }
+
+    /// Everything is where it was given to.
+    async fn finish(&self, entry: &Entry, ticket: Option<&Ticket<D>>, is_useless: bool) -> Next {
+        if let Some(ticket) = ticket {
+            ticket.end(JobState::Done, None).await;
+        }
+        // What was given back as it came.
+        match is_useless && self.let_copy_go(entry).await.is_err() {
+            true => Next::Later,
+            false => Next::Nothing,
+        }
+    }
+
+    /// Once all that is newer has come back, the copy that stayed can go.
+    async fn drop_since(&self, entry: &Entry) -> Next {
+        let has_since = entry.kept.borrow().since().is_some();
+        if !has_since {
+            return Next::Nothing;
+        }
+        let came = entry.kept.borrow().came.clone();
+        let is_arriving = came.is_some_and(|came| self.adoption(entry.id, came.epoch).is_some());
+        if is_arriving {
+            return Next::After(COPY_EVERY);
+        }
+        match self.let_since_go(entry).await {
+            Ok(()) => Next::Nothing,
+            Err(error) => self.trouble(entry, None, Some(error.to_string())),
+        }
+    }
+}
+
+fn note<D: Disk + 'static>(ticket: &Ticket<D>, now: world::Instant, progress: &Progress) {
+    ticket.advance(now, |migration| {
+        migration.phase = Phase::Following;
+        migration.known_bytes = progress.known_bytes;
+        migration.demanded_bytes = migration.demanded_bytes.max(progress.demanded_bytes);
+        migration.background_bytes = migration.background_bytes.max(progress.background_bytes);
+        migration.metadata_bytes = migration.metadata_bytes.max(progress.metadata_bytes);
+    });
+}

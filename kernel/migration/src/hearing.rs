@@ -1,0 +1,239 @@
+//! What follows from what another appliance says.
+
+use alloc::rc::Rc;
+use alloc::string::ToString;
+
+use peer::PublicKey;
+use volume::{AdoptionInfo, OriginAddress, VolumeError};
+use world::Disk;
+
+use crate::moves::{Entry, Shared};
+use crate::record::{Id, Kept};
+use crate::rules::{Epoch, Message, Nonce, Reaction, Record, Rules, What};
+use crate::wire::{Offer, Progress, Say};
+
+impl<D: Disk + 'static> Shared<D> {
+    fn react(
+        entry: &Entry,
+        (other, nonce): (PublicKey, Nonce),
+        what: What<()>,
+    ) -> Reaction<PublicKey, ()> {
+        let message = Message { other, nonce, what };
+        Rules::default().hear(&entry.kept.borrow().owner, &message, ())
+    }
+
+    pub(crate) async fn hear_offer(self: &Rc<Self>, from: PublicKey, offer: Offer) -> Say {
+        let known = self.find(offer.id);
+        let entry = known.unwrap_or_else(|| {
+            let kept = Kept::new(&offer.name, offer.size_bytes, Record::default(), None);
+            self.enter(offer.id, kept)
+        });
+        let _turn = entry.turn.acquire().await;
+        self.forget_deleted(&entry);
+        let said = (from, offer.nonce);
+        match Self::react(&entry, said, What::Offer(offer.epoch)) {
+            Reaction::Become(_) => {
+                let prepared = self.prepare(&entry, from, &offer).await;
+                self.drive(&entry);
+                prepared.map_or_else(refusal, |()| Say::Yes)
+            }
+            _ => match entry.kept.borrow().owner {
+                Record::Prepared { nonce, .. } if nonce == offer.nonce => Say::Yes,
+                Record::Owned { .. } | Record::Offered { .. } => {
+                    Say::Refused("it says that the volume is its own".into())
+                }
+                _ => Say::Refused("it knows of a later owner".into()),
+            },
+        }
+    }
+
+    /// A volume that was its owner's, and deleted, can come again.
+    fn forget_deleted(&self, entry: &Entry) {
+        let mut kept = entry.kept.borrow_mut();
+        let is_here = kept
+            .volume
+            .is_some_and(|volume| self.volume(volume).is_some());
+        if let (Record::Owned { epoch }, false) = (kept.owner, is_here) {
+            kept.owner = Record::Nothing { floor: epoch };
+            kept.volume = None;
+        }
+    }
+
+    pub(crate) fn hear_holds(&self, from: PublicKey, id: Id, nonce: Nonce) -> Say {
+        let Some(entry) = self.find(id) else {
+            return Say::No;
+        };
+        match Self::react(&entry, (from, nonce), What::Prepared) {
+            Reaction::Ready => {
+                self.note_ready(&entry);
+                Say::Yes
+            }
+            Reaction::Say(_) => Say::No,
+            Reaction::None | Reaction::Become(_) => Say::Yes,
+        }
+    }
+
+    /// The other appliance is prepared.
+    pub(crate) fn note_ready(&self, entry: &Entry) {
+        if !entry.is_ready.replace(true) {
+            entry.changed.notify();
+        }
+    }
+
+    pub(crate) async fn hear_cancel(&self, from: PublicKey, id: Id, nonce: Nonce) -> Say {
+        let Some(entry) = self.find(id) else {
+            return Say::No;
+        };
+        let _turn = entry.turn.acquire().await;
+        match Self::react(&entry, (from, nonce), What::Cancel) {
+            Reaction::Become(owner) => {
+                let undone = self.unprepare(&entry, owner).await;
+                undone.map_or_else(refusal, |()| Say::Yes)
+            }
+            _ => Say::No,
+        }
+    }
+
+    pub(crate) async fn hear_give(
+        self: &Rc<Self>,
+        from: PublicKey,
+        id: Id,
+        (nonce, epoch, news): (Nonce, Epoch, Option<()>),
+        terms: (u64, u64),
+    ) -> Say {
+        let Some(entry) = self.find(id) else {
+            return Say::No;
+        };
+        let _turn = entry.turn.acquire().await;
+        match Self::react(&entry, (from, nonce), What::Give(epoch, news)) {
+            Reaction::Become(_) => {
+                let way = (from, epoch);
+                let taken = self.take(&entry, way, news.is_some(), terms).await;
+                self.drive(&entry);
+                taken.map_or_else(refusal, |()| Say::Yes)
+            }
+            _ => {
+                let owner = entry.kept.borrow().owner;
+                let is_waiting = matches!(owner, Record::Prepared { .. });
+                match owner.epoch() >= epoch && !is_waiting {
+                    true => Say::Yes,
+                    false => Say::No,
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn hear_return(
+        self: &Rc<Self>,
+        from: PublicKey,
+        id: Id,
+        nonce: Nonce,
+        epoch: Epoch,
+    ) -> Say {
+        let Some(entry) = self.find(id) else {
+            return Say::No;
+        };
+        let _turn = entry.turn.acquire().await;
+        match Self::react(&entry, (from, nonce), What::Return(epoch)) {
+            Reaction::Become(owner) => {
+                let given = self.let_go(&entry, owner, true).await;
+                self.drive(&entry);
+                match given {
+                    Ok(()) => Say::Granted,
+                    Err(error) => Say::NotNow(error.to_string()),
+                }
+            }
+            _ => match entry.kept.borrow().owner {
+                Record::Given {
+                    epoch: given, to, ..
+                } if (given, to) == (epoch + 1, from) => Say::Granted,
+                _ => Say::No,
+            },
+        }
+    }
+
+    /// What of a volume is not here that was given for an ownership of this appliance.
+    pub(crate) fn adoption(&self, of: Id, at: Epoch) -> Option<AdoptionInfo> {
+        let address = OriginAddress::Moved {
+            id: of.0,
+            epoch: at,
+        };
+        let all = self.volumes.adoptions().into_iter();
+        { all }.find(|adoption| adoption.address == address)
+    }
+
+    pub(crate) fn progress(&self, from: PublicKey, id: Id, epoch: Epoch) -> Progress {
+        let Some(entry) = self.find(id) else {
+            return Progress::default();
+        };
+        let kept = entry.kept.borrow();
+        let is_taken = match kept.owner {
+            Record::Prepared { .. } => kept.owner.epoch() > epoch,
+            _ => kept.owner.epoch() >= epoch,
+        };
+        let known = kept.came.as_ref();
+        let is_theirs = known.is_none_or(|came| came.epoch != epoch || came.from == from);
+        if !is_taken || !is_theirs {
+            return Progress::default();
+        }
+        match self.adoption(id, epoch) {
+            Some(adoption) => Progress {
+                is_owner: true,
+                has_all: false,
+                known_bytes: adoption.base.known_bytes,
+                demanded_bytes: adoption.demanded_bytes,
+                background_bytes: adoption.background_bytes,
+                metadata_bytes: entry.metadata_bytes.get(),
+                trouble: adoption.failure.map(|failure| failure.to_string()),
+            },
+            None => {
+                let address = OriginAddress::Moved { id: id.0, epoch };
+                let took = self.volumes.finished_adoption(&address);
+                let [demanded_bytes, background_bytes] =
+                    took.map_or([0; 2], |took| [took.demanded_bytes, took.background_bytes]);
+                Progress {
+                    is_owner: true,
+                    has_all: true,
+                    known_bytes: kept.size_bytes,
+                    demanded_bytes,
+                    background_bytes,
+                    metadata_bytes: entry.metadata_bytes.get(),
+                    trouble: None,
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn set_pace(
+        &self,
+        from: PublicKey,
+        (id, epoch): (Id, Epoch),
+        is_paused: bool,
+        rate: u64,
+    ) -> Say {
+        if !self.progress(from, id, epoch).is_owner {
+            return Say::No;
+        }
+        let adoption = self.adoption(id, epoch);
+        let (Some(jobs), Some(adoption)) = (self.jobs.get(), adoption) else {
+            return Say::Yes;
+        };
+        let Some(job) = jobs.hydration_of(adoption.base.id) else {
+            return Say::NotNow("it is not brought in by itself".into());
+        };
+        match jobs.change(job.id, Some(is_paused), Some(rate)).await {
+            Ok(_) => Say::Yes,
+            Err(error) => Say::NotNow(error.to_string()),
+        }
+    }
+}
+
+/// Some errors stay until a user does something; others may pass.
+fn refusal(error: VolumeError) -> Say {
+    match error {
+        VolumeError::NameTaken => Say::Refused("it has another volume of this name".into()),
+        VolumeError::BadName | VolumeError::BadSize => Say::Refused(error.to_string()),
+        VolumeError::Store(store::StoreError::TooManyMaps) => Say::Refused(error.to_string()),
+        error => Say::NotNow(error.to_string()),
+    }
+}

@@ -1,0 +1,435 @@
+//! What users ask for, and what is known of every volume that moves.
+
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::{Cell, OnceCell, RefCell};
+use core::time::Duration;
+
+use exec::{Exec, Notify, Semaphore};
+use net::{Connect, Stream};
+use peer::{Channel, Peer, Peers, PublicKey};
+use upkeep::{JobInfo, JobState, Jobs, Migration, Phase, Ticket};
+use volume::{OriginAddress, Origins, Standing, VolumeId, VolumeInfo, Volumes};
+use world::{Buf, Disk, Entropy, Pool};
+
+use crate::error::MoveError;
+use crate::links::{Answered, CallError, Calls, Links};
+use crate::origin::AllOrigins;
+use crate::record::{After, Id, Kept, Wish};
+use crate::rules::Record;
+use crate::wire::{Ask, Part};
+
+/// How long a hand-over, or a return, waits for the other appliance before it says so.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Bits of an offer's number that are drawn.
+const DRAWN_BITS: u32 = 16;
+
+/// The volumes of one appliance that move or have moved; clones are the same ones.
+pub struct Moves<D> {
+    pub(crate) shared: Rc<Shared<D>>,
+}
+
+impl<D> Clone for Moves<D> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+/// What everything here stands on.
+pub struct Shared<D> {
+    pub(crate) exec: Exec,
+    pub(crate) entropy: Rc<dyn Entropy>,
+    pub(crate) volumes: Volumes<D>,
+    pub(crate) peers: Peers<D>,
+    pub(crate) jobs: OnceCell<Jobs<D>>,
+    pub(crate) pages: Pool,
+    calls: Rc<dyn Calls>,
+    table: RefCell<BTreeMap<Id, Rc<Entry>>>,
+}
+
+/// A volume that moves or has moved.
+pub struct Entry {
+    pub id: Id,
+    pub kept: RefCell<Kept>,
+    /// Whoever changes what is kept has it.
+    pub turn: Semaphore,
+    /// The other appliance said that it is prepared for the present offer.
+    pub is_ready: Cell<bool>,
+    /// The other appliance said that it took what it was given.
+    pub is_taken: Cell<bool>,
+    /// Somebody wants back what was given.
+    pub is_wanted_back: Cell<bool>,
+    /// Somebody looks after it.
+    pub is_driven: Cell<bool>,
+    /// Something changed, or somebody wants something.
+    pub changed: Notify,
+    /// What keeps it from going on.
+    pub trouble: RefCell<Option<String>>,
+    /// Bytes that were said about the data, since the start.
+    pub metadata_bytes: Cell<u64>,
+}
+
+/// Where a volume is on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// Identity of the volume, the same on all appliances.
+    pub id: [u8; 16],
+    /// How often it was given.
+    pub epoch: u64,
+    /// One lowercase word: `owned`, `offered`, `prepared`, `given` or `left`.
+    pub state: &'static str,
+    /// Name of the other appliance, while there is one and this one knows it.
+    pub peer: Option<String>,
+    /// The other appliance has said that it is ready, or that it took it.
+    pub is_confirmed: bool,
+    /// What keeps it from going on.
+    pub trouble: Option<String>,
+}
+
+/// What a user wants of a migration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrateOptions {
+    /// Name of the appliance to which the volume is to go.
+    pub to: String,
+    /// It is handed over as soon as that one is ready; otherwise when [`Moves::hand_over`] is called.
+    pub at_once: bool,
+    /// What becomes of the copy that stays.
+    pub after: After,
+    /// The most bytes in a second; 0: no limit.
+    pub rate: u64,
+}
+
+impl<D: Disk + 'static> Moves<D> {
+    /// Nothing moves as yet: [`load`](Self::load) and [`begin`](Self::begin) follow. Other appliances are reached by `way`; `pages` are for
+    /// what is read for them.
+    pub fn new<C: Connect>(
+        exec: Exec,
+        entropy: Rc<dyn Entropy>,
+        volumes: Volumes<D>,
+        peers: Peers<D>,
+        way: C,
+        pages: Pool,
+    ) -> Self {
+        let calls = Rc::new(Links::new(exec.clone(), peers.clone(), way));
+        Self {
+            shared: Rc::new(Shared {
+                exec,
+                entropy,
+                volumes,
+                peers,
+                jobs: OnceCell::new(),
+                pages,
+                calls,
+                table: RefCell::default(),
+            }),
+        }
+    }
+
+    /// Opens what is on other appliances as origins, and by `others` the rest.
+    #[must_use]
+    pub fn origins(&self, others: Rc<dyn Origins>) -> Rc<dyn Origins> {
+        Rc::new(AllOrigins::new(Rc::downgrade(&self.shared), others))
+    }
+
+    /// Reads what was kept; to be called after [`Volumes::load_adoptions`] and before anybody attaches. Volumes of which that cannot be read
+    /// are nobody's until it can.
+    pub async fn load(&self) {
+        let shared = &self.shared;
+        for key in shared.volumes.store().record_keys() {
+            let Some(id) = Id::of_key(&key) else {
+                continue;
+            };
+            let kept = match shared.volumes.store().record(&key).await {
+                Ok(Some(bytes)) => Kept::decode(&bytes),
+                _ => None,
+            };
+            match kept {
+                Some(kept) => {
+                    let entry = shared.enter(id, kept);
+                    shared.apply(&entry);
+                }
+                None => shared.fence_unknown(id),
+            }
+        }
+        shared.discard_strays().await;
+    }
+
+    /// Goes on with what was under way; jobs are there.
+    pub fn begin(&self, jobs: &Jobs<D>) {
+        // Whoever calls this twice changes nothing.
+        let _ = self.shared.jobs.set(jobs.clone());
+        let shared = &self.shared;
+        let all: Vec<_> = shared.table.borrow().values().cloned().collect();
+        for ticket in jobs.migrations() {
+            let is_it = |entry: &Rc<Entry>| entry.kept.borrow().wish.job == ticket.id();
+            if !all.iter().any(is_it) {
+                let why = Some("the power went before it had begun".to_string());
+                shared
+                    .exec
+                    .spawn(async move { ticket.end(JobState::Failed, why).await });
+            }
+        }
+        for entry in all {
+            shared.drive(&entry);
+        }
+    }
+
+    /// Answers what a peer asks until its channel ends.
+    pub async fn serve<S: Stream>(self, channel: Channel<S>) {
+        self.shared.serve(channel).await;
+    }
+
+    /// Where a volume is on its way; nothing of one that never moved.
+    #[must_use]
+    pub fn get(&self, volume: VolumeId) -> Option<Move> {
+        let entry = self.shared.find_volume(volume)?;
+        Some(self.shared.describe(&entry, volume))
+    }
+
+    /// Begins to move a volume to another appliance. Clients go on; with [`at_once`](MigrateOptions::at_once) they are refused from the moment
+    /// on at which the other one is ready.
+    ///
+    /// # Errors
+    /// See [`MoveError`].
+    pub async fn migrate(&self, name: &str, options: MigrateOptions) -> Result<JobInfo, MoveError> {
+        let shared = &self.shared;
+        let peer = shared.peer(&options.to).ok_or(MoveError::NoPeer)?;
+        let info = shared.volumes.get(name)?;
+        let entry = shared.entry_of(&info);
+        let _turn = entry.turn.acquire().await;
+        if shared.volumes.standing(info.id) != Standing::Owner {
+            return Err(MoveError::NotOwner);
+        }
+        let mut kept = entry.kept.borrow().clone();
+        kept.offers = self.shared.next_offer(kept.offers);
+        kept.owner = match kept.owner.offer(peer.key, kept.offers) {
+            Some(offered) => offered,
+            None => return Err(MoveError::NotOwner),
+        };
+        (kept.name, kept.size_bytes) = (info.name.clone(), info.size_bytes);
+        let jobs = shared.jobs.get().ok_or(MoveError::NotNow)?;
+        let migration = Migration {
+            id: entry.id.0,
+            volume: info.name,
+            to: peer.name,
+            phase: Phase::Offering,
+            size_bytes: info.size_bytes,
+            known_bytes: 0,
+            demanded_bytes: 0,
+            background_bytes: 0,
+            metadata_bytes: 0,
+        };
+        let ticket = jobs.start_migration(migration, options.rate).await?;
+        kept.wish = Wish {
+            at_once: options.at_once,
+            after: options.after,
+            job: ticket.id(),
+        };
+        if let Err(error) = shared.keep(&entry, kept).await {
+            let why = Some(error.to_string());
+            ticket.end(JobState::Failed, why).await;
+            return Err(error.into());
+        }
+        shared.drive(&entry);
+        Ok(jobs.describe_ticket(&ticket))
+    }
+
+    /// Hands a volume over for which the other appliance is ready. From now on clients here are refused; when this returns they are welcome
+    /// there.
+    ///
+    /// # Errors
+    /// See [`MoveError`]; [`MoveError::NotPrepared`] changes nothing. After [`MoveError::Unconfirmed`] the volume is given, and the other
+    /// appliance is told as soon as it can be reached.
+    pub async fn hand_over(&self, name: &str) -> Result<Move, MoveError> {
+        let shared = &self.shared;
+        let info = shared.volumes.get(name)?;
+        let entry = shared.find_volume(info.id).ok_or(MoveError::NotOffered)?;
+        shared.give(&entry).await?;
+        shared.drive(&entry);
+        let confirmed = async {
+            while !entry.is_taken.get() {
+                entry.changed.wait().await;
+            }
+        };
+        let confirmed = shared.exec.timeout(PATIENCE, confirmed).await;
+        confirmed.map_err(|_| MoveError::Unconfirmed)?;
+        Ok(shared.describe(&entry, info.id))
+    }
+
+    /// Makes a volume this appliance's again: takes an offer back, or asks for what was given.
+    ///
+    /// # Errors
+    /// See [`MoveError`]; after [`MoveError::Unconfirmed`] the other appliance is asked as soon as it can be reached.
+    pub async fn take_back(&self, name: &str) -> Result<Move, MoveError> {
+        let shared = &self.shared;
+        let info = shared.volumes.get(name)?;
+        let entry = shared.find_volume(info.id).ok_or(MoveError::NotGiven)?;
+        let is_given = match entry.kept.borrow().owner {
+            Record::Offered { .. } => false,
+            Record::Given { .. } => true,
+            _ => return Err(MoveError::NotGiven),
+        };
+        if !is_given {
+            shared.cancel(&entry).await?;
+        }
+        entry.is_wanted_back.set(is_given);
+        entry.changed.notify();
+        shared.drive(&entry);
+        let back = async {
+            while !entry.kept.borrow().owner.is_owner() {
+                entry.changed.wait().await;
+            }
+        };
+        let back = shared.exec.timeout(PATIENCE, back).await;
+        back.map_err(|_| MoveError::Unconfirmed)?;
+        let volume = entry.kept.borrow().volume.map_or(info.id, VolumeId);
+        Ok(shared.describe(&entry, volume))
+    }
+
+    /// Makes the copy that stayed here the volume, without asking the other appliance: for when that is lost for good. What was written there
+    /// is lost, and should it come back, there are two volumes with one past.
+    ///
+    /// # Errors
+    /// See [`MoveError`].
+    pub async fn take_over(&self, name: &str) -> Result<Move, MoveError> {
+        let shared = &self.shared;
+        let info = shared.volumes.get(name)?;
+        let entry = shared.find_volume(info.id).ok_or(MoveError::NotGiven)?;
+        shared.take_over(&entry).await?;
+        Ok(shared.describe(&entry, info.id))
+    }
+}
+
+impl<D: Disk + 'static> Shared<D> {
+    pub(crate) fn find(&self, id: Id) -> Option<Rc<Entry>> {
+        self.table.borrow().get(&id).cloned()
+    }
+
+    pub(crate) fn find_volume(&self, volume: VolumeId) -> Option<Rc<Entry>> {
+        let table = self.table.borrow();
+        let is_it = |entry: &&Rc<Entry>| entry.kept.borrow().has(volume.0);
+        table.values().find(is_it).cloned()
+    }
+
+    /// The entry of a volume that is here; a new one if it never moved.
+    fn entry_of(&self, info: &VolumeInfo) -> Rc<Entry> {
+        self.find_volume(info.id).unwrap_or_else(|| {
+            let owned = Record::Owned { epoch: 1 };
+            let kept = Kept::new(&info.name, info.size_bytes, owned, Some(info.id.0));
+            self.enter(Id(info.uuid), kept)
+        })
+    }
+
+    pub(crate) fn enter(&self, id: Id, kept: Kept) -> Rc<Entry> {
+        let entry = Rc::new(Entry {
+            id,
+            kept: RefCell::new(kept),
+            turn: Semaphore::new(1),
+            is_ready: Cell::default(),
+            is_taken: Cell::default(),
+            is_wanted_back: Cell::default(),
+            is_driven: Cell::default(),
+            changed: Notify::default(),
+            trouble: RefCell::default(),
+            metadata_bytes: Cell::default(),
+        });
+        self.table.borrow_mut().insert(id, entry.clone());
+        entry
+    }
+
+    pub(crate) fn volume(&self, id: u64) -> Option<VolumeInfo> {
+        self.volumes.store().volume(VolumeId(id))
+    }
+
+    pub(crate) fn peer(&self, name: &str) -> Option<Peer> {
+        self.peers.find(name)
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        of: PublicKey,
+        ask: Ask,
+        into: Buf,
+    ) -> Result<Answered, CallError> {
+        self.calls.ask(of, ask, into).await
+    }
+
+    /// Counts what was said about data.
+    pub(crate) fn count_metadata(&self, of: &Part, bytes: usize) {
+        if let Part::Moved { id, .. } = of
+            && let Some(entry) = self.find(*id)
+        {
+            let sum = entry.metadata_bytes.get() + bytes as u64;
+            entry.metadata_bytes.set(sum);
+        }
+    }
+
+    /// The job of a migration from here.
+    pub(crate) fn ticket(&self, entry: &Entry) -> Option<Ticket<D>> {
+        let job = entry.kept.borrow().wish.job;
+        let all = self.jobs.get()?.migrations();
+        all.into_iter().find(|ticket| ticket.id() == job)
+    }
+
+    /// Later offers have larger numbers, and two appliances never the same.
+    fn next_offer(&self, last: u64) -> u64 {
+        let mut drawn = [0; 8];
+        self.entropy.fill(&mut drawn);
+        let drawn = u64::from_le_bytes(drawn) >> (64 - DRAWN_BITS);
+        let clock = self.exec.clock().wall_nanos().unwrap_or(0) / 1_000_000;
+        let time = clock.max((last >> DRAWN_BITS) + 1);
+        time << DRAWN_BITS | drawn
+    }
+
+    fn describe(&self, entry: &Entry, volume: VolumeId) -> Move {
+        let kept = entry.kept.borrow();
+        let (state, peer, is_confirmed) = match kept.owner {
+            // What stays of a volume whose owner is somebody else, or another volume here.
+            _ if kept.volume != Some(volume.0) && !matches!(kept.owner, Record::Given { .. }) => {
+                ("left", None, true)
+            }
+            Record::Nothing { .. } => ("left", None, true),
+            Record::Owned { .. } => ("owned", None, true),
+            Record::Offered { to, .. } => ("offered", Some(to), entry.is_ready.get()),
+            Record::Prepared { from, .. } => ("prepared", Some(from), true),
+            Record::Given { to, .. } => ("given", Some(to), entry.is_taken.get()),
+        };
+        Move {
+            id: entry.id.0,
+            epoch: kept.owner.epoch(),
+            state,
+            peer: peer
+                .and_then(|key| self.peers.find_key(&key))
+                .map(|peer| peer.name),
+            is_confirmed,
+            trouble: entry.trouble.borrow().clone(),
+        }
+    }
+
+    /// What was kept cannot be read, so nobody may use what is known to belong to it.
+    fn fence_unknown(&self, id: Id) {
+        log::error!("whose volume {id} is cannot be read, so nobody may use it");
+        let is_needed = true;
+        for info in self.volumes.list() {
+            let moved = |address: &OriginAddress| matches!(address, OriginAddress::Moved { id: other, .. } if *other == id.0);
+            let bases = info.bases.iter();
+            let mut adoptions = bases.filter_map(|base| self.volumes.adoption(*base));
+            if info.uuid == id.0 || adoptions.any(|adoption| moved(&adoption.address)) {
+                let standing = Standing::Given { is_needed };
+                self.volumes.set_standing(info.id, standing);
+            }
+        }
+    }
+}
+
+impl Kept {
+    /// Whether a volume is what is moved, or what stayed of it.
+    fn has(&self, volume: u64) -> bool {
+        let copies = self.copy.iter().chain(self.since());
+        self.volume == Some(volume) || copies.into_iter().any(|copy| copy.volume == volume)
+    }
+}

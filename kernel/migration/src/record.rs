@@ -1,0 +1,175 @@
+//! What is kept of a volume that moves or has moved: one record of the store for each, `move/` and its identity.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
+
+use peer::PublicKey;
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{Epoch, Record};
+
+/// What keys of the records begin with.
+const KEY: &str = "move/";
+
+/// What an appliance has to do with a volume. What was written is in the volume itself.
+pub type Owner = Record<PublicKey, ()>;
+
+/// Identity of a volume: the same on all appliances that it was on. Its text is 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Id(pub [u8; 16]);
+
+/// What becomes of the copy that stays where a volume was, once the other appliance has all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum After {
+    /// It stays, and nobody can use it but the volume itself, should it come back.
+    #[default]
+    Keep,
+    /// It goes.
+    Free,
+    /// It stays, with a snapshot of the hand-over.
+    Snapshot,
+}
+
+/// Everything that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// What it is called.
+    pub name: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The newest offer that was made here.
+    pub offers: u64,
+    /// The volume that is owned, offered or prepared.
+    pub volume: Option<u64>,
+    /// Where that one came from.
+    pub came: Option<Came>,
+    /// What was given last, as far as it is still here.
+    pub copy: Option<OldCopy>,
+    /// What was wanted when it was offered.
+    pub wish: Wish,
+}
+
+/// What was wanted of a migration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// It is handed over as soon as the other appliance is ready.
+    pub at_once: bool,
+    /// What becomes of the copy.
+    pub after: After,
+    /// Number of the job.
+    pub job: u64,
+}
+
+/// Where a volume came from, and what its blocks are that have not arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Came {
+    /// Who gave it, or will.
+    pub from: PublicKey,
+    /// Epoch of the ownership for which it was given.
+    pub epoch: Epoch,
+    /// Only what is newer than this comes from there.
+    pub since: Option<OldCopy>,
+}
+
+/// What a volume was when it was given away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldCopy {
+    /// The volume that has it.
+    pub volume: u64,
+    /// For which ownership it was given.
+    pub epoch: Epoch,
+    /// To whom.
+    pub to: PublicKey,
+    /// Whoever has it now has all of it.
+    pub has_arrived: bool,
+}
+
+impl Kept {
+    /// Of a volume that never moved.
+    pub fn new(name: &str, size_bytes: u64, owner: Owner, volume: Option<u64>) -> Self {
+        Self {
+            name: name.into(),
+            size_bytes,
+            owner,
+            offers: 0,
+            volume,
+            came: None,
+            copy: None,
+            wish: Wish::default(),
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("our own types become JSON")
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// What the volume is read from besides where it came from.
+    pub fn since(&self) -> Option<&OldCopy> {
+        self.came.as_ref().and_then(|came| came.since.as_ref())
+    }
+}
+
+impl Id {
+    /// The key of the record.
+    pub fn key(self) -> String {
+        format!("{KEY}{self}")
+    }
+
+    /// The one whose record this key is of.
+    pub fn of_key(key: &str) -> Option<Self> {
+        key.strip_prefix(KEY)?.parse().ok()
+    }
+}
+
+/// A text is no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoId;
+
+impl fmt::Display for NoId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("not the identity of a volume")
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl FromStr for Id {
+    type Err = NoId;
+
+    fn from_str(text: &str) -> Result<Self, NoId> {
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = is_hex
+            .then(|| u128::from_str_radix(text, 16).ok())
+            .flatten();
+        number.map(|number| Self(number.to_be_bytes())).ok_or(NoId)
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> Self {
+        format!("{id}")
+    }
+}
+
+impl TryFrom<String> for Id {
+    type Error = NoId;
+
+    fn try_from(text: String) -> Result<Self, NoId> {
+        text.parse()
+    }
+}

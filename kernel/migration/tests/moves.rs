@@ -1,0 +1,223 @@
+//! Volumes move between appliances, and everybody has what they should.
+
+mod lab;
+
+use lab::{BLOCK, Lab};
+use migration::{After, MoveError};
+use upkeep::JobState;
+use volume::VolumeError;
+
+const BLOCKS: u64 = 4096;
+
+/// A volume at the first of some appliances, with data in every eighth block.
+fn lab(count: usize) -> Lab {
+    let lab = Lab::new(count, 1);
+    lab.create(0, "db", BLOCKS);
+    for block in (0..BLOCKS).step_by(8) {
+        lab.write(0, "db", block, 1000 + block).expect("a write");
+    }
+    lab
+}
+
+fn expect_all(lab: &Lab, of: usize, changed: &[(u64, u64)]) {
+    for block in 0..BLOCKS {
+        let changed = changed.iter().rfind(|(at, _)| *at == block);
+        let expected = changed.map_or_else(
+            || if block % 8 == 0 { 1000 + block } else { 0 },
+            |(_, value)| *value,
+        );
+        assert_eq!(lab.read(of, "db", block), Ok(expected), "block {block}");
+    }
+}
+
+fn job_state(lab: &Lab, of: usize, job: u64) -> JobState {
+    lab.node(of).upkeep.jobs.get(job).expect("a job").state
+}
+
+#[test]
+fn a_volume_moves_and_its_blocks_follow() {
+    let lab = lab(2);
+    let job = lab
+        .migrate(0, "db", 1, true, After::Keep)
+        .expect("a migration");
+    lab.wait(0, "db", "given");
+    lab.wait(1, "db", "owned");
+    assert_eq!(lab.write(0, "db", 0, 7), Err(VolumeError::Elsewhere));
+    assert_eq!(lab.read(0, "db", 0), Err(VolumeError::Elsewhere));
+    lab.write(1, "db", 9, 5).expect("the new owner writes");
+    assert_eq!(lab.read(1, "db", 8), Ok(1008));
+    lab.wait_for_all(1);
+    lab.pass(std::time::Duration::from_secs(15));
+    assert_eq!(job_state(&lab, 0, job), JobState::Done);
+    expect_all(&lab, 1, &[(9, 5)]);
+    let info = lab.node(0).upkeep.jobs.get(job).expect("a job");
+    let upkeep::Work::Migrate(migration) = info.work else {
+        panic!("{info:?}");
+    };
+    // Each block of data once, and no hole.
+    let sent = migration.demanded_bytes + migration.background_bytes;
+    assert_eq!(sent, BLOCKS / 8 * BLOCK);
+}
+
+#[test]
+fn who_is_prepared_reads_what_is_there_now_and_writes_nothing() {
+    let lab = lab(2);
+    lab.migrate(0, "db", 1, false, After::Keep)
+        .expect("a migration");
+    lab.wait(1, "db", "prepared");
+    assert_eq!(lab.read(1, "db", 8), Ok(1008));
+    lab.write(0, "db", 8, 2).expect("the owner writes");
+    assert_eq!(lab.read(1, "db", 8), Ok(2));
+    assert_eq!(lab.write(1, "db", 8, 3), Err(VolumeError::NotYet));
+    lab.hand_over(0, "db").expect("a hand-over");
+    assert_eq!(lab.read(1, "db", 8), Ok(2));
+    lab.write(1, "db", 8, 3).expect("the new owner writes");
+    lab.wait_for_all(1);
+    expect_all(&lab, 1, &[(8, 3)]);
+}
+
+#[test]
+fn an_offer_that_is_taken_back_leaves_nothing() {
+    let lab = lab(2);
+    let job = lab
+        .migrate(0, "db", 1, false, After::Keep)
+        .expect("a migration");
+    lab.wait(1, "db", "prepared");
+    lab.take_back(0, "db").expect("taken back");
+    lab.write(0, "db", 8, 2).expect("the owner writes");
+    lab.pass(std::time::Duration::from_secs(15));
+    assert_eq!(job_state(&lab, 0, job), JobState::Cancelled);
+    assert_eq!(lab.read(1, "db", 8), Err(VolumeError::NoVolume));
+    assert_eq!(lab.hand_over(0, "db"), Err(MoveError::NotOffered));
+    // And again.
+    lab.migrate(0, "db", 1, true, After::Free)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    lab.wait_for_all(1);
+    expect_all(&lab, 1, &[(8, 2)]);
+    lab.pass(std::time::Duration::from_secs(15));
+    assert!(lab.node(0).volumes.list().is_empty(), "the copy is freed");
+}
+
+#[test]
+fn what_nobody_changed_is_back_at_once() {
+    let lab = lab(2);
+    lab.migrate(0, "db", 1, true, After::Keep)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    lab.cut(0, 1);
+    lab.mend();
+    lab.take_back(0, "db").expect("taken back");
+    lab.write(0, "db", 8, 2).expect("the owner writes");
+    assert!(lab.node(0).volumes.adoptions().is_empty(), "it has all");
+    lab.pass(std::time::Duration::from_secs(15));
+    assert!(lab.node(1).volumes.list().is_empty(), "nothing stays there");
+    expect_all(&lab, 0, &[(8, 2)]);
+}
+
+#[test]
+fn only_what_is_newer_comes_back() {
+    let lab = lab(2);
+    lab.migrate(0, "db", 1, true, After::Keep)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    lab.write(1, "db", 8, 21).expect("a write");
+    lab.write(1, "db", 11, 22).expect("a write");
+    lab.take_back(0, "db").expect("taken back");
+    lab.write(0, "db", 12, 23).expect("the owner writes");
+    assert_eq!(lab.read(0, "db", 8), Ok(21));
+    expect_all(&lab, 0, &[(8, 21), (11, 22), (12, 23)]);
+    lab.wait_for_all(0);
+    lab.pass(std::time::Duration::from_secs(15));
+    expect_all(&lab, 0, &[(8, 21), (11, 22), (12, 23)]);
+    for of in 0..2 {
+        let left = lab.node(of).volumes.list();
+        assert_eq!(left.len(), 1 - of, "{left:?}");
+    }
+}
+
+#[test]
+fn there_and_back_by_migration_moves_differences() {
+    let lab = lab(2);
+    lab.migrate(0, "db", 1, true, After::Keep)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    lab.wait_for_all(1);
+    lab.pass(std::time::Duration::from_secs(15));
+    lab.write(1, "db", 8, 21).expect("a write");
+    lab.write(1, "db", 11, 22).expect("a write");
+    let job = lab
+        .migrate(1, "db", 0, false, After::Keep)
+        .expect("a migration");
+    lab.wait(0, "db", "prepared");
+    assert_eq!(lab.read(0, "db", 8), Ok(21));
+    assert_eq!(lab.read(0, "db", 16), Ok(1016));
+    lab.hand_over(1, "db").expect("a hand-over");
+    lab.write(0, "db", 12, 23).expect("the owner writes");
+    lab.wait_for_all(0);
+    lab.pass(std::time::Duration::from_secs(15));
+    expect_all(&lab, 0, &[(8, 21), (11, 22), (12, 23)]);
+    assert_eq!(job_state(&lab, 1, job), JobState::Done);
+    // And forth again.
+    lab.write(0, "db", 0, 24).expect("the owner writes");
+    lab.migrate(0, "db", 1, true, After::Keep)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    lab.wait_for_all(1);
+    expect_all(&lab, 1, &[(0, 24), (8, 21), (11, 22), (12, 23)]);
+}
+
+#[test]
+fn a_volume_goes_on_before_it_has_arrived() {
+    let mut lab = lab(3);
+    lab.migrate_at(0, "db", 1, true, After::Free, 100_000)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    lab.write(1, "db", 9, 31).expect("a write");
+    lab.migrate(1, "db", 2, true, After::Free)
+        .expect("a migration");
+    lab.wait(2, "db", "owned");
+    lab.write(2, "db", 10, 32).expect("a write");
+    expect_all(&lab, 2, &[(9, 31), (10, 32)]);
+    lab.wait_for_all(2);
+    lab.pass(std::time::Duration::from_secs(30));
+    lab.kill(0);
+    lab.kill(1);
+    expect_all(&lab, 2, &[(9, 31), (10, 32)]);
+}
+
+#[test]
+fn who_is_away_is_waited_for() {
+    let mut lab = lab(2);
+    lab.cut(0, 1);
+    lab.migrate_at(0, "db", 1, true, After::Keep, 100_000)
+        .expect("a migration");
+    lab.pass(std::time::Duration::from_secs(60));
+    assert_eq!(lab.state(0, "db"), Some("offered"));
+    lab.write(0, "db", 8, 2).expect("the owner writes");
+    lab.mend();
+    lab.wait(1, "db", "owned");
+    assert_eq!(lab.read(1, "db", 8), Ok(2));
+    lab.kill(0);
+    let read = lab.read(1, "db", BLOCKS - 8);
+    assert!(matches!(read, Err(VolumeError::Origin(_))), "{read:?}");
+    lab.start(0, false);
+    lab.wait_for_all(1);
+    expect_all(&lab, 1, &[(8, 2)]);
+}
+
+#[test]
+fn wrong_wishes_are_refused() {
+    let lab = lab(2);
+    let nobody = lab.migrate(0, "none", 1, true, After::Keep);
+    assert_eq!(nobody, Err(MoveError::Volume(VolumeError::NoVolume)));
+    assert_eq!(lab.hand_over(0, "db"), Err(MoveError::NotOffered));
+    assert_eq!(lab.take_back(0, "db"), Err(MoveError::NotGiven));
+    lab.create(1, "db", BLOCKS);
+    let job = lab.migrate(0, "db", 1, true, After::Keep).expect("a job");
+    lab.pass(std::time::Duration::from_secs(5));
+    let info = lab.node(0).upkeep.jobs.get(job).expect("a job");
+    assert_eq!(info.state, JobState::Failed);
+    assert!(info.error.expect("why").contains("another volume"));
+    lab.write(0, "db", 8, 2).expect("the owner writes");
+}

@@ -1,0 +1,175 @@
+//! Whose a volume is while it moves from one appliance to another. Who decides that is elsewhere; here it is kept to.
+
+use alloc::vec::Vec;
+
+use store::{Extent, Source, StoreError, VolumeId, VolumeInfo};
+use world::Disk;
+
+use crate::{OriginAddress, Settings, VolumeError, Volumes};
+
+/// Whose a volume is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// This appliance's, like every volume of which nothing else is said.
+    #[default]
+    Owner,
+    /// This appliance's, and offered to another one: its name and size stay as they are.
+    Offered,
+    /// Another appliance's. It is read from there and nothing is kept, since it may still change there.
+    Prepared,
+    /// Another appliance's, and it was this one's.
+    Given {
+        /// The other one has not all of it.
+        is_needed: bool,
+    },
+}
+
+impl Standing {
+    /// Whether clients may read, or write.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn require(self, is_write: bool) -> Result<(), VolumeError> {
+        match self {
+            Self::Owner | Self::Offered => Ok(()),
+            Self::Prepared if !is_write => Ok(()),
+            Self::Prepared => Err(VolumeError::NotYet),
+            Self::Given { .. } => Err(VolumeError::Elsewhere),
+        }
+    }
+
+    /// Whether name, size and history may be changed.
+    pub(crate) fn require_owner(self) -> Result<(), VolumeError> {
+        match self {
+            Self::Offered => Err(VolumeError::Offered),
+            other => other.require(true),
+        }
+    }
+
+    /// Whether it may be deleted.
+    pub(crate) fn require_deletable(self, force: bool) -> Result<(), VolumeError> {
+        match self {
+            Self::Given { is_needed } if force || !is_needed => Ok(()),
+            Self::Given { .. } => Err(VolumeError::Needed),
+            other => other.require_owner(),
+        }
+    }
+}
+
+impl<D: Disk + 'static> Volumes<D> {
+    /// Whose a volume is.
+    #[must_use]
+    pub fn standing(&self, id: VolumeId) -> Standing {
+        let standings = self.standings().borrow();
+        standings.get(&id).copied().unwrap_or_default()
+    }
+
+    /// From now on it is so. To be said before anybody attaches, after a start.
+    pub fn set_standing(&self, id: VolumeId, standing: Standing) {
+        let mut standings = self.standings().borrow_mut();
+        match standing {
+            Standing::Owner => drop(standings.remove(&id)),
+            other => drop(standings.insert(id, other)),
+        }
+        drop(standings);
+        if let Some(attachment) = self.attachments().get(id.into()) {
+            attachment.standing.set(standing);
+        }
+        self.hold(id, standing == Standing::Prepared);
+    }
+
+    /// Says whether nothing more of what a volume was adopted from is brought in, but what clients want.
+    pub fn hold(&self, id: VolumeId, is_held: bool) {
+        let bases = self
+            .store()
+            .volume(id)
+            .map_or_else(Vec::new, |info| info.bases);
+        for base in bases {
+            if let Ok(adoption) = self.find_adoption(base) {
+                adoption.is_held.set(is_held);
+            }
+        }
+    }
+
+    /// From now on clients' operations are refused; waits until those that had begun are through.
+    pub async fn fence(&self, id: VolumeId) {
+        self.set_standing(id, Standing::Given { is_needed: true });
+        if let Some(attachment) = self.attachments().get(id.into()) {
+            attachment.quiet().await;
+        }
+    }
+
+    /// Makes a volume that is another appliance's as yet, as [`adopt`](Self::adopt) does: without asking the origin, and
+    /// [`Standing::Prepared`] from the first moment. Until all of it is kept it is called `passing_name`.
+    ///
+    /// # Errors
+    /// A bad or taken name, a bad size, and what the store says.
+    pub async fn prepare(
+        &self,
+        [name, passing_name]: [&str; 2],
+        address: OriginAddress,
+        size_bytes: u64,
+        settings: Settings,
+    ) -> Result<VolumeInfo, VolumeError> {
+        self.check_new(name, size_bytes)?;
+        let info = self.store().adopt_volume(passing_name, size_bytes).await?;
+        self.set_standing(info.id, Standing::Prepared);
+        let kept = async {
+            self.set(passing_name, settings).await?;
+            self.keep_adoption(&info, address, None).await?;
+            Ok(self.store().rename_volume(info.id, name).await?)
+        };
+        match kept.await {
+            Ok(info) => Ok(info),
+            Err(error) => {
+                self.discard(info.id).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes a volume whatever its standing is; its clients are told.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn discard(&self, id: VolumeId) -> Result<(), VolumeError> {
+        match self.store().volume(id) {
+            Some(info) => self.delete_anyway(&info, true).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What `len` bytes at `offset` are, compared with what was adopted; see [`extents`](crate::Volume::extents).
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn extents_since_adoption(
+        &self,
+        id: VolumeId,
+        offset: u64,
+        len: u64,
+        max: usize,
+    ) -> Result<Vec<Extent>, StoreError> {
+        let source = Source::Volume(id);
+        let store = self.store();
+        store.extents_since_adoption(source, offset, len, max).await
+    }
+
+    /// Whether nobody has changed a volume since it was adopted.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn is_as_adopted(&self, id: VolumeId) -> Result<bool, StoreError> {
+        let info = self.store().volume(id).ok_or(StoreError::NoVolume)?;
+        let base = info.bases.first().and_then(|base| self.store().base(*base));
+        if base.is_none_or(|base| base.size_bytes != info.size_bytes) {
+            return Ok(false);
+        }
+        let whole = self.extents_since_adoption(id, 0, info.size_bytes, 1);
+        let is_same = |extent: &Extent| extent.content == store::Content::Same;
+        Ok(whole
+            .await?
+            .first()
+            .is_some_and(|extent| is_same(extent) && extent.len == info.size_bytes))
+    }
+}
