@@ -2,7 +2,7 @@
 
 /// Modules that log anything, and the rooms that they are in: the parts of what `log` calls a target. A rule of the house
 /// compares this with the sources.
-pub const LOG_MODULES: [&str; 59] = [
+pub const LOG_MODULES: [&str; 64] = [
     "access",
     "alert",
     "apart",
@@ -13,11 +13,13 @@ pub const LOG_MODULES: [&str; 59] = [
     "boot",
     "bring_up",
     "catalog",
+    "changes",
     "checkpoint",
     "clock",
     "complete",
     "controller",
     "drive",
+    "driver",
     "engine",
     "entropy",
     "enumerate",
@@ -34,6 +36,8 @@ pub const LOG_MODULES: [&str; 59] = [
     "listener",
     "machine",
     "map",
+    "migration",
+    "moves",
     "nbd",
     "net",
     "node",
@@ -50,6 +54,7 @@ pub const LOG_MODULES: [&str; 59] = [
     "scrub",
     "serve",
     "service",
+    "serving",
     "shared",
     "space",
     "stack",

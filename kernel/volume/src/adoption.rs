@@ -17,9 +17,9 @@ use exec::{Notify, Semaphore, join_all};
 use store::{BaseId, BaseInfo, Presence, Source, Span, Store, StoreError, VolumeInfo};
 use world::{BLOCK_SIZE, Buf, Disk};
 
+use crate::plan::plan;
 use crate::{
-    Origin, OriginAddress, OriginError, OriginExtent, Standing, VolumeError, Volumes, check_name,
-    check_size,
+    Origin, OriginAddress, OriginError, Standing, VolumeError, Volumes, check_name, check_size,
 };
 
 /// What keys of records of origins begin with.
@@ -312,11 +312,7 @@ impl<D: Disk + 'static> Volumes<D> {
             all.retain(|id, _| is_needed(*id));
             done
         });
-        let mut finished = self.finished_adoptions().borrow_mut();
-        finished.extend(done.iter().filter_map(|adoption| self.describe(adoption)));
-        let excess = finished.len().saturating_sub(FINISHED_MAX);
-        finished.drain(..excess);
-        drop(finished);
+        self.remember_finished(&done);
         for record in self.store().record_keys() {
             let id = record.strip_prefix(KEY).and_then(|id| id.parse().ok());
             if id.is_some_and(|id| !is_needed(BaseId(id))) {
@@ -338,6 +334,13 @@ impl<D: Disk + 'static> Volumes<D> {
     pub fn adoption(&self, base: BaseId) -> Option<AdoptionInfo> {
         let adoption = self.adoptions_mut(|all| all.get(&base).cloned())?;
         self.describe(&adoption)
+    }
+
+    fn remember_finished(&self, done: &[Rc<Adoption>]) {
+        let mut finished = self.finished_adoptions().borrow_mut();
+        finished.extend(done.iter().filter_map(|adoption| self.describe(adoption)));
+        let excess = finished.len().saturating_sub(FINISHED_MAX);
+        finished.drain(..excess);
     }
 
     /// What the adoption of this address took, if it was completed since the start and not long ago.
@@ -519,35 +522,6 @@ impl<D: Disk + 'static> Volumes<D> {
     }
 }
 
-/// What is to be fetched of what an origin has at `at`, up to `max` bytes, and how far that is.
-fn plan(extents: &[OriginExtent], at: u64, max: u64, size: u64) -> (u64, Vec<Range<u64>>) {
-    let mut end = at;
-    let mut parts = Vec::new();
-    let mut wanted = 0;
-    for extent in extents {
-        let start = end;
-        end += extent.len;
-        if extent.is_zero {
-            continue;
-        }
-        end = end.min(start + max.max(BLOCK) - wanted);
-        wanted += end - start;
-        // A block that is partly zeros is fetched whole.
-        parts.push(start / BLOCK * BLOCK..end.next_multiple_of(BLOCK));
-        if wanted >= max {
-            break;
-        }
-    }
-    if end >= size {
-        return (size, parts);
-    }
-    let next = end / BLOCK * BLOCK;
-    if next > at {
-        return (next, parts);
-    }
-    (at + BLOCK, alloc::vec![at..at + BLOCK])
-}
-
 /// Gives the store what arrived; returns how many bytes of it are data.
 async fn take_in<D: Disk + 'static>(
     store: &Store<D>,
@@ -576,49 +550,4 @@ async fn take_in<D: Disk + 'static>(
 
 fn key(base: BaseId) -> String {
     format!("{KEY}{}", base.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    fn extents(lens: &[(u64, bool)]) -> Vec<OriginExtent> {
-        let extents = lens.iter();
-        extents
-            .map(|&(len, is_zero)| OriginExtent { len, is_zero })
-            .collect()
-    }
-
-    #[test]
-    fn a_plan_covers_all_data_and_ends_at_blocks() {
-        let plan_of = |lens: &[(u64, bool)], at| {
-            let (next, parts) = plan(&extents(lens), at, 4 * BLOCK, 100 * BLOCK);
-            let parts = parts.into_iter().map(|part| (part.start, part.end));
-            (next, parts.collect::<Vec<_>>())
-        };
-        assert_eq!(plan_of(&[(10 * BLOCK, true)], 0), (10 * BLOCK, vec![]));
-        // Zeros that end within a block say nothing of the rest of it.
-        assert_eq!(
-            plan_of(&[(10 * BLOCK + 512, true)], 0),
-            (10 * BLOCK, vec![])
-        );
-        assert_eq!(
-            plan_of(&[(512, true)], BLOCK),
-            (2 * BLOCK, vec![(BLOCK, 2 * BLOCK)])
-        );
-        // Data that begins and ends within blocks is fetched with them, and what ends early is looked at again.
-        let mixed = [(512, true), (1024, false), (2 * BLOCK, true)];
-        assert_eq!(
-            plan_of(&mixed, BLOCK),
-            (3 * BLOCK, vec![(BLOCK, 2 * BLOCK)])
-        );
-        let much = [(BLOCK, true), (50 * BLOCK, false)];
-        assert_eq!(plan_of(&much, 0), (5 * BLOCK, vec![(BLOCK, 5 * BLOCK)]));
-        let end = [(BLOCK / 2, true), (BLOCK / 2, false)];
-        assert_eq!(
-            plan_of(&end, 99 * BLOCK),
-            (100 * BLOCK, vec![(99 * BLOCK, 100 * BLOCK)])
-        );
-    }
 }

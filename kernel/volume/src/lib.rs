@@ -32,6 +32,7 @@ mod error;
 mod limits;
 mod name;
 mod origin;
+mod plan;
 mod room;
 mod settings;
 mod snapshots;
