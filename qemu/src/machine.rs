@@ -38,6 +38,8 @@ pub enum Boot {
         /// What starts its boot loader.
         firmware: Firmware,
     },
+    /// The first drive, which the guest may write, through the traditional BIOS.
+    FirstDrive,
 }
 
 /// The board.
@@ -259,6 +261,7 @@ impl Machine {
                 args.extend(["-device".into(), format!("{front},bootindex=0")]);
                 args
             }
+            Boot::FirstDrive => Vec::new(),
         })
     }
 
@@ -283,10 +286,11 @@ impl Machine {
             let node = format!("drive{index}");
             let slot = format!("slot{}", index + 1);
             args.extend(["-drive".into(), drive.backend(&node)]);
-            args.extend([
-                "-device".into(),
-                drive.frontend(index, &node, slots.then_some(&slot)),
-            ]);
+            let mut front = drive.frontend(index, &node, slots.then_some(&slot));
+            if index == 0 && matches!(self.boot, Boot::FirstDrive) {
+                front.push_str(",bootindex=0");
+            }
+            args.extend(["-device".into(), front]);
         }
         Ok(args)
     }

@@ -53,6 +53,8 @@ enum Command {
     Sim(Rest),
     /// Record the real image in QEMU and cut its power at many points; `cargo xtask crashes --help` shows its options
     Crashes(Rest),
+    /// Boot a Linux machine from a disk that is still elsewhere, and again when that is gone
+    BringUp(Rest),
     /// Measure; `cargo xtask bench --help` shows its options
     Bench(Rest),
     /// Run the command-line tool, e.g. `cargo xtask ferrite volume list`
@@ -97,6 +99,13 @@ fn run_command(command: Command) -> Result<()> {
                 image::build()?;
             }
             steps::become_program("crashes", Profile::Dev, &rest.arguments)
+        }
+        Command::BringUp(rest) => {
+            if !asks_for_help(&rest) {
+                setup::ensure(setup::Need::Tests)?;
+                image::build()?;
+            }
+            steps::become_program("bringup", Profile::Dev, &rest.arguments)
         }
         Command::Bench(rest) => {
             if !asks_for_help(&rest) {

@@ -14,10 +14,12 @@ pub mod ext4;
 pub mod initramfs;
 pub mod linux;
 pub mod nbd;
+pub mod origin;
 pub mod reference;
 mod rider;
 mod scratch;
 mod station;
+pub mod wire;
 pub mod workload;
 
 pub use rider::Rider;

@@ -12,7 +12,7 @@ use qemu::probe;
 /// How long it may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// nbdkit with a disk in memory; ends with the value.
+/// nbdkit with a disk in memory, or another server; ends with the value.
 #[derive(Debug)]
 pub struct Reference {
     child: Child,
@@ -49,33 +49,46 @@ impl Reference {
         Self::at(address, &["file", &path.to_string_lossy()])
     }
 
+    /// Serves what is in a qcow2 file, read-only, by qemu-nbd.
+    ///
+    /// # Errors
+    /// When qemu-nbd (Debian package qemu-utils) is missing or does not listen.
+    pub fn of_image(path: &Path, address: SocketAddr) -> Result<Self> {
+        let mut server = Command::new("qemu-nbd");
+        server.args(["--read-only", "--persistent", "--shared=16"]);
+        server.args(["--format=qcow2", "--export-name="]);
+        server.arg(format!("--bind={}", address.ip()));
+        server.arg(format!("--port={}", address.port())).arg(path);
+        Self::spawn("qemu-nbd", "qemu-utils", server, address)
+    }
+
     fn with(plugin: &[&str]) -> Result<Self> {
         Self::at(probe::free_port()?, plugin)
     }
 
     fn at(address: SocketAddr, plugin: &[&str]) -> Result<Self> {
-        let mut child = Command::new("nbdkit")
-            .args([
-                "--foreground",
-                "--exit-with-parent",
-                "--ipaddr",
-                "127.0.0.1",
-                "--port",
-            ])
-            .arg(address.port().to_string())
-            .args(plugin)
+        let mut server = Command::new("nbdkit");
+        server.args(["--foreground", "--exit-with-parent"]);
+        server.arg("--ipaddr").arg(address.ip().to_string());
+        server.arg("--port").arg(address.port().to_string());
+        server.args(plugin);
+        Self::spawn("nbdkit", "nbdkit", server, address)
+    }
+
+    fn spawn(name: &str, package: &str, mut server: Command, address: SocketAddr) -> Result<Self> {
+        let mut child = server
             .stdin(Stdio::null())
             .spawn()
-            .context("nbdkit does not start (Debian package nbdkit)")?;
+            .with_context(|| format!("{name} does not start (Debian package {package})"))?;
         let deadline = Instant::now() + START_LIMIT;
         while probe::nbd(address, Duration::from_secs(1)).is_err() {
             if let Some(status) = child.try_wait()? {
-                bail!("nbdkit ended at once ({status})");
+                bail!("{name} ended at once ({status})");
             }
             if Instant::now() > deadline {
                 let _ = child.kill();
                 let _ = child.wait();
-                bail!("nbdkit does not listen at {address}");
+                bail!("{name} does not listen at {address}");
             }
             thread::sleep(Duration::from_millis(10));
         }

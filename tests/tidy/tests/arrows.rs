@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidy::texts;
 
 /// Who may use whom. What a room's tests use beyond that is in [`FOR_TESTS`].
-const ARROWS: [(&str, &[&str]); 33] = [
+const ARROWS: [(&str, &[&str]); 34] = [
     ("world", &[]),
     ("wire", &[]),
     ("config", &[]),
@@ -61,6 +61,7 @@ const ARROWS: [(&str, &[&str]); 33] = [
         ],
     ),
     ("guest", &["ferrite", "qemu", "wire"]),
+    ("bringup", &["guest", "qemu"]),
     ("offline", &["store", "exec", "world"]),
     ("golden", &["offline", "store", "exec", "world"]),
     (

@@ -80,7 +80,7 @@ fn commands_in_documents_exist() {
     );
 }
 
-/// Variants of `enum Command`, in lower case.
+/// Variants of `enum Command`, as they are typed: `BringUp` is `bring-up`.
 fn subcommands(source: &str) -> Vec<String> {
     let (_, rest) = source.split_once("enum Command {").expect("enum Command");
     let (body, _) = rest.split_once("\n}").expect("its end");
@@ -90,10 +90,15 @@ fn subcommands(source: &str) -> Vec<String> {
         .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
     lines
         .map(|line| {
-            line.split(['(', ',', ' '])
-                .next()
-                .unwrap_or_default()
-                .to_lowercase()
+            let name = line.split(['(', ',', ' ']).next().unwrap_or_default();
+            let mut typed = String::new();
+            for letter in name.chars() {
+                if letter.is_uppercase() && !typed.is_empty() {
+                    typed.push('-');
+                }
+                typed.extend(letter.to_lowercase());
+            }
+            typed
         })
         .collect()
 }
