@@ -137,3 +137,27 @@ fn channels_are_counted_until_their_handler_is_done() {
     assert!(town.bench.run(waits).is_err());
     assert!(kept.try_receive().is_some());
 }
+
+#[test]
+fn who_has_memory_for_few_channels_takes_few() {
+    let town = Town::new();
+    let [a, b] = town.pair();
+    let listener = town.network.listen(b.address);
+    let serve = b.peers.clone();
+    let serve = serve.serve_at_most(2, listener, |channel: crate::Channel| async move {
+        let _ = channel.receive(&mut [0; 9]).await;
+    });
+    town.bench.exec.spawn(serve);
+    let ends = || {
+        let channel = town.link(&a, "b").expect("a handshake");
+        let (exec, near) = (town.bench.exec.clone(), channel.clone());
+        let ended = async move { exec.timeout(SECOND, near.receive(&mut [0; 9])).await };
+        (channel, town.bench.run(ended).is_ok())
+    };
+    let channels: Vec<_> = (0..2).map(|_| ends()).collect();
+    assert!(channels.iter().all(|(_, has_ended)| !has_ended));
+    assert!(ends().1, "a third channel");
+    drop(channels);
+    town.pass(SECOND);
+    assert!(!ends().1, "there is room again");
+}

@@ -4,6 +4,8 @@ use anyhow::{Context, Result, ensure};
 use guest::Station;
 use serde_json::{Value, json};
 
+use crate::snapshots::tool;
+
 /// What it was paired with.
 fn peers(station: &Station) -> Result<Vec<Value>> {
     let answer = station.api().get("/v1/peers")?;
@@ -55,12 +57,18 @@ fn two_appliances_are_paired_once_and_part() -> Result<()> {
         ensure!(!appliance.running.serial().contains(secret), "it is logged");
     }
 
-    b.api().delete("/v1/peers/peer-a")?;
+    tool(&b, "peer remove peer-a")?;
     ensure!(peers(&b)?.is_empty());
     // What `a` knows is its own affair, and a new pairing puts both right.
     ensure!(peers(&a)?.len() == 1);
-    a.pair_with(&b)?;
+    let made = b.api().post("/v1/peers/tokens", &json!({}))?;
+    let file = a.scratch.file("token");
+    std::fs::write(&file, made["token"].as_str().context("no token")?)?;
+    let (file, address) = (file.display(), b.peer_address());
+    tool(&a, &format!("peer add {address} --token-file {file}"))?;
     ensure!(peers(&a)?.len() == 1 && peers(&b)?.len() == 1);
+    tool(&a, "peer set-address peer-b 10.0.2.2:9")?;
+    ensure!(peers(&a)?[0]["address"] == "10.0.2.2:9");
     b.power_down(in_b)?;
     a.power_down(in_a)
 }

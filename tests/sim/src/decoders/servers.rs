@@ -1,12 +1,15 @@
 //! Whole sessions with whatever a client may send.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use access::{Audit, Tokens};
-use net::Stream;
-use net::pipe::pipe_port;
+use net::pipe::{Pipe, pipe_port};
+use net::{Connect, NetError, Stream};
+use peer::{Me, Peers};
 use serve::api::{
-    Backend, DriveInfo, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Pending, SettingInfo,
+    Backend, DriveInfo, FormatError, LogLevels, MemoryInfo, Node, NodeInfo, Peering, Pending,
+    SettingInfo,
 };
 use serve::{api as api_server, nbd as nbd_server};
 use store::{FormatOptions, Store};
@@ -101,13 +104,25 @@ pub fn nbd_session(bytes: &[u8]) {
 }
 
 /// Requests that have a body.
-const WITH_BODIES: [&str; 5] = [
+const WITH_BODIES: [&str; 6] = [
     "POST /v1/volumes",
     "PATCH /v1/volumes/demo",
     "POST /v1/tokens",
     "PUT /v1/log/levels",
     "POST /v1/snapshots",
+    "POST /v1/peers",
 ];
+
+/// A network on which nobody is.
+struct Nobody;
+
+impl Connect for Nobody {
+    type Stream = Pipe;
+
+    async fn connect(&self, _to: SocketAddr) -> Result<Pipe, NetError> {
+        Err(NetError::Unreachable)
+    }
+}
 
 /// An HTTP connection. The first byte chooses: raw bytes, `bytes` as the body of one of the requests that have one, or
 /// `bytes` as what was kept of tokens and of the audit log.
@@ -128,17 +143,24 @@ pub fn api(bytes: &[u8]) {
             }
         }
         let entropy = Rc::new(entropy());
-        let (tokens, _) = Tokens::open(of.clone(), store.clone(), entropy, Some("token")).await;
-        (tokens, Audit::open(of, Some(store)).await)
+        let drawn = entropy.clone();
+        let (tokens, _) = Tokens::open(of.clone(), store.clone(), drawn, Some("token")).await;
+        let me = Me {
+            name: "fuzz".to_string(),
+            port: peer::PORT,
+        };
+        let peers = Peers::open(of.clone(), store.clone(), entropy, me).await;
+        let audit = Audit::open(of, Some(store)).await;
+        (tokens, audit, peers.expect("peers"))
     });
-    let Ok((tokens, audit)) = opened else {
+    let Ok((tokens, audit, peers)) = opened else {
         panic!("what was kept hangs");
     };
     let backend = Backend {
         node: Rc::new(QuietNode),
         volumes: Some(rig.volumes.clone()),
         upkeep: None,
-        peers: None,
+        peers: Some(Peering::new(peers, Nobody)),
         tokens,
         audit,
     };
