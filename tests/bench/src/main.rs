@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adoption;
 mod affinity;
 mod aging;
 mod client;
@@ -99,8 +100,11 @@ struct Arguments {
     /// With --curves: only this axis; repeatable
     #[arg(long, value_name = "NAME", requires = "curves")]
     axis: Vec<curves::Axis>,
-    /// Measure as --peers does on a host with KVM, after looking whether it can
+    /// Measure a volume that is adopted beside copies of the same image, and what clients notice meanwhile
     #[arg(long, conflicts_with_all = ["only", "profile", "check", "loss", "peers", "curves"])]
+    adoption: bool,
+    /// Measure as --peers does on a host with KVM, after looking whether it can
+    #[arg(long, conflicts_with_all = ["only", "profile", "check", "loss", "peers", "curves", "adoption"])]
     host: bool,
     /// With --host: the PCI address of a blank NVMe controller that is bound to vfio-pci, for ours
     #[arg(long, value_name = "ADDRESS", requires = "host")]
@@ -174,6 +178,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
         loss::measure(&bench, &mut report)
     } else if arguments.curves {
         curves::measure(&bench, &arguments.axis, &mut report)
+    } else if arguments.adoption {
+        adoption::measure(&bench, &mut report)
     } else if arguments.peers {
         peers::measure(&bench, &arguments.part, None, &mut report)
     } else if arguments.host {

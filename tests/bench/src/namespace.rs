@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// The tap's name inside the namespace.
 pub const TAP: &str = "tap0";
 /// The host's address on the tap.
-const HOST_ADDRESS: &str = "10.77.0.1/24";
+pub const HOST: &str = "10.77.0.1";
 /// The guest's address on the tap.
 pub const GUEST_ADDRESS: &str = "10.77.0.2";
 /// Where `ip netns` keeps namespaces (ip-netns(8)).
@@ -62,7 +62,7 @@ impl Namespace {
         let ip = |words: &[&str]| ip(&[&["-n", &self.name], words].concat());
         ip(&["link", "set", "lo", "up"])?;
         ip(&["tuntap", "add", "dev", TAP, "mode", "tap", "vnet_hdr"])?;
-        ip(&["address", "add", HOST_ADDRESS, "dev", TAP])?;
+        ip(&["address", "add", &format!("{HOST}/24"), "dev", TAP])?;
         ip(&["link", "set", TAP, "up"])
     }
 
