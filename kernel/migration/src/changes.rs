@@ -6,6 +6,7 @@ use alloc::string::String;
 
 use peer::PublicKey;
 use store::StoreError;
+use upkeep::{Phase, Ticket};
 use volume::{OriginAddress, Settings, Standing, VolumeError, VolumeId, VolumeInfo};
 use world::Disk;
 
@@ -93,7 +94,18 @@ impl<D: Disk + 'static> Shared<D> {
             _ => return Err(MoveError::NotOffered),
         }
         let owner = kept.owner.hand_over(()).ok_or(MoveError::NotOffered)?;
-        self.let_go(entry, owner, false).await
+        // A job that was cancelled is not handed over; from now on it cannot be.
+        let ticket = self.ticket(entry).ok_or(MoveError::NotOffered)?;
+        self.set_phase(&ticket, Phase::Giving);
+        let given = self.let_go(entry, owner, false).await;
+        if given.is_err() {
+            self.set_phase(&ticket, Phase::Prepared);
+        }
+        given
+    }
+
+    pub(crate) fn set_phase(&self, ticket: &Ticket<D>, phase: Phase) {
+        ticket.advance(self.exec.now(), |migration| migration.phase = phase);
     }
 
     /// Stops taking writes, makes those that were acknowledged durable, and then gives. For whoever has the turn.

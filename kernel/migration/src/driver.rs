@@ -176,16 +176,15 @@ impl<D: Disk + 'static> Shared<D> {
             }
         }
         self.trouble(entry, ticket, None);
-        if entry.kept.borrow().wish.at_once {
+        let is_paused = ticket.is_some_and(|ticket| ticket.state() == JobState::Paused);
+        if entry.kept.borrow().wish.at_once && !is_paused {
             return match self.give(entry).await {
                 Ok(()) => Next::After(Duration::ZERO),
                 Err(error) => self.trouble(entry, ticket, Some(error.to_string())),
             };
         }
         if let Some(ticket) = ticket {
-            ticket.advance(self.exec.now(), |migration| {
-                migration.phase = Phase::Prepared
-            });
+            self.set_phase(ticket, Phase::Prepared);
         }
         Next::After(REST_MAX)
     }
@@ -252,7 +251,7 @@ impl<D: Disk + 'static> Shared<D> {
         if !entry.is_taken.get() {
             let size_bytes = entry.kept.borrow().size_bytes;
             if let Some(ticket) = ticket {
-                ticket.advance(self.exec.now(), |migration| migration.phase = Phase::Giving);
+                self.set_phase(ticket, Phase::Giving);
             }
             let give = Ask::Give {
                 id: entry.id,

@@ -4,6 +4,7 @@ use alloc::rc::Rc;
 use alloc::string::ToString;
 
 use peer::PublicKey;
+use upkeep::JobState;
 use volume::{AdoptionInfo, OriginAddress, VolumeError};
 use world::Disk;
 
@@ -221,6 +222,11 @@ impl<D: Disk + 'static> Shared<D> {
         let Some(job) = jobs.hydration_of(adoption.base.id) else {
             return Say::NotNow("it is not brought in by itself".into());
         };
+        // Who is told something is disturbed, and what is told is kept.
+        let is_so = (job.state == JobState::Paused) == is_paused;
+        if is_so && job.rate_max.unwrap_or(0) == rate {
+            return Say::Yes;
+        }
         match jobs.change(job.id, Some(is_paused), Some(rate)).await {
             Ok(_) => Say::Yes,
             Err(error) => Say::NotNow(error.to_string()),

@@ -78,7 +78,8 @@ pub trait Calls {
 /// Asks by channels over `C`.
 pub struct Links<D, C: Connect> {
     exec: Exec,
-    peers: Peers<D>,
+    /// None: there is nobody to ask.
+    peers: Option<Peers<D>>,
     way: C,
     table: RefCell<BTreeMap<PublicKey, Rc<Link<C::Stream>>>>,
     /// Whoever opens a channel.
@@ -130,7 +131,7 @@ impl<S: Stream> Drop for Asked<'_, S> {
 
 impl<D: Disk + 'static, C: Connect> Links<D, C> {
     /// No channel as yet.
-    pub fn new(exec: Exec, peers: Peers<D>, way: C) -> Self {
+    pub fn new(exec: Exec, peers: Option<Peers<D>>, way: C) -> Self {
         Self {
             exec,
             peers,
@@ -146,8 +147,9 @@ impl<D: Disk + 'static, C: Connect> Links<D, C> {
         if let Some(link) = known.filter(|link| link.end.get().is_none()) {
             return Ok(link);
         }
-        let peer = self.peers.find_key(&of).ok_or(CallError::NoPeer)?;
-        let channel = self.peers.connect(&self.way, &peer.name).await?;
+        let peers = self.peers.as_ref().ok_or(CallError::NoPeer)?;
+        let peer = peers.find_key(&of).ok_or(CallError::NoPeer)?;
+        let channel = peers.connect(&self.way, &peer.name).await?;
         let link = Rc::new(Link {
             channel: channel.clone(),
             waiting: RefCell::default(),

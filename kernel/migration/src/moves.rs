@@ -44,7 +44,7 @@ pub struct Shared<D> {
     pub(crate) exec: Exec,
     pub(crate) entropy: Rc<dyn Entropy>,
     pub(crate) volumes: Volumes<D>,
-    pub(crate) peers: Peers<D>,
+    peers: Option<Peers<D>>,
     pub(crate) jobs: OnceCell<Jobs<D>>,
     pub(crate) pages: Pool,
     calls: Rc<dyn Calls>,
@@ -105,15 +105,16 @@ pub struct MigrateOptions {
 
 impl<D: Disk + 'static> Moves<D> {
     /// Nothing moves as yet: [`load`](Self::load) and [`begin`](Self::begin) follow. Other appliances are reached by `way`; `pages` are for
-    /// what is read for them.
+    /// what is read for them. Without peers nothing can move, and whose a volume is stays as it is.
     pub fn new<C: Connect>(
         exec: Exec,
         entropy: Rc<dyn Entropy>,
         volumes: Volumes<D>,
-        peers: Peers<D>,
+        peers: impl Into<Option<Peers<D>>>,
         way: C,
         pages: Pool,
     ) -> Self {
+        let peers = peers.into();
         let calls = Rc::new(Links::new(exec.clone(), peers.clone(), way));
         Self {
             shared: Rc::new(Shared {
@@ -188,6 +189,14 @@ impl<D: Disk + 'static> Moves<D> {
     pub fn get(&self, volume: VolumeId) -> Option<Move> {
         let entry = self.shared.find_volume(volume)?;
         Some(self.shared.describe(&entry, volume))
+    }
+
+    /// Name of the appliance from which a volume comes, by its identity.
+    #[must_use]
+    pub fn source(&self, id: [u8; 16]) -> Option<String> {
+        let entry = self.shared.find(Id(id))?;
+        let from = entry.kept.borrow().came.as_ref()?.from;
+        self.shared.name_of(&from)
     }
 
     /// Begins to move a volume to another appliance. Clients go on; with [`at_once`](MigrateOptions::at_once) they are refused from the moment
@@ -346,7 +355,11 @@ impl<D: Disk + 'static> Shared<D> {
     }
 
     pub(crate) fn peer(&self, name: &str) -> Option<Peer> {
-        self.peers.find(name)
+        self.peers.as_ref()?.find(name)
+    }
+
+    fn name_of(&self, key: &PublicKey) -> Option<String> {
+        Some(self.peers.as_ref()?.find_key(key)?.name)
     }
 
     pub(crate) async fn ask(
@@ -402,9 +415,7 @@ impl<D: Disk + 'static> Shared<D> {
             id: entry.id.0,
             epoch: kept.owner.epoch(),
             state,
-            peer: peer
-                .and_then(|key| self.peers.find_key(&key))
-                .map(|peer| peer.name),
+            peer: peer.and_then(|key| self.name_of(&key)),
             is_confirmed,
             trouble: entry.trouble.borrow().clone(),
         }

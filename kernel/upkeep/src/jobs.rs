@@ -73,6 +73,8 @@ pub enum JobsError {
     Over(JobState),
     /// There can be only one such job at a time, and this one is not over.
     Already(u64),
+    /// It is a migration whose volume is handed over: only the volume can be taken back.
+    HandedOver,
     /// The store refused or failed.
     Store(StoreError),
 }
@@ -83,6 +85,9 @@ impl fmt::Display for JobsError {
             Self::NoJob => out.write_str("no such job"),
             Self::Over(state) => write!(out, "the job is {} already", state.name()),
             Self::Already(id) => write!(out, "job {id} does that already"),
+            Self::HandedOver => {
+                out.write_str("the volume is handed over; take it back to have it here again")
+            }
             Self::Store(error) => error.fmt(out),
         }
     }
@@ -239,9 +244,16 @@ impl<D: Disk + 'static> Jobs<D> {
     /// Ends a job that is not over; what it has done stays done.
     ///
     /// # Errors
-    /// No such job, one that is over, and what the store says.
+    /// No such job, one that is over, [`JobsError::HandedOver`], and what the store says.
     pub async fn cancel(&self, id: u64) -> Result<JobInfo, JobsError> {
         let job = self.unfinished(id)?;
+        let is_given = match &*job.work() {
+            Work::Migrate(migration) => migration.phase.is_given(),
+            Work::Scrub(_) | Work::Hydrate(_) => false,
+        };
+        if is_given {
+            return Err(JobsError::HandedOver);
+        }
         job.end(JobState::Cancelled, None, self.shared.wall_nanos());
         self.shared.keep_if_it_can(&job).await?;
         Ok(self.describe(&job))
@@ -250,7 +262,7 @@ impl<D: Disk + 'static> Jobs<D> {
     /// Pauses or resumes a job, and limits its bytes in a second (0: no limit), each if wanted.
     ///
     /// # Errors
-    /// As [`cancel`](Self::cancel).
+    /// No such job, one that is over, and what the store says.
     pub async fn change(
         &self,
         id: u64,

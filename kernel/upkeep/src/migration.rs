@@ -24,6 +24,12 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Whether the volume is the other appliance's, or about to be.
+    #[must_use]
+    pub fn is_given(self) -> bool {
+        matches!(self, Self::Giving | Self::Following)
+    }
+
     /// One lowercase word.
     #[must_use]
     pub fn name(self) -> &'static str {
