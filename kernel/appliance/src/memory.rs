@@ -31,6 +31,8 @@ pub struct Shares {
     pub nbd_pages: usize,
     /// Pages for what arrives of adopted volumes.
     pub fetch_pages: usize,
+    /// Pages for what peers read here. Not the same: two appliances that fetch from each other would wait for each other's pages.
+    pub lend_pages: usize,
     /// Bytes of each of the two buffers of an NBD connection, a power of two.
     pub nbd_buffer_bytes: usize,
     /// Channels that peers may have opened, at one time.
@@ -50,6 +52,7 @@ impl Shares {
             store_pages: (free / 16 / PAGE_BYTES).clamp(512, 16 << 10),
             nbd_pages: (free / 8 / PAGE_BYTES).clamp(256, 64 << 10),
             fetch_pages: (free / 64 / PAGE_BYTES).clamp(128, 2 << 10),
+            lend_pages: (free / 160 / PAGE_BYTES).clamp(64, 2 << 10),
             nbd_buffer_bytes: power_of_two(free / 5 / (2 * NBD_CONNECTIONS_MAX), 16 << 10, 1 << 20),
             peer_channels: (free / (8 << 20)).clamp(8, peer::CHANNELS_MAX),
             peer_buffer_bytes: power_of_two(free / (3 << 10), 16 << 10, 256 << 10),
@@ -67,7 +70,7 @@ impl Shares {
     #[must_use]
     pub fn total_bytes(&self) -> usize {
         self.store_bytes
-            + (self.store_pages + self.nbd_pages + self.fetch_pages) * PAGE_BYTES
+            + (self.store_pages + self.nbd_pages + self.fetch_pages + self.lend_pages) * PAGE_BYTES
             + 2 * NBD_CONNECTIONS_MAX * self.nbd_buffer_bytes
             + 2 * (API_CONNECTIONS_MAX + API_CONNECTIONS_SPARE) * API_BUFFER_BYTES
             + 2 * self.peer_connections() * self.peer_buffer_bytes
@@ -101,7 +104,7 @@ mod tests {
             assert!(shares.store_bytes >= last.store_bytes && shares.frames >= last.frames);
             assert!(shares.nbd_pages >= last.nbd_pages && shares.store_pages >= last.store_pages);
             assert!(shares.nbd_buffer_bytes >= last.nbd_buffer_bytes);
-            assert!(shares.fetch_pages >= last.fetch_pages);
+            assert!(shares.fetch_pages >= last.fetch_pages && shares.lend_pages >= last.lend_pages);
             assert!(shares.peer_channels >= last.peer_channels);
             assert!(shares.peer_buffer_bytes >= last.peer_buffer_bytes);
             last = shares;

@@ -14,6 +14,7 @@ use appliance::memory::{
 };
 use config::Config;
 use exec::Exec;
+use migration::Moves;
 use net::{ListenOptions, NetConfig};
 use origin::NbdOrigins;
 use peer::{Me, Peers};
@@ -93,34 +94,27 @@ pub async fn start(parts: Parts) {
         });
     }
     let volumes = store.map(Volumes::new);
-    if let Some(volumes) = &volumes {
-        let origins = NbdOrigins::new(parts.exec.clone(), stack.clone());
-        volumes.reach_origins_by(Rc::new(origins), parts.shares.fetch_pages);
-        for base in volumes.load_adoptions().await {
-            log::error!(
-                "where the rest of adopted volumes is cannot be read (base {})",
-                base.0
-            );
-        }
-        for name in volumes.load().await {
-            log::error!(
-                "who may use volume {name} cannot be read, so nobody may until that is set anew"
-            );
-        }
-    }
+    let moves = match &volumes {
+        Some(volumes) => Some(load_volumes(&parts, &stack, volumes, peers.clone()).await),
+        None => None,
+    };
     let upkeep = match &volumes {
         Some(volumes) => Some(Upkeep::open(&parts.exec, volumes).await),
         None => None,
     };
+    if let (Some(moves), Some(upkeep)) = (&moves, &upkeep) {
+        moves.begin(&upkeep.jobs);
+    }
     serve_nbd(&parts, &stack, volumes.clone());
-    if let Some(peers) = &peers {
-        serve_peers(&parts, &stack, peers);
+    if let (Some(peers), Some(moves)) = (&peers, &moves) {
+        serve_peers(&parts, &stack, peers, moves);
     }
     let backend = api::Backend {
         node: Rc::new(node),
         volumes,
         upkeep,
         peers: peers.map(|peers| api::Peering::new(peers, stack.clone())),
+        moves,
         tokens,
         audit,
     };
@@ -134,6 +128,42 @@ pub async fn start(parts: Parts) {
     );
     let millis = hal::clock::now_nanos() / 1_000_000;
     hal::log::announce(format_args!("ferrite {VERSION} ready in {millis} ms"));
+}
+
+/// Says of each volume where its blocks are, who may use it, and whose it is, before anybody can ask for it. Without peers nothing moves, but
+/// what was given away stays so.
+async fn load_volumes(
+    parts: &Parts,
+    stack: &Stack,
+    volumes: &Volumes<Drive>,
+    peers: Option<Peers<Drive>>,
+) -> Moves<Drive> {
+    let (exec, entropy) = (parts.exec.clone(), parts.entropy.clone());
+    let pages = world::Pool::new(parts.shares.lend_pages);
+    let moves = Moves::new(
+        exec.clone(),
+        entropy,
+        volumes.clone(),
+        peers,
+        stack.clone(),
+        pages,
+    );
+    let exports = NbdOrigins::new(exec, stack.clone());
+    let origins = moves.origins(Rc::new(exports));
+    volumes.reach_origins_by(origins, parts.shares.fetch_pages);
+    for base in volumes.load_adoptions().await {
+        log::error!(
+            "where the rest of adopted volumes is cannot be read (base {})",
+            base.0
+        );
+    }
+    for name in volumes.load().await {
+        log::error!(
+            "who may use volume {name} cannot be read, so nobody may until that is set anew"
+        );
+    }
+    moves.load().await;
+    moves
 }
 
 async fn bring_up_pool(parts: &Parts) -> Pool {
@@ -189,7 +219,7 @@ async fn open_peers(parts: &Parts, store: Option<&Store<Drive>>) -> Option<Peers
 }
 
 /// Pairs, and listens to what peers want.
-fn serve_peers(parts: &Parts, stack: &Stack, peers: &Peers<Drive>) {
+fn serve_peers(parts: &Parts, stack: &Stack, peers: &Peers<Drive>, moves: &Moves<Drive>) {
     let bytes = parts.shares.peer_buffer_bytes;
     let listener = stack.listen(
         peer::PORT,
@@ -200,11 +230,8 @@ fn serve_peers(parts: &Parts, stack: &Stack, peers: &Peers<Drive>) {
             half_open_max: PEER_STRANGERS_MAX,
         },
     );
-    // Nothing is there yet that peers could ask for.
-    let handler = |channel: peer::Channel<_>| async move {
-        // Why the channel ended before is nobody's concern.
-        let _ = channel.finish().await;
-    };
+    let moves = moves.clone();
+    let handler = move |channel| moves.clone().serve(channel);
     let channels = parts.shares.peer_channels;
     let serving = peers.clone().serve_at_most(channels, listener, handler);
     parts.exec.spawn(serving);

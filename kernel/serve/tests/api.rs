@@ -16,6 +16,8 @@ mod http;
 mod jobs;
 #[path = "api/limits.rs"]
 mod limits;
+#[path = "api/moves.rs"]
+mod moves;
 #[path = "api/peers.rs"]
 mod peers;
 #[path = "api/reference.rs"]
@@ -188,18 +190,30 @@ impl Rig {
 
     /// The rooms above a store.
     fn on(bench: Bench, volumes: Volumes<RamDisk>) -> Self {
-        let (exec, of) = (bench.exec.clone(), volumes.clone());
-        let network = Network::new(&exec);
-        let (upkeep, tokens, audit, peers) = bench.run(async move {
-            let upkeep = Upkeep::open(&exec, &of).await;
+        let network = Network::new(&bench.exec);
+        Self::at(bench, volumes, network, ("box", peers::PORT))
+    }
+
+    /// The same, as an appliance with this name, and this port for peers, on a network.
+    fn at(
+        bench: Bench,
+        volumes: Volumes<RamDisk>,
+        network: Network,
+        (name, port): (&'static str, u16),
+    ) -> Self {
+        let (exec, of, way) = (bench.exec.clone(), volumes.clone(), network.clone());
+        let (moves, upkeep, tokens, audit, peers) = bench.run(async move {
             let store = of.store();
+            let peers = peers::open(&exec, store, name, port).await;
+            let moves = moves::open(&exec, &of, &peers, way).await;
+            let upkeep = Upkeep::open(&exec, &of).await;
+            moves.begin(&upkeep.jobs);
             let entropy = Rc::new(Counting(Cell::new(0)));
             let tokens = Tokens::open(exec.clone(), store.clone(), entropy, Some("secret"));
             let (tokens, first) = tokens.await;
             assert!(first.is_none());
             let audit = Audit::open(exec.clone(), Some(store.clone())).await;
-            let peers = peers::open(&exec, store, "box", peers::PORT).await;
-            (upkeep, tokens, audit, peers)
+            (moves, upkeep, tokens, audit, peers)
         });
         let (listener, port) = pipe_port(16 << 10);
         let rig = Self {
@@ -210,12 +224,13 @@ impl Rig {
             audit: audit.clone(),
             network: network.clone(),
         };
-        rig.bench.exec.spawn(peers::serve(&network, &peers));
+        rig.bench.exec.spawn(moves::serve(&network, &peers, &moves));
         let backend = Backend {
             node: rig.node.clone(),
             volumes: Some(rig.volumes.clone()),
             upkeep: Some(upkeep),
             peers: Some(Peering::new(peers, network)),
+            moves: Some(moves),
             tokens,
             audit,
         };

@@ -90,7 +90,7 @@ impl fmt::Display for VolumeError {
                 "a limit is 1 to 10000000 requests, or 65536 to 68719476736 bytes, in a second",
             ),
             Self::NotAllowed => out.write_str("this volume is not for clients from there"),
-            Self::BadOrigin => out.write_str("an origin is named like nbd://10.0.0.5:10809/disk"),
+            Self::BadOrigin => out.write_str("an origin is named like nbd://10.0.0.5:10809/disk, or ferrite://NODE/VOLUME@SNAPSHOT"),
             Self::Offered => {
                 out.write_str("it is being moved to another appliance; cancel that first")
             }

@@ -112,7 +112,7 @@ impl fmt::Display for OriginError {
                 "names of machines cannot be looked up: name the origin by its address, like nbd://10.0.0.5/disk",
             ),
             Self::Forgotten => out.write_str("where the origin is cannot be read any more"),
-            Self::NoExport => out.write_str("the origin has no such export"),
+            Self::NoExport => out.write_str("the origin has no such export or snapshot"),
             Self::Refused => out.write_str("the origin refuses us"),
             Self::NoPeer => out.write_str("this appliance is not paired with the origin"),
             Self::Behind => out.write_str(

@@ -134,6 +134,7 @@ answer! {
         required("snapshots", COUNT, "How many it has."),
         required("origin", TEXT_OR_NULL, "`VOLUME@SNAPSHOT` that it was cloned from, while that exists."),
         required("hydration", Kind::OrNull(&Kind::Object(&HYDRATION)), "What is still to come of a volume that was adopted; `null`: nothing."),
+        optional("move", Kind::Object(&MOVE), "Where it is on its way from one appliance to another. Only of volumes that move or have moved."),
         required("clients", COUNT, "Attached clients."),
         required("read_only", Kind::Flag, "Whether writes are refused."),
         required("allow", Kind::List(&Kind::Text, 0, ANY), "From where clients may come; none: from anywhere."),
@@ -169,7 +170,7 @@ answer! {
     ];
     JOB "Job": [
         required("id", COUNT, "Its number."),
-        required("kind", Kind::Word(&["scrub", "hydrate"]), "What it does."),
+        required("kind", Kind::Word(&["scrub", "hydrate", "migrate"]), "What it does."),
         required("state", Kind::Word(&["queued", "running", "paused", "done", "failed", "cancelled"]), "Where it is."),
         required("progress", Kind::Fraction, "From 0 to 1."),
         required("done", Kind::Size, "Bytes done."),
@@ -179,7 +180,7 @@ answer! {
         required("created_at", TIME, "When it was asked for."),
         required("ended_at", TIME, "When it was over."),
         required("error", TEXT_OR_NULL, "Why it failed, or what keeps it from going on."),
-        optional("volume", NAME_FORM, "Of `hydrate`: a volume that has a part in what arrives."),
+        optional("volume", NAME_FORM, "Of `hydrate`: a volume that has a part in what arrives. Of `migrate`: the volume that moves."),
         required("result", Kind::Object(&RESULT), "What it found so far."),
     ];
     RESULT "": [
@@ -190,6 +191,24 @@ answer! {
         optional("damaged", Kind::List(&Kind::Object(&PLACE), 0, ANY), "Of `scrub`: where."),
         optional("damaged_more", COUNT, "Of `scrub`: places beyond those listed."),
         optional("fetched", Kind::Size, "Of `hydrate`: bytes of data that were fetched in the background."),
+        optional("to", NAME_FORM, "Of `migrate`: the appliance to which the volume goes."),
+        optional("phase", Kind::Word(&["offering", "prepared", "giving", "following"]), "Of `migrate`: where it is. `prepared`: somebody has to hand it over; `following`: it is there, and its blocks follow."),
+        optional("bytes", Kind::Object(&MOVED), "Of `migrate`: what the other appliance has."),
+    ];
+    MOVED "": [
+        required("known", Kind::Size, "Of so many bytes from the beginning on, everything is there."),
+        required("on_demand", Kind::Size, "Bytes of data that went because a client wanted them."),
+        required("background", Kind::Size, "Bytes of data that went in the background."),
+        required("metadata", Kind::Size, "Bytes that were said about the data."),
+    ];
+    MOVE "Move": [
+        required("state", Kind::Word(&["owned", "offered", "prepared", "given", "left"]), "`owned`: it is this appliance's; `offered`: it still is, and another one gets ready; `prepared`: this one is ready, and may read; `given`: it is another one's; `left`: what stayed of one that is elsewhere."),
+        required("epoch", COUNT, "How often it was given."),
+        required("id", UUID, "Its identity, the same on all appliances."),
+        required("peer", TEXT_OR_NULL, "The other appliance, while there is one and this one knows it."),
+        required("confirmed", Kind::Flag, "Whether the other appliance has said that it is ready, or that it took it."),
+        required("job", COUNT_OR_NULL, "The job that moves it away."),
+        required("trouble", TEXT_OR_NULL, "What keeps it from going on."),
     ];
     HYDRATION "Hydration": [
         required("from", Kind::Text, "Where its blocks come from."),

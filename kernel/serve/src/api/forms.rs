@@ -58,6 +58,11 @@ const EXPORT_FORM: Kind = Kind::Form(&Form {
     },
     what: "a snapshot, as VOLUME@SNAPSHOT",
 });
+const ORIGIN_SNAPSHOT_FORM: Kind = Kind::Form(&Form {
+    pattern: concat!("^", name!(), "@", name!(), "$"),
+    is: |text| text.contains('@') && EXPORT_FORM.admits(&text.into()),
+    what: "a snapshot, as VOLUME@SNAPSHOT: take one there first, or migrate the volume",
+});
 const SIDE_FORM: Kind = Kind::Form(&Form {
     pattern: concat!("^", name!(), "(@", name!(), ")?$"),
     is: |text| match split_name(text) {
@@ -119,7 +124,10 @@ const ADDRESS_FORM: Kind = Kind::Form(&Form {
         port!(),
         "(/[A-Za-z0-9._~/:-]{0,255})?$"
     ),
-    is: |text| !text.contains('%') && text.parse::<OriginAddress>().is_ok(),
+    is: |text| {
+        let parsed = text.parse::<OriginAddress>();
+        !text.contains('%') && matches!(parsed, Ok(OriginAddress::Nbd { .. }))
+    },
     what: "the address of an NBD export, like nbd://10.0.0.5:10809/disk",
 });
 const PEER_ADDRESS_FORM: Kind = Kind::Form(&Form {
@@ -236,10 +244,45 @@ pub(super) const ORIGIN: Property = optional(
     Kind::Object(&ORIGIN_AT),
     "The new volume is what is there: at once, and its blocks follow. `size` may be larger than that.",
 );
-pub(super) const NBD: Property = required(
+pub(super) const NBD: Property = optional(
     "nbd",
     ADDRESS_FORM,
     "An export of an NBD server, as `nbd://HOST:PORT/EXPORT`.",
+);
+pub(super) const ORIGIN_PEER: Property = optional(
+    "appliance",
+    NAME_FORM,
+    "A peer of this appliance, which has the snapshot `volume`.",
+);
+pub(super) const ORIGIN_SNAPSHOT: Property =
+    optional("volume", ORIGIN_SNAPSHOT_FORM, "`VOLUME@SNAPSHOT` there.");
+pub(super) const DESTINATION: Property =
+    required("to", NAME_FORM, "The peer to which the volume is to go.");
+pub(super) const WITH_SNAPSHOTS: Property = optional(
+    "with_snapshots",
+    Kind::Flag,
+    "Whether snapshots go along. They cannot yet, so only `false` is taken: they stay here, with the copy.",
+);
+/// What [`HAND_OVER`] can be besides `now`.
+pub(super) const WAIT: &str = "wait";
+pub(super) const HAND_OVER: Property = optional(
+    "hand_over",
+    Kind::Word(&["now", WAIT]),
+    "`now`, which is the default: as soon as the other appliance is ready. `wait`: when somebody says so, by `/hand-over`.",
+);
+/// What [`AFTER`] can be besides `keep`.
+pub(super) const AFTER_FREE: &str = "free";
+pub(super) const AFTER_SNAPSHOT: &str = "snapshot";
+pub(super) const AFTER: Property = optional(
+    "after",
+    Kind::Word(&["keep", AFTER_FREE, AFTER_SNAPSHOT]),
+    "What becomes of the copy here, once the other appliance has all of it: it stays, which is the default, so that only differences \
+     have to come back; it goes; or it stays with a snapshot of the hand-over.",
+);
+pub(super) const CONFIRM_VOLUME: Property = required(
+    "confirm",
+    Kind::Text,
+    "The volume's name: what was written to it elsewhere is lost.",
 );
 pub(super) const CLONE_OF: Property = optional(
     "from",
@@ -377,7 +420,11 @@ body! {
     /// A new volume.
     NEW_VOLUME: Rule::OneOfOrFirstAndLast(&["size", "from", "origin"]), [NAME, SIZE, CLONE_OF, ORIGIN];
     /// Where a volume is adopted from.
-    ORIGIN_AT: Rule::Free, [NBD];
+    ORIGIN_AT: Rule::OneOf(&[&["nbd"], &["appliance", "volume"]]), [NBD, ORIGIN_PEER, ORIGIN_SNAPSHOT];
+    /// Where a volume is to go.
+    MIGRATION: Rule::Free, [DESTINATION, WITH_SNAPSHOTS, HAND_OVER, AFTER, RATE];
+    /// Which volume is taken over.
+    TAKE_OVER: Rule::Free, [CONFIRM_VOLUME];
     /// A volume's changes.
     VOLUME_CHANGE: Rule::Free, [NEW_SIZE, NEW_NAME, READ_ONLY, ALLOW, IOPS_MAX, RATE_MAX];
     /// Which snapshot.

@@ -37,7 +37,7 @@ struct JobResource {
     created_at: Option<String>,
     ended_at: Option<String>,
     error: Option<String>,
-    /// Of an adopted volume that is brought in: a volume that has a part in it.
+    /// Of an adopted volume that is brought in: a volume that has a part in it. Of a migration: the volume that moves.
     #[serde(skip_serializing_if = "Option::is_none")]
     volume: Option<String>,
     result: ResultResource,
@@ -51,6 +51,24 @@ enum ResultResource {
         /// Bytes of data that were fetched.
         fetched: u64,
     },
+    Migration {
+        /// Name of the other appliance.
+        to: String,
+        phase: &'static str,
+        bytes: MovedResource,
+    },
+}
+
+/// Bytes of a volume that moves.
+#[derive(Serialize)]
+struct MovedResource {
+    /// Of so many from the beginning on, all is there.
+    known: u64,
+    /// Data that went because somebody there wanted it, and that went in the background.
+    on_demand: u64,
+    background: u64,
+    /// What was said about the data.
+    metadata: u64,
 }
 
 #[derive(Serialize)]
@@ -98,14 +116,26 @@ impl JobResource {
                 Work::Hydrate(hydration) => ResultResource::Hydration {
                     fetched: hydration.fetched_bytes,
                 },
+                Work::Migrate(migration) => ResultResource::Migration {
+                    to: migration.to.clone(),
+                    phase: migration.phase.name(),
+                    bytes: MovedResource {
+                        known: migration.known_bytes,
+                        on_demand: migration.demanded_bytes,
+                        background: migration.background_bytes,
+                        metadata: migration.metadata_bytes,
+                    },
+                },
             },
         }
     }
 }
 
 fn volume<D: Disk + 'static>(volumes: &Volumes<D>, work: &Work) -> Option<String> {
-    let Work::Hydrate(hydration) = work else {
-        return None;
+    let hydration = match work {
+        Work::Hydrate(hydration) => hydration,
+        Work::Migrate(migration) => return Some(migration.volume.clone()),
+        Work::Scrub(_) => return None,
     };
     let all = volumes.list().into_iter();
     let mut adopted = all.filter(|info| info.bases.contains(&BaseId(hydration.base)));
@@ -152,8 +182,13 @@ pub(super) fn tag<D: Disk + 'static>(backend: &Backend<D>, call: &Call) -> Optio
 pub(super) async fn scrub<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let rate = call.number(&RATE).unwrap_or(0);
     let info = upkeep(&backend)?.jobs.start_scrub(rate).await?;
+    started(&backend, info)
+}
+
+/// A job that was just begun, and where it is.
+pub(super) fn started<D: Disk + 'static>(backend: &Backend<D>, info: JobInfo) -> Handled {
     let location = format!("/v1/jobs/{}", info.id);
-    let resource = JobResource::new(catalog(&backend)?, info);
+    let resource = JobResource::new(catalog(backend)?, info);
     let mut response = Response::json(202, &resource);
     response.headers.push(("Location", location));
     Ok(response)

@@ -1,7 +1,8 @@
 //! Measures for Prometheus, in its text format (version 0.0.4). Names and units follow its conventions: bytes, seconds,
-//! `_total` on what only grows. What is below volumes is in `devices`.
+//! `_total` on what only grows. What is below volumes is in `devices`, and volumes that move in `moves`.
 
 mod devices;
+mod moves;
 
 use alloc::format;
 use alloc::rc::Rc;
@@ -34,6 +35,9 @@ pub(super) async fn metrics<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Ca
         page.pool(volumes);
         page.store(&volumes.store().counters());
         page.volumes(volumes);
+        if let Some(moves) = &backend.moves {
+            page.moves(volumes, moves);
+        }
     }
     if let Some(upkeep) = &backend.upkeep {
         let jobs = upkeep.jobs.list();
@@ -42,6 +46,7 @@ pub(super) async fn metrics<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Ca
             let count = jobs.iter().filter(|job| job.state.name() == state).count();
             page.sample("ferrite_jobs", &[("state", state)], count);
         }
+        page.migrations(&jobs);
     }
     Ok(Response::text(page.0))
 }

@@ -2,7 +2,7 @@
 //!
 //! What can be called is one table, of `Route`s in `routes`; dispatch, the `Allow` of a 405, who may call
 //! it, what bodies and queries may contain, and the OpenAPI document come from it. What is done then is in
-//! `resources` (the appliance itself), `events`, `volumes`, `snapshots`, `changes`, `jobs`, `schedules`, `tokens`, `peers` and `metrics`; what is not in the table may be
+//! `resources` (the appliance itself), `events`, `volumes`, `moves`, `snapshots`, `changes`, `jobs`, `schedules`, `tokens`, `peers` and `metrics`; what is not in the table may be
 //! a file of the console. Errors
 //! are `application/problem+json` (RFC 9457), made in `problem`, with the names that a request used in `refusal`.
 //!
@@ -26,6 +26,7 @@ mod events;
 mod forms;
 mod jobs;
 mod metrics;
+mod moves;
 mod node;
 mod openapi;
 mod pages;
@@ -50,6 +51,7 @@ use core::time::Duration;
 
 use access::{Audit, Tokens};
 use exec::Exec;
+use migration::Moves;
 use net::{Listener, Stream};
 use upkeep::Upkeep;
 use volume::Volumes;
@@ -98,6 +100,8 @@ pub struct Backend<D> {
     pub upkeep: Option<Upkeep<D>>,
     /// Its peers; `None` as before, or when it does not know its own key any more.
     pub peers: Option<Peering<D>>,
+    /// Its volumes that move; `None` as before.
+    pub moves: Option<Moves<D>>,
     /// Who may do what.
     pub tokens: Tokens<D>,
     /// Who did what.

@@ -155,7 +155,9 @@ impl From<JobsError> for Problem {
     fn from(error: JobsError) -> Self {
         match error {
             JobsError::NoJob => Self::new(404, error),
-            JobsError::Over(_) | JobsError::Already(_) => Self::new(409, error),
+            JobsError::Over(_) | JobsError::Already(_) | JobsError::HandedOver => {
+                Self::new(409, error)
+            }
             JobsError::Store(error) => VolumeError::from(error).into(),
         }
     }

@@ -6,13 +6,13 @@ use access::Role::{Admin, Operator, ReadOnly};
 use world::Disk;
 
 use super::forms::{
-    EXACT, FORCE, FROM, GIVE_UP, GROUP, JOB_CHANGE, LIMIT, LOG_LEVELS, NAMED, NEW_PEER, NEW_TOKEN,
-    NEW_VOLUME, NEXT, NEXT_PLACE, NOTHING, PEER_CHANGE, ROLLBACK, SCHEDULE, SCRUB, TAIL, TO,
-    VOLUME_CHANGE,
+    EXACT, FORCE, FROM, GIVE_UP, GROUP, JOB_CHANGE, LIMIT, LOG_LEVELS, MIGRATION, NAMED, NEW_PEER,
+    NEW_TOKEN, NEW_VOLUME, NEXT, NEXT_PLACE, NOTHING, PEER_CHANGE, ROLLBACK, SCHEDULE, SCRUB, TAIL,
+    TAKE_OVER, TO, VOLUME_CHANGE,
 };
 use super::router::{Method, Route};
 use super::{
-    answers, changes, events, jobs, metrics, peers, resources, schedules, snapshots, tokens,
+    answers, changes, events, jobs, metrics, moves, peers, resources, schedules, snapshots, tokens,
     volumes,
 };
 
@@ -87,7 +87,7 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
             route!(Get "/v1/volumes", ReadOnly, [EXACT, LIMIT, NEXT], NOTHING, 200 VOLUMES, volumes::list,
                 "All volumes, oldest first."),
             once!(Post "/v1/volumes", Operator, [], NEW_VOLUME, 201 VOLUME, volumes::create,
-                "Makes an empty volume, or a clone of a snapshot."),
+                "Makes an empty volume, a clone of a snapshot, or a volume of what is elsewhere."),
             edit!(volumes::tag, Get "/v1/volumes/{volume}", ReadOnly, [], NOTHING, 200 VOLUME, volumes::get,
                 "One volume, with what it uses at this moment."),
             edit!(volumes::tag, Patch "/v1/volumes/{volume}", Operator, [], VOLUME_CHANGE, 200 VOLUME, volumes::change,
@@ -99,6 +99,17 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
                 ..edit!(volumes::tag, Post "/v1/volumes/{volume}/rollback", Operator, [FORCE], ROLLBACK, 200 VOLUME,
                     volumes::rollback, "Makes a volume what it was at one of its snapshots, all of which stay.")
             },
+            Route {
+                is_keyed: true,
+                ..edit!(volumes::tag, Post "/v1/volumes/{volume}/migrate", Operator, [], MIGRATION, 202 JOB, moves::migrate,
+                    "Begins to move a volume to another appliance, while it is used.")
+            },
+            once!(Post "/v1/volumes/{volume}/hand-over", Operator, [], NOTHING, 200 VOLUME, moves::hand_over,
+                "Hands over a volume for which the other appliance is prepared: from the answer on it is used there."),
+            once!(Post "/v1/volumes/{volume}/take-back", Operator, [], NOTHING, 200 VOLUME, moves::take_back,
+                "Makes a volume that was offered or given to another appliance this one's again; that one is asked."),
+            once!(Post "/v1/volumes/{volume}/take-over", Operator, [], TAKE_OVER, 200 VOLUME, moves::take_over,
+                "Makes the copy that stayed here the volume, without asking the appliance that has it: for when that is lost for good."),
             route!(Get "/v1/volumes/{volume}/diff", ReadOnly, [FROM, TO, LIMIT, NEXT_PLACE], NOTHING, 200 CHANGES,
                 changes::diff, "Where a volume or snapshot differs from an older one."),
 

@@ -79,6 +79,8 @@ pub(super) enum Rule {
     Free,
     /// Exactly one of these is there; the first may also be beside the last.
     OneOfOrFirstAndLast(&'static [&'static str]),
+    /// Those of exactly one of these sets are there.
+    OneOf(&'static [&'static [&'static str]]),
     /// At least one is a number above 0.
     SomePositive,
 }
@@ -265,6 +267,15 @@ impl Shape {
                     schema["oneOf"][0]["not"] = json!({"required": [last]});
                 }
             }
+            Rule::OneOf(sets) => {
+                let each = sets.iter().map(|set| {
+                    let others = self.properties.iter().map(|property| property.name);
+                    let others = others.filter(|name| !set.contains(name));
+                    let others: Vec<_> = others.map(|name| json!({"required": [name]})).collect();
+                    json!({"required": set, "not": {"anyOf": others}})
+                });
+                schema["oneOf"] = each.collect();
+            }
             Rule::SomePositive => {
                 let each = self.properties.iter().map(|property| property.name);
                 let each = each
@@ -348,6 +359,7 @@ impl Shape {
     fn check_rule(&self, map: &Map<String, Value>, prefix: &str) -> Result<(), Problem> {
         let names = match self.rule {
             Rule::Free => return Ok(()),
+            Rule::OneOf(sets) => return check_sets(sets, map, prefix),
             Rule::SomePositive => {
                 if map
                     .values()
@@ -378,6 +390,21 @@ impl Shape {
         };
         Err(Problem::of_field(422, names[0], detail))
     }
+}
+
+/// Checks that the names of an object are those of one set.
+fn check_sets(sets: &[&[&str]], map: &Map<String, Value>, prefix: &str) -> Result<(), Problem> {
+    let is_it =
+        |set: &&[&str]| map.len() == set.len() && set.iter().all(|name| map.contains_key(*name));
+    if sets.iter().any(is_it) {
+        return Ok(());
+    }
+    let sets = sets.iter().map(|set| set.join("` and `"));
+    let detail = format!(
+        "`{prefix}…`: there must be `{}`",
+        sets.collect::<Vec<_>>().join("`, or else `")
+    );
+    Err(Problem::of_field(422, prefix.trim_end_matches('.'), detail))
 }
 
 impl Kind {

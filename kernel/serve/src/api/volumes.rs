@@ -10,17 +10,18 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use upkeep::calendar::rfc3339;
 use volume::{
-    Network, OriginError, Settings, SnapshotId, Source, Usage, VolumeError, VolumeInfo, Volumes,
-    split_name,
+    Network, OriginAddress, OriginError, Settings, SnapshotId, Source, Usage, VolumeError,
+    VolumeInfo, Volumes, split_name,
 };
 use world::Disk;
 
 use super::Backend;
 use super::edits::tag_of;
 use super::forms::{
-    ALLOW, CLONE_OF, EXACT, FORCE, IOPS_MAX, NAME, NBD, NEW_NAME, ORIGIN, RATE_MAX, READ_ONLY,
-    SIZE, SNAPSHOT,
+    ALLOW, CLONE_OF, EXACT, FORCE, IOPS_MAX, NAME, NBD, NEW_NAME, ORIGIN, ORIGIN_PEER,
+    ORIGIN_SNAPSHOT, RATE_MAX, READ_ONLY, SIZE, SNAPSHOT,
 };
+use super::moves::{self, MoveResource};
 use super::pages::{listed, page};
 use super::problem::Problem;
 use super::refusal::About;
@@ -42,6 +43,9 @@ struct VolumeResource {
     origin: Option<String>,
     /// What is still to come.
     hydration: Option<HydrationResource>,
+    /// Where it is on its way, if it moves or has moved.
+    #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
+    moved: Option<MoveResource>,
     /// Attached clients.
     clients: usize,
     read_only: bool,
@@ -90,7 +94,7 @@ impl HydrationResource {
         let upkeep = backend.upkeep.as_ref();
         let job = upkeep.and_then(|upkeep| upkeep.jobs.hydration_of(adoption.base.id));
         Some(Self {
-            from: adoption.address.to_string(),
+            from: moves::address(backend, &adoption.address),
             known: adoption.base.known_bytes,
             stored: adoption.base.stored_bytes,
             on_demand: adoption.demanded_bytes,
@@ -153,6 +157,7 @@ impl VolumeResource {
         let settings = volumes.settings(info.id);
         Self {
             hydration: HydrationResource::new(backend, &info),
+            moved: MoveResource::new(backend, info.id),
             clients: volumes.clients(info.id),
             read_only: settings.read_only,
             allow: settings.allow.iter().map(ToString::to_string).collect(),
@@ -215,11 +220,8 @@ pub(super) async fn create<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Cal
     let about = About::volume(name).called(Some(name));
     let refuse = |error| about.refuse(volumes, error);
     // What a clone uses would have to be looked up, and making one costs the same whatever it holds.
-    let origin = call
-        .body
-        .get(ORIGIN.name)
-        .and_then(|at| at.get(NBD.name)?.as_str());
-    if let Some(address) = origin {
+    if let Some(address) = call.body.get(ORIGIN.name).map(origin) {
+        let address = address.map_err(refuse)?;
         let info = adopt(&backend, volumes, name, (address, call.number(&SIZE))).await;
         return created(&backend, info.map_err(refuse)?, None);
     }
@@ -263,14 +265,26 @@ fn created<D: Disk + 'static>(
     Ok(Response::created(&resource, location))
 }
 
+/// Where a volume is adopted from, as the route's body says it.
+fn origin(at: &Value) -> Result<OriginAddress, VolumeError> {
+    let text = |property: &Property| at.get(property.name).and_then(Value::as_str);
+    match (text(&ORIGIN_PEER), text(&ORIGIN_SNAPSHOT)) {
+        (Some(peer), Some(snapshot)) => Ok(OriginAddress::Peer {
+            peer: peer.into(),
+            snapshot: snapshot.into(),
+        }),
+        _ => text(&NBD).unwrap_or_default().parse(),
+    }
+}
+
 /// Makes a volume of what is elsewhere, and begins to bring it in. Without the job it is a volume as well, so that is not undone.
 async fn adopt<D: Disk + 'static>(
     backend: &Backend<D>,
     volumes: &Volumes<D>,
     name: &str,
-    (address, size): (&str, Option<u64>),
+    (address, size): (OriginAddress, Option<u64>),
 ) -> Result<VolumeInfo, VolumeError> {
-    let info = volumes.adopt(name, address.parse()?, size).await?;
+    let info = volumes.adopt(name, address, size).await?;
     if let Some(upkeep) = &backend.upkeep {
         for base in &info.bases {
             if let Err(error) = upkeep.jobs.start_hydration(*base, 0).await {
@@ -291,6 +305,18 @@ pub(super) async fn get<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) 
         200,
         &VolumeResource::new(&backend, volumes, info, usage),
     ))
+}
+
+/// A volume as it is now; as it was, if it is not here any more.
+pub(super) fn answer<D: Disk + 'static>(
+    backend: &Backend<D>,
+    name: &str,
+    before: VolumeInfo,
+) -> Handled {
+    let volumes = catalog(backend)?;
+    let info = volumes.get(name).unwrap_or(before);
+    let resource = VolumeResource::new(backend, volumes, info, None);
+    Ok(Response::json(200, &resource))
 }
 
 pub(super) async fn change<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {

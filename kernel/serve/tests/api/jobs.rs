@@ -11,7 +11,7 @@ use crate::Rig;
 
 impl Rig {
     /// A volume with `blocks` blocks of data.
-    fn fill(&self, name: &'static str, blocks: u64) {
+    pub fn fill(&self, name: &'static str, blocks: u64) {
         let volumes = self.volumes.clone();
         self.bench.run(async move {
             volumes.create(name, blocks * 4096).await.unwrap();
@@ -241,7 +241,7 @@ fn a_pool_that_takes_no_writes_is_scrubbed_all_the_same() {
             .with_disks(|disks| disks[0].is_worn_out.set(true));
         volumes.create("more", 4096).await.unwrap_err();
     });
-    let body = Some(r#"{"name":"more","size":4096}"#);
+    let body = Some(r#"{"name":"another","size":4096}"#);
     rig.call("POST", "/v1/volumes", body)
         .is_problem(503, "read-only");
     let started = rig.call("POST", "/v1/scrub", Some(r#"{"rate":40960}"#));

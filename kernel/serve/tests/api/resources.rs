@@ -344,7 +344,7 @@ fn the_document_describes_what_is_served() {
             assert!(operation["summary"].as_str().unwrap().ends_with('.'));
         }
     }
-    assert_eq!(count, 48);
+    assert_eq!(count, 52);
     let create = &document["paths"]["/v1/volumes"]["post"]["requestBody"];
     let schema = &create["content"]["application/json"]["schema"];
     assert_eq!(schema["required"], json!(["name"]));
@@ -397,6 +397,7 @@ fn without_a_pool_the_node_still_answers() {
         volumes: None,
         upkeep: None,
         peers: None,
+        moves: None,
         tokens: Tokens::only(bench.exec.clone(), "secret"),
         audit: audit.clone(),
     };

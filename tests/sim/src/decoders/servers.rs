@@ -161,6 +161,7 @@ pub fn api(bytes: &[u8]) {
         volumes: Some(rig.volumes.clone()),
         upkeep: None,
         peers: Some(Peering::new(peers, Nobody)),
+        moves: None,
         tokens,
         audit,
     };
