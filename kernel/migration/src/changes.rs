@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use peer::PublicKey;
 use store::StoreError;
@@ -12,7 +13,7 @@ use world::Disk;
 
 use crate::error::MoveError;
 use crate::moves::{Entry, Shared};
-use crate::record::{After, Came, Id, Kept, OldCopy, Owner};
+use crate::record::{After, Came, Id, Kept, OldCopy, Owner, Since};
 use crate::rules::{Epoch, Record, Rules};
 use crate::wire::Offer;
 
@@ -41,15 +42,11 @@ impl<D: Disk + 'static> Shared<D> {
     /// Tells the volumes whose they are.
     pub(crate) fn apply(&self, entry: &Entry) {
         let kept = entry.kept.borrow();
-        let copies = kept.copy.iter().map(|copy| (copy, !copy.has_arrived));
-        let since = kept.since().map(|copy| (copy, true));
-        for (copy, is_needed) in copies.chain(since) {
+        for copy in &kept.copies {
             let id = VolumeId(copy.volume);
+            let is_needed = !copy.has_arrived || self.is_read_here(&kept, copy);
             self.volumes.set_standing(id, Standing::Given { is_needed });
-            // What came from whom it went back to is not worth bringing in.
-            let came = kept.came.as_ref();
-            self.volumes
-                .hold(id, came.is_some_and(|came| came.from == copy.to));
+            self.volumes.hold(id, copy.went_back());
         }
         if let Some(volume) = kept.volume {
             let standing = match kept.owner {
@@ -127,9 +124,6 @@ impl<D: Disk + 'static> Shared<D> {
         };
         let volume = VolumeId(kept.volume.ok_or(VolumeError::NoVolume)?);
         let was_owner = kept.owner.is_owner();
-        if is_return {
-            kept.wish.after = After::Free;
-        }
         if was_owner {
             self.volumes.fence(volume).await;
             self.volumes.store().flush().await?;
@@ -158,11 +152,16 @@ impl<D: Disk + 'static> Shared<D> {
             news,
         };
         kept.volume = None;
-        kept.copy = Some(OldCopy {
+        kept.copies.push(OldCopy {
             volume: volume.0,
             epoch,
             to,
+            came: kept.came.take(),
             has_arrived: news.is_none(),
+            after: match is_return {
+                true => After::Free,
+                false => kept.wish.after.clone(),
+            },
         });
         Ok(self.keep(entry, kept).await?)
     }
@@ -185,13 +184,13 @@ impl<D: Disk + 'static> Shared<D> {
         let Record::Given { epoch, .. } = kept.owner else {
             return Err(MoveError::NotGiven);
         };
-        let copy = kept.copy.take().ok_or(MoveError::NotGiven)?;
+        let copy = kept.take_copy(epoch).ok_or(MoveError::NotGiven)?;
         log::warn!(
             "volume {} is taken over by force: what was written elsewhere since is lost",
             kept.name
         );
         kept.owner = Record::Owned { epoch: epoch + 1 };
-        kept.volume = Some(copy.volume);
+        (kept.volume, kept.came) = (Some(copy.volume), copy.came);
         Ok(self.keep(entry, kept).await?)
     }
 
@@ -204,9 +203,8 @@ impl<D: Disk + 'static> Shared<D> {
     ) -> Result<(), VolumeError> {
         self.forget_prepared(entry).await?;
         let mut kept = entry.kept.borrow().clone();
-        let since = kept.copy.clone().filter(|copy| {
-            offer.since == Some(copy.epoch) && copy.to == from && self.is_whole(copy.volume)
-        });
+        let copy = offer.since.and_then(|since| kept.copy(since));
+        let since = copy.and_then(|copy| self.since(copy, from));
         kept.owner = Record::Prepared {
             epoch: offer.epoch,
             from,
@@ -240,7 +238,7 @@ impl<D: Disk + 'static> Shared<D> {
         entry: &Entry,
         kept: &Kept,
         (from, epoch): (PublicKey, Epoch),
-        since: Option<OldCopy>,
+        since: Option<Since>,
         settings: Settings,
     ) -> Result<(VolumeInfo, Came), VolumeError> {
         let address = OriginAddress::Moved {
@@ -257,6 +255,21 @@ impl<D: Disk + 'static> Shared<D> {
         Ok((info, came))
     }
 
+    /// What of a copy that was given to `from` can be used for what comes back from there.
+    fn since(&self, copy: &OldCopy, from: PublicKey) -> Option<Since> {
+        let is_useful = copy.to == from && self.is_whole(copy.volume);
+        is_useful.then_some(Since {
+            volume: copy.volume,
+            epoch: copy.epoch,
+        })
+    }
+
+    /// Whether what has come back is still read from a copy.
+    fn is_read_here(&self, kept: &Kept, copy: &OldCopy) -> bool {
+        let mut since = kept.cames().filter_map(|came| came.since.as_ref());
+        since.any(|since| since.volume == copy.volume)
+    }
+
     /// Whether all of a copy is here, or comes from where no other appliance has a say.
     fn is_whole(&self, volume: u64) -> bool {
         let Some(info) = self.volume(volume) else {
@@ -271,23 +284,19 @@ impl<D: Disk + 'static> Shared<D> {
 
     /// The copy that stayed makes room for the volume that comes back.
     async fn set_aside(&self, kept: &Kept) -> Result<(), VolumeError> {
-        let Some(copy) = &kept.copy else {
-            return Ok(());
-        };
-        let Some(info) = self
-            .volume(copy.volume)
-            .filter(|info| info.name == kept.name)
-        else {
-            return Ok(());
-        };
-        let name = aside_name(&kept.name, copy.epoch);
-        self.volumes.store().rename_volume(info.id, &name).await?;
+        for copy in &kept.copies {
+            let info = self.volume(copy.volume);
+            if let Some(info) = info.filter(|info| info.name == kept.name) {
+                let name = aside_name(&kept.name, copy.epoch);
+                self.volumes.store().rename_volume(info.id, &name).await?;
+            }
+        }
         Ok(())
     }
 
     /// The volume does not come back: the copy has its name again.
     async fn put_back(&self, kept: &Kept) {
-        let Some(copy) = &kept.copy else {
+        let Some(copy) = kept.copies.last() else {
             return;
         };
         let aside = aside_name(&kept.name, copy.epoch);
@@ -310,24 +319,44 @@ impl<D: Disk + 'static> Shared<D> {
         (size_bytes, rate): (u64, u64),
     ) -> Result<(), VolumeError> {
         let mut kept = entry.kept.borrow().clone();
-        if let (Record::Given { .. }, Some(copy)) = (&kept.owner, kept.copy.clone()) {
-            if has_news {
-                let since = Some(copy.clone()).filter(|_| self.is_whole(copy.volume));
-                kept.size_bytes = size_bytes;
-                self.set_aside(&kept).await?;
-                let settings = self.volumes.settings(VolumeId(copy.volume));
-                let made = self.receive(entry, &kept, (from, epoch), since, settings);
-                let (info, came) = made.await?;
-                kept.volume = Some(info.id.0);
-                kept.came = Some(came);
-            } else {
-                kept.volume = Some(copy.volume);
-                kept.copy = None;
+        if let Record::Given { epoch: given, .. } = kept.owner {
+            let copy = match has_news {
+                true => None,
+                false => kept.take_copy(given),
+            };
+            match copy {
+                Some(copy) => {
+                    (kept.volume, kept.came) = (Some(copy.volume), copy.came);
+                }
+                None => {
+                    kept.size_bytes = size_bytes;
+                    self.receive_back(entry, &mut kept, (from, epoch), given)
+                        .await?;
+                }
             }
         }
         kept.owner = Record::Owned { epoch };
         self.keep(entry, kept).await?;
         self.hydrate(entry, rate).await;
+        Ok(())
+    }
+
+    /// Makes the volume that comes back with something new, beside the copy that stayed.
+    async fn receive_back(
+        &self,
+        entry: &Entry,
+        kept: &mut Kept,
+        (from, epoch): (PublicKey, Epoch),
+        given: Epoch,
+    ) -> Result<(), VolumeError> {
+        let copy = kept.copy(given);
+        let since = copy.and_then(|copy| self.since(copy, from));
+        let settings = copy.map(|copy| self.volumes.settings(VolumeId(copy.volume)));
+        self.set_aside(kept).await?;
+        let settings = settings.unwrap_or_default();
+        let made = self.receive(entry, kept, (from, epoch), since, settings);
+        let (info, came) = made.await?;
+        (kept.volume, kept.came) = (Some(info.id.0), Some(came));
         Ok(())
     }
 
@@ -371,50 +400,73 @@ impl<D: Disk + 'static> Shared<D> {
         }
     }
 
-    /// The other appliance has all of what it was given: the copy stays or goes, as was wanted.
-    pub(crate) async fn let_copy_go(&self, entry: &Entry) -> Result<(), VolumeError> {
+    /// Whoever a copy was given to has all of it, or needs it no more.
+    pub(crate) async fn note_arrived(&self, entry: &Entry, epoch: Epoch) -> Result<(), StoreError> {
         let _turn = entry.turn.acquire().await;
         let mut kept = entry.kept.borrow().clone();
-        let Some(copy) = &mut kept.copy else {
-            return Ok(());
-        };
-        copy.has_arrived = true;
-        let copy = copy.clone();
-        let is_return = kept.came.as_ref().is_some_and(|came| came.from == copy.to);
-        // What never arrived here whole is of no use to anybody.
-        let is_part = !self.is_whole(copy.volume) && is_return;
-        if kept.wish.after == After::Free || is_part {
-            kept.copy = None;
-            let epoch = kept.owner.epoch();
-            if let Record::Given { .. } = kept.owner {
-                kept.owner = Record::Nothing { floor: epoch };
-                kept.came = None;
-            }
-            self.keep(entry, kept).await?;
-            return self.volumes.discard(VolumeId(copy.volume)).await;
+        for copy in &mut kept.copies {
+            copy.has_arrived |= copy.epoch == epoch;
         }
-        Ok(self.keep(entry, kept).await?)
+        self.keep(entry, kept).await
     }
 
-    /// All that is newer has come back: the copy that stayed here is not needed any more. One with snapshots stays, by another name.
-    pub(crate) async fn let_since_go(&self, entry: &Entry) -> Result<(), VolumeError> {
+    /// Lets copies go that nobody needs, and that are not wanted any more.
+    pub(crate) async fn tidy(&self, entry: &Entry) -> Result<(), VolumeError> {
         let _turn = entry.turn.acquire().await;
         let mut kept = entry.kept.borrow().clone();
-        let Some(since) = kept.came.as_mut().and_then(|came| came.since.take()) else {
-            return Ok(());
-        };
-        kept.copy = kept.copy.filter(|copy| copy.volume != since.volume);
-        self.keep(entry, kept).await?;
-        let id = VolumeId(since.volume);
-        self.volumes
-            .set_standing(id, Standing::Given { is_needed: false });
-        let has_snapshots = self
-            .volume(since.volume)
-            .is_some_and(|info| info.snapshots > 0);
-        match has_snapshots {
-            true => Ok(()),
-            false => self.volumes.discard(id).await,
+        // What has come back whole is not read from a copy any more.
+        let has_all = |came: &Came| self.adoption(entry.id, came.epoch).is_none();
+        let copies = kept.copies.iter_mut().filter_map(|copy| copy.came.as_mut());
+        let is_prepared = matches!(kept.owner, Record::Prepared { .. });
+        for came in kept.came.iter_mut().filter(|_| !is_prepared).chain(copies) {
+            if has_all(came) {
+                came.since = None;
+            }
         }
+        let before = kept.clone();
+        let is_useless = |copy: &OldCopy| self.is_useless(&before, copy);
+        let useless: Vec<u64> = { kept.copies.iter() }
+            .filter(|copy| is_useless(copy))
+            .map(|copy| copy.volume)
+            .collect();
+        kept.copies.retain(|copy| !useless.contains(&copy.volume));
+        let is_same = *entry.kept.borrow() == kept;
+        if !is_same {
+            // First the copies: a power cut must not leave one that is nobody's.
+            for volume in useless {
+                self.volumes.discard(VolumeId(volume)).await?;
+            }
+            self.keep(entry, kept).await?;
+        }
+        Ok(())
+    }
+
+    fn is_useless(&self, kept: &Kept, copy: &OldCopy) -> bool {
+        let Some(info) = self.volume(copy.volume) else {
+            return true;
+        };
+        if !copy.has_arrived || self.is_read_here(kept, copy) {
+            return false;
+        }
+        let is_newest = kept.copies.last() == Some(copy);
+        let is_superseded = !is_newest || kept.owner.is_owner();
+        // What went back before it was here whole never will be.
+        let is_part = copy.went_back() && !self.is_whole(copy.volume);
+        is_part || copy.after == After::Free || (is_superseded && info.snapshots == 0)
+    }
+}
+
+impl OldCopy {
+    /// Whether it was given to whom it had come from.
+    fn went_back(&self) -> bool {
+        self.came.as_ref().is_some_and(|came| came.from == self.to)
+    }
+}
+
+impl Kept {
+    fn take_copy(&mut self, epoch: Epoch) -> Option<OldCopy> {
+        let index = { self.copies.iter() }.position(|copy| copy.epoch == epoch)?;
+        Some(self.copies.remove(index))
     }
 }
 

@@ -35,6 +35,17 @@ enum Next {
     Later,
 }
 
+impl Next {
+    fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::After(one), Self::After(other)) => Self::After(one.min(other)),
+            (Self::After(delay), _) | (_, Self::After(delay)) => Self::After(delay),
+            (Self::Later, _) | (_, Self::Later) => Self::Later,
+            (Self::Nothing, Self::Nothing) => Self::Nothing,
+        }
+    }
+}
+
 impl<D: Disk + 'static> Shared<D> {
     /// Sees to it that somebody looks after a volume.
     pub(crate) fn drive(self: &Rc<Self>, entry: &Rc<Entry>) {
@@ -57,6 +68,7 @@ impl<D: Disk + 'static> Shared<D> {
             let changed = entry.changed.wait();
             let ticket = self.ticket(entry);
             let next = self.step(entry, ticket.as_ref()).await;
+            let next = next.sooner(self.follow_copies(entry, ticket.as_ref()).await);
             let delay = match next {
                 Next::Nothing => {
                     entry.is_driven.set(false);
@@ -109,7 +121,7 @@ impl<D: Disk + 'static> Shared<D> {
                     let why = Some("the volume was taken back".into());
                     ticket.end(JobState::Cancelled, why).await;
                 }
-                self.drop_since(entry).await
+                Next::Nothing
             }
             Record::Nothing { .. } => {
                 if let Some(ticket) = ticket {
@@ -276,12 +288,11 @@ impl<D: Disk + 'static> Shared<D> {
         if entry.is_wanted_back.get() {
             return self.want_back(entry, ticket, (to, nonce, epoch)).await;
         }
-        let has_copy = entry.kept.borrow().copy.is_some();
-        let has_arrived = entry.kept.borrow().copy.iter().all(|copy| copy.has_arrived);
-        if has_arrived {
-            return self.finish(entry, ticket, !has_news && has_copy).await;
+        let has_arrived = entry.kept.borrow().has_arrived(epoch);
+        if let (true, Some(ticket)) = (has_arrived, ticket) {
+            ticket.end(JobState::Done, None).await;
         }
-        self.follow_arrival(entry, ticket, to, epoch).await
+        Next::Nothing
     }
 
     async fn want_back(
@@ -303,6 +314,30 @@ impl<D: Disk + 'static> Shared<D> {
         }
     }
 
+    /// Asks whoever was given a copy whether it has all of it.
+    async fn follow_copies(self: &Rc<Self>, entry: &Rc<Entry>, ticket: Option<&Ticket<D>>) -> Next {
+        let kept = entry.kept.borrow().clone();
+        let mut next = Next::Nothing;
+        for copy in kept.copies.iter().filter(|copy| !copy.has_arrived) {
+            let is_present =
+                matches!(kept.owner, Record::Given { epoch, .. } if epoch == copy.epoch);
+            if is_present && !entry.is_taken.get() {
+                continue;
+            }
+            let ticket = ticket.filter(|_| is_present);
+            let followed = self.follow_arrival(entry, ticket, copy.to, copy.epoch);
+            next = next.sooner(followed.await);
+        }
+        if let Err(error) = self.tidy(entry).await {
+            return self.trouble(entry, ticket, Some(error.to_string()));
+        }
+        let is_waiting = entry.kept.borrow().reads_copies();
+        match is_waiting {
+            true => next.sooner(Next::After(COPY_EVERY)),
+            false => next,
+        }
+    }
+
     async fn follow_arrival(
         &self,
         entry: &Entry,
@@ -313,16 +348,8 @@ impl<D: Disk + 'static> Shared<D> {
         if let Some(ticket) = ticket {
             self.pass_pace(entry.id, ticket, to, epoch).await;
         }
-        let progress = match self
-            .say(
-                to,
-                Ask::Progress {
-                    id: entry.id,
-                    epoch,
-                },
-            )
-            .await
-        {
+        let id = entry.id;
+        let progress = match self.say(to, Ask::Progress { id, epoch }).await {
             Ok(Say::Progress(progress)) => progress,
             Ok(_) => return self.trouble(entry, ticket, Some("it says nonsense".into())),
             Err(why) => return self.trouble(entry, ticket, Some(why)),
@@ -334,7 +361,7 @@ impl<D: Disk + 'static> Shared<D> {
         if !(progress.is_owner && progress.has_all) {
             return Next::After(PROGRESS_EVERY);
         }
-        match self.let_copy_go(entry).await {
+        match self.note_arrived(entry, epoch).await {
             Ok(()) => Next::After(Duration::ZERO),
             Err(error) => self.trouble(entry, ticket, Some(error.to_string())),
         }
@@ -351,35 +378,6 @@ impl<D: Disk + 'static> Shared<D> {
         };
         if let Ok(Say::NotNow(why)) = self.say(to, pace).await {
             log::debug!("{id}: the pace is not kept: {why}");
-        }
-    }
-
-    /// Everything is where it was given to.
-    async fn finish(&self, entry: &Entry, ticket: Option<&Ticket<D>>, is_useless: bool) -> Next {
-        if let Some(ticket) = ticket {
-            ticket.end(JobState::Done, None).await;
-        }
-        // What was given back as it came.
-        match is_useless && self.let_copy_go(entry).await.is_err() {
-            true => Next::Later,
-            false => Next::Nothing,
-        }
-    }
-
-    /// Once all that is newer has come back, the copy that stayed can go.
-    async fn drop_since(&self, entry: &Entry) -> Next {
-        let has_since = entry.kept.borrow().since().is_some();
-        if !has_since {
-            return Next::Nothing;
-        }
-        let came = entry.kept.borrow().came.clone();
-        let is_arriving = came.is_some_and(|came| self.adoption(entry.id, came.epoch).is_some());
-        if is_arriving {
-            return Next::After(COPY_EVERY);
-        }
-        match self.let_since_go(entry).await {
-            Ok(()) => Next::Nothing,
-            Err(error) => self.trouble(entry, None, Some(error.to_string())),
         }
     }
 }

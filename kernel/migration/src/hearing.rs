@@ -172,8 +172,8 @@ impl<D: Disk + 'static> Shared<D> {
             Record::Prepared { .. } => kept.owner.epoch() > epoch,
             _ => kept.owner.epoch() >= epoch,
         };
-        let known = kept.came.as_ref();
-        let is_theirs = known.is_none_or(|came| came.epoch != epoch || came.from == from);
+        let mut cames = kept.cames().filter(|came| came.epoch == epoch);
+        let is_theirs = cames.all(|came| came.from == from);
         if !is_taken || !is_theirs {
             return Progress::default();
         }

@@ -436,11 +436,3 @@ impl<D: Disk + 'static> Shared<D> {
         }
     }
 }
-
-impl Kept {
-    /// Whether a volume is what is moved, or what stayed of it.
-    fn has(&self, volume: u64) -> bool {
-        let copies = self.copy.iter().chain(self.since());
-        self.volume == Some(volume) || copies.into_iter().any(|copy| copy.volume == volume)
-    }
-}

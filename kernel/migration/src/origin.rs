@@ -56,7 +56,7 @@ fn open_moved<D: Disk + 'static>(
 ) -> Result<Rc<dyn Origin>, OriginError> {
     let entry = shared.find(id).ok_or(OriginError::Forgotten)?;
     let kept = entry.kept.borrow();
-    let came = kept.came.as_ref().filter(|came| came.epoch == epoch);
+    let came = kept.cames().find(|came| came.epoch == epoch);
     let came = came.ok_or(OriginError::Forgotten)?;
     Ok(Rc::new(PeerOrigin {
         shared: Rc::downgrade(shared),
@@ -64,9 +64,9 @@ fn open_moved<D: Disk + 'static>(
         of: Part::Moved {
             id,
             epoch,
-            since: came.since.as_ref().map(|copy| copy.epoch),
+            since: came.since.as_ref().map(|since| since.epoch),
         },
-        copy: came.since.as_ref().map(|copy| copy.volume),
+        copy: came.since.as_ref().map(|since| since.volume),
         identity: id.0,
         version: epoch,
         size_bytes: kept.size_bytes,

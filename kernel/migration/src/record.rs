@@ -50,8 +50,8 @@ pub struct Kept {
     pub volume: Option<u64>,
     /// Where that one came from.
     pub came: Option<Came>,
-    /// What was given last, as far as it is still here.
-    pub copy: Option<OldCopy>,
+    /// What was given away and is still here, oldest first.
+    pub copies: Vec<OldCopy>,
     /// What was wanted when it was offered.
     pub wish: Wish,
 }
@@ -75,10 +75,19 @@ pub struct Came {
     /// Epoch of the ownership for which it was given.
     pub epoch: Epoch,
     /// Only what is newer than this comes from there.
-    pub since: Option<OldCopy>,
+    pub since: Option<Since>,
 }
 
-/// What a volume was when it was given away.
+/// What a volume was when it was given away, and is read from when it comes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// The copy.
+    pub volume: u64,
+    /// For which ownership it was given.
+    pub epoch: Epoch,
+}
+
+/// A volume that was given away, as it was then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OldCopy {
     /// The volume that has it.
@@ -87,8 +96,12 @@ pub struct OldCopy {
     pub epoch: Epoch,
     /// To whom.
     pub to: PublicKey,
-    /// Whoever has it now has all of it.
+    /// Where it came from itself.
+    pub came: Option<Came>,
+    /// That one has all of it, or needs it no more.
     pub has_arrived: bool,
+    /// What becomes of it then.
+    pub after: After,
 }
 
 impl Kept {
@@ -101,7 +114,7 @@ impl Kept {
             offers: 0,
             volume,
             came: None,
-            copy: None,
+            copies: Vec::new(),
             wish: Wish::default(),
         }
     }
@@ -114,9 +127,30 @@ impl Kept {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// What the volume is read from besides where it came from.
-    pub fn since(&self) -> Option<&OldCopy> {
-        self.came.as_ref().and_then(|came| came.since.as_ref())
+    /// Where the volume and the copies came from.
+    pub fn cames(&self) -> impl Iterator<Item = &Came> {
+        let copies = self.copies.iter().filter_map(|copy| copy.came.as_ref());
+        self.came.iter().chain(copies)
+    }
+
+    /// Whether a volume is what is moved, or a copy of it.
+    pub fn has(&self, volume: u64) -> bool {
+        self.volume == Some(volume) || self.copies.iter().any(|copy| copy.volume == volume)
+    }
+
+    /// Whether who was given the volume for an ownership has all of it, or there is nothing to tell by.
+    pub fn has_arrived(&self, epoch: Epoch) -> bool {
+        self.copy(epoch).is_none_or(|copy| copy.has_arrived)
+    }
+
+    /// Whether something that comes back is read from a copy.
+    pub fn reads_copies(&self) -> bool {
+        self.cames().any(|came| came.since.is_some())
+    }
+
+    /// The copy that was given for an ownership.
+    pub fn copy(&self, epoch: Epoch) -> Option<&OldCopy> {
+        self.copies.iter().find(|copy| copy.epoch == epoch)
     }
 }
 

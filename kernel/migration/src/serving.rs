@@ -13,8 +13,8 @@ use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::moves::Shared;
 use crate::origin::zero_from;
-use crate::record::Id;
-use crate::rules::Epoch;
+use crate::record::{Came, Id, Kept};
+use crate::rules::{Epoch, Record};
 use crate::wire::{
     Answer, Ask, EXTENTS_MAX, Failure, Kind, Part, Question, Say, decode, encode_extents,
     encode_head,
@@ -125,8 +125,7 @@ impl<D: Disk + 'static> Shared<D> {
             Part::Moved { id, epoch, since } => {
                 let entry = self.find(*id).ok_or(Failure::NotThere)?;
                 let kept = entry.kept.borrow();
-                let volume = kept.lent_to(peer, *epoch).ok_or(Failure::NotThere)?;
-                let came = kept.came.as_ref();
+                let (volume, came) = kept.lent_to(peer, *epoch).ok_or(Failure::NotThere)?;
                 let is_known =
                     |since| came.is_some_and(|came| (came.from, came.epoch) == (peer, since));
                 if since.is_some_and(|since| !is_known(since)) {
@@ -305,17 +304,16 @@ fn failure(error: VolumeError) -> Failure {
     }
 }
 
-impl crate::record::Kept {
-    /// The volume from which a peer may read what it was when it was given for an ownership, or what it is while it is offered.
-    fn lent_to(&self, peer: PublicKey, of: Epoch) -> Option<u64> {
-        use crate::rules::Record;
+impl Kept {
+    /// The volume from which a peer may read what it was when it was given for an ownership, or what it is while it is offered; and where
+    /// that came from.
+    fn lent_to(&self, peer: PublicKey, of: Epoch) -> Option<(u64, Option<&Came>)> {
         if let Record::Offered { epoch, to, .. } = self.owner
             && (epoch + 1, to) == (of, peer)
         {
-            return self.volume;
+            return Some((self.volume?, self.came.as_ref()));
         }
-        let copies = self.copy.iter().chain(self.since());
-        let mut lent = copies.filter(|copy| (copy.epoch, copy.to) == (of, peer));
-        lent.next().map(|copy| copy.volume)
+        let copy = self.copy(of).filter(|copy| copy.to == peer)?;
+        Some((copy.volume, copy.came.as_ref()))
     }
 }

@@ -1,6 +1,9 @@
 //! Volumes move between appliances, and everybody has what they should.
 
+#[path = "moves/lab/mod.rs"]
 mod lab;
+#[path = "moves/random.rs"]
+mod random;
 
 use lab::{BLOCK, Lab};
 use migration::{After, MoveError};

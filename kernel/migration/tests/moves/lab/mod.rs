@@ -1,7 +1,7 @@
 //! Appliances in memory, with a network between them; each can lose its power.
 
 #[expect(dead_code, reason = "other tests need more of it")]
-#[path = "../../../volume/tests/ram/mod.rs"]
+#[path = "../../../../volume/tests/ram/mod.rs"]
 mod ram;
 
 use std::cell::{Cell, RefCell};
@@ -317,6 +317,15 @@ impl Lab {
             let next = execs.iter().filter_map(|exec| exec.next_deadline()).min();
             let next = next.expect("everything waits for nothing").as_nanos();
             self.clock.0.set(next.max(self.clock.0.get()));
+        }
+    }
+
+    /// Some turns.
+    pub fn turns(&self, count: u64) {
+        let of = self.nodes.iter().flatten().next();
+        let exec = of.expect("one runs").exec.clone();
+        for _ in 0..count {
+            self.turn(&exec);
         }
     }
 
