@@ -35,7 +35,7 @@ impl<D: Disk + 'static> Shared<D> {
         }
         *entry.kept.borrow_mut() = kept;
         self.apply(entry);
-        entry.changed.notify();
+        entry.note_change();
         Ok(())
     }
 

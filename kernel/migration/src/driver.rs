@@ -52,7 +52,7 @@ impl<D: Disk + 'static> Shared<D> {
         if self.jobs.get().is_none() {
             return;
         }
-        entry.changed.notify();
+        entry.note_change();
         if entry.is_driven.replace(true) {
             return;
         }
@@ -65,11 +65,13 @@ impl<D: Disk + 'static> Shared<D> {
     async fn look_after(self: &Rc<Self>, entry: &Rc<Entry>) {
         let mut rest = REST;
         loop {
-            let changed = entry.changed.wait();
+            let (changed, changes) = (entry.changed.wait(), entry.changes.get());
             let ticket = self.ticket(entry);
             let next = self.step(entry, ticket.as_ref()).await;
             let next = next.sooner(self.follow_copies(entry, ticket.as_ref()).await);
             let delay = match next {
+                // Something changed behind our back.
+                Next::Nothing if entry.changes.get() != changes => continue,
                 Next::Nothing => {
                     entry.is_driven.set(false);
                     return;
@@ -276,7 +278,7 @@ impl<D: Disk + 'static> Shared<D> {
             match self.say(to, give).await {
                 Ok(Say::Yes) => {
                     entry.is_taken.set(true);
-                    entry.changed.notify();
+                    entry.note_change();
                 }
                 Ok(Say::NotNow(why) | Say::Refused(why)) | Err(why) => {
                     return self.trouble(entry, ticket, Some(why));

@@ -77,7 +77,7 @@ impl<D: Disk + 'static> Shared<D> {
     /// The other appliance is prepared.
     pub(crate) fn note_ready(&self, entry: &Entry) {
         if !entry.is_ready.replace(true) {
-            entry.changed.notify();
+            entry.note_change();
         }
     }
 

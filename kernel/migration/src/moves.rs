@@ -67,10 +67,20 @@ pub struct Entry {
     pub is_driven: Cell<bool>,
     /// Something changed, or somebody wants something.
     pub changed: Notify,
+    /// How often.
+    pub changes: Cell<u64>,
     /// What keeps it from going on.
     pub trouble: RefCell<Option<String>>,
     /// Bytes that were said about the data, since the start.
     pub metadata_bytes: Cell<u64>,
+}
+
+impl Entry {
+    /// Something changed, or somebody wants something.
+    pub fn note_change(&self) {
+        self.changes.set(self.changes.get() + 1);
+        self.changed.notify();
+    }
 }
 
 /// Where a volume is on its way.
@@ -286,7 +296,7 @@ impl<D: Disk + 'static> Moves<D> {
             shared.cancel(&entry).await?;
         }
         entry.is_wanted_back.set(is_given);
-        entry.changed.notify();
+        entry.note_change();
         shared.drive(&entry);
         let back = async {
             while !entry.kept.borrow().owner.is_owner() {
@@ -343,6 +353,7 @@ impl<D: Disk + 'static> Shared<D> {
             is_wanted_back: Cell::default(),
             is_driven: Cell::default(),
             changed: Notify::default(),
+            changes: Cell::default(),
             trouble: RefCell::default(),
             metadata_bytes: Cell::default(),
         });

@@ -204,7 +204,9 @@ impl Play {
 
     /// Waits until one appliance has the volume and nothing is under way.
     fn settle(&mut self) -> usize {
+        let mut quiet = 0;
         for _ in 0..60 {
+            quiet += 1;
             self.lab.pass(Duration::from_secs(10));
             self.check_owners();
             for of in 0..NODES as usize {
@@ -213,15 +215,24 @@ impl Play {
                     self.wish(of, true);
                 }
             }
-            if let [owner] = self.owners()[..]
-                && self.lab.state(owner, "db") == Some("owned")
-            {
-                return owner;
+            match self.owners()[..] {
+                [owner] if self.lab.state(owner, "db") != Some("owned") => quiet = 0,
+                // Longer than anybody waits before another try.
+                [owner] if quiet > 6 => return owner,
+                [_] => {}
+                _ => quiet = 0,
             }
         }
         let states: Vec<_> = (0..NODES as usize)
             .map(|of| self.lab.state(of, "db"))
             .collect();
+        for of in 0..NODES as usize {
+            let node = self.lab.node(of);
+            for info in node.volumes.list() {
+                let found = node.moves.get(info.id);
+                self.log.push(format!("{of}: {}: {found:?}", info.name));
+            }
+        }
         panic!("nobody has it: {states:?}");
     }
 }
