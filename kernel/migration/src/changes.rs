@@ -13,7 +13,7 @@ use world::Disk;
 
 use crate::error::MoveError;
 use crate::moves::{Entry, Shared};
-use crate::record::{After, Came, Id, Kept, OldCopy, Owner, Since};
+use crate::record::{After, Came, Id, Kept, News, OldCopy, Owner, Since};
 use crate::rules::{Epoch, Record, Rules};
 use crate::wire::Offer;
 
@@ -90,7 +90,10 @@ impl<D: Disk + 'static> Shared<D> {
             Record::Given { .. } => return Ok(()),
             _ => return Err(MoveError::NotOffered),
         }
-        let owner = kept.owner.hand_over(()).ok_or(MoveError::NotOffered)?;
+        let owner = kept
+            .owner
+            .hand_over(News::Written)
+            .ok_or(MoveError::NotOffered)?;
         // A job that was cancelled is not handed over; from now on it cannot be.
         let ticket = self.ticket(entry).ok_or(MoveError::NotOffered)?;
         self.set_phase(&ticket, Phase::Giving);
@@ -157,7 +160,7 @@ impl<D: Disk + 'static> Shared<D> {
             epoch,
             to,
             came: kept.came.take(),
-            has_arrived: news.is_none(),
+            has_arrived: false,
             after: match is_return {
                 true => After::Free,
                 false => kept.wish.after.clone(),

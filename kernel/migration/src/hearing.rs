@@ -9,7 +9,7 @@ use volume::{AdoptionInfo, OriginAddress, VolumeError};
 use world::Disk;
 
 use crate::moves::{Entry, Shared};
-use crate::record::{Id, Kept};
+use crate::record::{Id, Kept, News};
 use crate::rules::{Epoch, Message, Nonce, Reaction, Record, Rules, What};
 use crate::wire::{Offer, Progress, Say};
 
@@ -17,10 +17,10 @@ impl<D: Disk + 'static> Shared<D> {
     fn react(
         entry: &Entry,
         (other, nonce): (PublicKey, Nonce),
-        what: What<()>,
-    ) -> Reaction<PublicKey, ()> {
+        what: What<News>,
+    ) -> Reaction<PublicKey, News> {
         let message = Message { other, nonce, what };
-        Rules::default().hear(&entry.kept.borrow().owner, &message, ())
+        Rules::default().hear(&entry.kept.borrow().owner, &message, News::Written)
     }
 
     pub(crate) async fn hear_offer(self: &Rc<Self>, from: PublicKey, offer: Offer) -> Say {
@@ -99,7 +99,7 @@ impl<D: Disk + 'static> Shared<D> {
         self: &Rc<Self>,
         from: PublicKey,
         id: Id,
-        (nonce, epoch, news): (Nonce, Epoch, Option<()>),
+        (nonce, epoch, news): (Nonce, Epoch, Option<News>),
         terms: (u64, u64),
     ) -> Say {
         let Some(entry) = self.find(id) else {

@@ -15,7 +15,15 @@ use crate::rules::{Epoch, Record};
 const KEY: &str = "move/";
 
 /// What an appliance has to do with a volume. What was written is in the volume itself.
-pub type Owner = Record<PublicKey, ()>;
+pub type Owner = Record<PublicKey, News>;
+
+/// That something was written; what it was is in the volume. (Not `()`: some of that cannot be told from nothing in JSON.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum News {
+    /// Perhaps something was.
+    Written,
+}
 
 /// Identity of a volume: the same on all appliances that it was on. Its text is 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -205,5 +213,73 @@ impl TryFrom<String> for Id {
 
     fn try_from(text: String) -> Result<Self, NoId> {
         text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn what_is_kept_survives() {
+        let key: PublicKey = "ab".repeat(32).parse().expect("a key");
+        let owners = [
+            Record::Nothing { floor: 1 },
+            Record::Owned { epoch: 2 },
+            Record::Offered {
+                epoch: 2,
+                to: key,
+                nonce: 3,
+            },
+            Record::Prepared {
+                epoch: 2,
+                from: key,
+                nonce: 3,
+            },
+            Record::Given {
+                epoch: 2,
+                to: key,
+                nonce: 3,
+                news: None,
+            },
+            Record::Given {
+                epoch: 2,
+                to: key,
+                nonce: 3,
+                news: Some(News::Written),
+            },
+        ];
+        for owner in owners {
+            let mut kept = Kept::new("db", 4096, owner, Some(7));
+            let since = Some(Since {
+                volume: 5,
+                epoch: 1,
+            });
+            kept.came = Some(Came {
+                from: key,
+                epoch: 2,
+                since,
+            });
+            kept.copies = vec![OldCopy {
+                volume: 5,
+                epoch: 1,
+                to: key,
+                came: None,
+                has_arrived: true,
+                after: After::Snapshot,
+            }];
+            assert_eq!(Kept::decode(&kept.encode()), Some(kept));
+        }
+        assert_eq!(Kept::decode(b"{}"), None);
+    }
+
+    #[test]
+    fn identities_are_digits() {
+        let id = Id([0xab; 16]);
+        assert_eq!(Id::of_key(&id.key()), Some(id));
+        for bad in ["move/", "move/+b", "job/7", &id.key()[..36]] {
+            assert_eq!(Id::of_key(bad), None, "{bad}");
+        }
     }
 }

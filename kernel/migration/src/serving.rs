@@ -13,7 +13,7 @@ use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::moves::Shared;
 use crate::origin::zero_from;
-use crate::record::{Came, Id, Kept};
+use crate::record::{Came, Id, Kept, News};
 use crate::rules::{Epoch, Record};
 use crate::wire::{
     Answer, Ask, EXTENTS_MAX, Failure, Kind, Part, Question, Say, decode, encode_extents,
@@ -84,7 +84,7 @@ impl<D: Disk + 'static> Shared<D> {
                 size_bytes,
                 rate,
             } => {
-                let given = (nonce, epoch, has_news.then_some(()));
+                let given = (nonce, epoch, has_news.then_some(News::Written));
                 let terms = (size_bytes, rate);
                 self.hear_give(peer, id, given, terms).await.into()
             }

@@ -182,7 +182,8 @@ impl<D: Disk + 'static> Volumes<D> {
     /// # Errors
     /// A bad or taken name, a bad size, and what the store says.
     pub async fn create(&self, name: &str, size_bytes: u64) -> Result<VolumeInfo, VolumeError> {
-        self.check_new(name, size_bytes)?;
+        check_name(name)?;
+        check_size(size_bytes)?;
         Ok(self.shared.store.create_volume(name, size_bytes).await?)
     }
 

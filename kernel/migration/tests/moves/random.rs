@@ -46,6 +46,7 @@ impl Play {
     }
 
     fn note(&mut self, what: String) {
+        log::info!("{what}");
         self.log.push(what);
     }
 
@@ -237,6 +238,21 @@ impl Play {
     }
 }
 
+/// Says what the appliances say, for who wants to know why.
+struct Loud;
+
+impl log::Log for Loud {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        println!("    {}: {}", record.target(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("MOVES_SEEDS") else {
         return 0..60;
@@ -247,6 +263,10 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn whatever_happens_one_appliance_has_everything() {
+    if std::env::var_os("MOVES_LOUD").is_some() {
+        log::set_logger(&Loud).expect("the first logger");
+        log::set_max_level(log::LevelFilter::Debug);
+    }
     for seed in seeds() {
         let mut play = Play::new(seed);
         let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
