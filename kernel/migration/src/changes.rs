@@ -322,7 +322,9 @@ impl<D: Disk + 'static> Shared<D> {
         (size_bytes, rate): (u64, u64),
     ) -> Result<(), VolumeError> {
         let mut kept = entry.kept.borrow().clone();
-        if let Record::Given { epoch: given, .. } = kept.owner {
+        if !matches!(kept.owner, Record::Prepared { .. }) {
+            // It comes back.
+            let given = epoch - 1;
             let copy = match has_news {
                 true => None,
                 false => kept.take_copy(given),

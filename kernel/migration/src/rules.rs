@@ -110,7 +110,7 @@ pub enum Reaction<P, N> {
 /// A deliberate mistake, for the program that looks whether it would be noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// Who was not prepared takes what it is given.
+    /// Who has nothing to do with a volume takes what it was ever given.
     TakeUnprepared,
     /// Who is prepared takes whatever it was ever given.
     TakeAnyEpoch,
@@ -124,6 +124,8 @@ pub enum Flaw {
     ReturnForgets,
     /// A return is granted for an ownership that ended.
     OldReturns,
+    /// Who was prepared for an offer that was taken back does not take what it had asked for before.
+    RefuseReturn,
 }
 
 /// The rules; with a flaw, if somebody wants to see it noticed.
@@ -310,7 +312,10 @@ impl Rules {
             Record::Given {
                 epoch: given, to, ..
             } => epoch == given + 1 && from == to,
-            Record::Nothing { .. } => self.has(Flaw::TakeUnprepared),
+            // A return crossed an offer that was taken back. It is nobody else's, so it is taken.
+            Record::Nothing { floor } => {
+                (epoch > floor && !self.has(Flaw::RefuseReturn)) || self.has(Flaw::TakeUnprepared)
+            }
             Record::Owned { .. } | Record::Offered { .. } => false,
         };
         match is_mine {
@@ -344,10 +349,15 @@ impl Rules {
     }
 }
 
-fn hear_prepared<P: Copy, N>(record: &Record<P, N>, from: P, nonce: Nonce) -> Reaction<P, N> {
+fn hear_prepared<P: Copy + PartialEq, N>(
+    record: &Record<P, N>,
+    from: P,
+    nonce: Nonce,
+) -> Reaction<P, N> {
     match record {
         Record::Offered { nonce: known, .. } if *known == nonce => Reaction::Ready,
-        Record::Given { nonce: known, .. } if *known == nonce => Reaction::None,
+        // By this offer, or because it wanted back what it had given: it is told.
+        Record::Given { to, .. } if *to == from => Reaction::None,
         _ => Reaction::Say(Message {
             other: from,
             nonce,

@@ -2,17 +2,22 @@
 //!
 //! Every state that two or three appliances can come into is visited, not a sample of them: clients write, users offer, hand over,
 //! cancel and want back, appliances restart at any moment, and the network delivers whatever was ever sent, in any order and as often as it likes,
-//! or never. In each state at most one appliance takes writes, and it has all that were acknowledged. From each state there is a way on which messages arrive
-//! and drives finish, and nobody does anything, to one where some appliance takes them.
+//! or never. In each state at most one appliance takes writes, and it has all that were acknowledged. From each state there is a way on which drives finish and
+//! what appliances say *now* arrives, and nobody does anything, to one where some appliance takes them: that an old message comes once more is no help.
+//!
+//! The rules are those of `kernel/migration`, the same file.
 
+#[path = "../../../../kernel/migration/src/rules.rs"]
 mod rules;
+mod side;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use anyhow::{Result, bail};
 
-use rules::{Message, Nonce, Record, Side, Version};
+use rules::{Flaw, Nonce, Record};
+use side::{Letter, Side, Version};
 
 /// How far the model goes.
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +93,12 @@ pub enum Mutant {
     OldReturns,
     /// What was given is told once only.
     GiveOnce,
+    /// Who was prepared for an offer that was taken back does not take what it had asked for before.
+    RefuseReturn,
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 11] = [
+pub const MUTANTS: [Mutant; 12] = [
     Mutant::ServeWhileGiving,
     Mutant::SendBeforeFlush,
     Mutant::TakeUnprepared,
@@ -103,13 +110,33 @@ pub const MUTANTS: [Mutant; 11] = [
     Mutant::ReturnForgets,
     Mutant::OldReturns,
     Mutant::GiveOnce,
+    Mutant::RefuseReturn,
 ];
+
+impl Mutant {
+    /// What of it is a mistake in the rules.
+    fn flaw(self) -> Option<Flaw> {
+        Some(match self {
+            Self::TakeUnprepared => Flaw::TakeUnprepared,
+            Self::TakeAnyEpoch => Flaw::TakeAnyEpoch,
+            Self::CancelAfterGiven => Flaw::CancelAfterGiven,
+            Self::ForgetFloor => Flaw::ForgetFloor,
+            Self::OldOffers => Flaw::OldOffers,
+            Self::ReturnForgets => Flaw::ReturnForgets,
+            Self::OldReturns => Flaw::OldReturns,
+            Self::RefuseReturn => Flaw::RefuseReturn,
+            Self::ServeWhileGiving | Self::SendBeforeFlush | Self::TakeBack | Self::GiveOnce => {
+                return None;
+            }
+        })
+    }
+}
 
 /// All appliances, and all that was ever sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
     sides: Vec<Side>,
-    sent: BTreeSet<Message>,
+    sent: BTreeSet<Letter>,
     offers: Nonce,
     /// The newest write that was acknowledged.
     newest: Version,
@@ -182,13 +209,28 @@ impl State {
                 add(format!("{id} says where it is"), true, to);
             }
         }
-        for message in &self.sent {
+        for letter in &self.sent {
             let mut to = self.clone();
-            let answer = to.sides[message.to].hear(message, mutant);
+            let answer = to.sides[letter.to].hear(letter, mutant);
             to.sent.extend(answer);
-            add(format!("{message:?} arrives"), true, to);
+            add(
+                format!("{letter:?} arrives"),
+                self.is_fresh(letter, mutant),
+                to,
+            );
         }
         steps
+    }
+
+    /// Whether somebody says this now, or would answer it to what somebody says now.
+    fn is_fresh(&self, letter: &Letter, mutant: Option<Mutant>) -> bool {
+        let mut sides = self.sides.iter().enumerate();
+        sides.any(|(id, side)| {
+            side.says(id, mutant).is_some_and(|said| {
+                let answer = || self.sides[said.to].clone().hear(&said, mutant);
+                said == *letter || answer() == Some(*letter)
+            })
+        })
     }
 
     /// What clients and users may want of an appliance.
@@ -216,11 +258,11 @@ impl State {
         let mut to = self.clone();
         to.sides[id].cancel(mutant);
         wishes.push((format!("{id} cancels"), to));
-        let returns = self.sent.iter().filter(|message| message.is_return());
+        let returns = self.sent.iter().filter(|letter| letter.is_return());
         if returns.count() < bounds.returns {
             let mut to = self.clone();
-            let message = to.sides[id].want_back(id, mutant);
-            to.sent.extend(message);
+            let letter = to.sides[id].want_back(id, mutant);
+            to.sent.extend(letter);
             wishes.push((format!("{id} wants back"), to));
         }
         wishes
