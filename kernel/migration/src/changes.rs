@@ -269,6 +269,10 @@ impl<D: Disk + 'static> Shared<D> {
         !adoptions.any(|adoption| matches!(adoption.address, OriginAddress::Moved { .. }))
     }
 
+    fn has_snapshots(&self, volume: u64) -> bool {
+        self.volume(volume).is_some_and(|info| info.snapshots > 0)
+    }
+
     /// The copy that stayed makes room for the volume that comes back.
     async fn set_aside(&self, kept: &Kept) -> Result<(), VolumeError> {
         let Some(copy) = &kept.copy else {
@@ -383,7 +387,9 @@ impl<D: Disk + 'static> Shared<D> {
         let is_return = kept.came.as_ref().is_some_and(|came| came.from == copy.to);
         // What never arrived here whole is of no use to anybody.
         let is_part = !self.is_whole(copy.volume) && is_return;
-        if kept.wish.after == After::Free || is_part {
+        // Snapshots are what somebody made, and are nowhere else.
+        let is_useless = kept.wish.after == After::Free || is_part;
+        if is_useless && !self.has_snapshots(copy.volume) {
             kept.copy = None;
             let epoch = kept.owner.epoch();
             if let Record::Given { .. } = kept.owner {
@@ -408,10 +414,7 @@ impl<D: Disk + 'static> Shared<D> {
         let id = VolumeId(since.volume);
         self.volumes
             .set_standing(id, Standing::Given { is_needed: false });
-        let has_snapshots = self
-            .volume(since.volume)
-            .is_some_and(|info| info.snapshots > 0);
-        match has_snapshots {
+        match self.has_snapshots(since.volume) {
             true => Ok(()),
             false => self.volumes.discard(id).await,
         }
