@@ -75,6 +75,8 @@ enum Command {
     },
     /// Tell where a volume or snapshot differs from an older snapshot
     Diff(commands::diff::Diff),
+    /// Move a volume to another appliance, while it is used
+    Migrate(commands::migrate::Migrate),
     /// Make snapshots by the clock, and keep some of them
     #[command(subcommand)]
     Schedule(commands::schedule::Schedule),
@@ -185,6 +187,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Clone { from, name } => commands::snapshot::clone(&console, &from, &name),
         Command::Rollback { to, force } => commands::snapshot::rollback(&console, &to, force),
         Command::Diff(what) => what.run(&console),
+        Command::Migrate(what) => what.run(&console),
         Command::Schedule(what) => what.run(&console),
         Command::Scrub(what) => what.run(&console),
         Command::Jobs { what } => what.unwrap_or(commands::job::Jobs::List).run(&console),
@@ -312,6 +315,13 @@ mod tests {
             "volume show db",
             "snapshot create db@monday",
             "volume adopt db nbd://10.0.0.5:10809/disk --wait",
+            "volume adopt db ferrite://node-b/db@monday",
+            "migrate db --to node-b",
+            "migrate db --to node-b --prepare --after free --rate 50MiB",
+            "migrate db --to node-b --wait-for-hand-over --detach",
+            "migrate db --hand-over",
+            "migrate db --take-back",
+            "migrate db --take-over --confirm db",
             "snapshot create data@night log@night",
             "snapshot list",
             "snapshot list db --space",
@@ -363,6 +373,12 @@ mod tests {
             "volume limit db --iops much",
             "snapshot create db",
             "snapshot create @monday",
+            "migrate db",
+            "migrate db --to node-b --hand-over",
+            "migrate db --hand-over --rate 1MiB",
+            "migrate db --to node-b --after burn",
+            "migrate db --take-over",
+            "migrate db --take-back --confirm db",
             "clone db test",
             "rollback db",
             "schedule set db --every 1h",

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::output::properties;
 
 /// Names of properties that are numbers of bytes.
-const SIZES: [&str; 26] = [
+const SIZES: [&str; 28] = [
     "size",
     "used",
     "free",
@@ -34,6 +34,8 @@ const SIZES: [&str; 26] = [
     "on_demand",
     "background",
     "fetched",
+    "metadata",
+    "unknown",
 ];
 
 /// The elements of a list answer: bare, or under `key` beside other properties.

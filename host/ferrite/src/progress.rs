@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::Value;
 
-use crate::describe::duration;
+use crate::describe::{duration, size_of};
 
 /// Characters of the bar itself.
 const WIDTH: usize = 30;
@@ -56,6 +56,17 @@ fn line(job: &Value) -> String {
     if let Some(state) = job["state"].as_str().filter(|state| *state != "running") {
         line += &format!(", {state}");
     }
+    if let Some(phase) = job["result"]["phase"].as_str() {
+        let bytes = &job["result"]["bytes"];
+        line += &format!(", {phase}");
+        for (key, words) in [
+            ("on_demand", "on demand"),
+            ("background", "in the background"),
+            ("metadata", "of metadata"),
+        ] {
+            line += &format!(", {} {words}", size_of(bytes, key));
+        }
+    }
     // What keeps it from going on.
     if let Some(error) = job["error"].as_str() {
         line += &format!(", {error}");
@@ -87,5 +98,14 @@ mod tests {
         let job =
             json!({"kind": "hydrate", "state": "running", "progress": 0.5, "error": "no answer"});
         assert_eq!(line(&job), format!("hydrate {bar} 50.0 %, no answer"));
+        let bytes = json!({"known": 0, "on_demand": 4096, "background": 1 << 20, "metadata": 100});
+        let job = json!({"kind": "migrate", "state": "running", "progress": 0.5,
+            "result": {"phase": "following", "bytes": bytes}});
+        assert_eq!(
+            line(&job),
+            format!(
+                "migrate {bar} 50.0 %, following, 4 KiB on demand, 1 MiB in the background, 100 B of metadata"
+            )
+        );
     }
 }

@@ -457,7 +457,8 @@ impl<D: Disk + 'static> Shared<D> {
         let is_superseded = !is_newest || kept.owner.is_owner();
         // What went back before it was here whole never will be.
         let is_part = copy.went_back() && !self.is_whole(copy.volume);
-        is_part || copy.after == After::Free || (is_superseded && info.snapshots == 0)
+        // Snapshots are what somebody made, and are nowhere else.
+        info.snapshots == 0 && (is_part || is_superseded || copy.after == After::Free)
     }
 }
 

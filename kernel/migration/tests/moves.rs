@@ -224,3 +224,34 @@ fn wrong_wishes_are_refused() {
     assert!(info.error.expect("why").contains("another volume"));
     lab.write(0, "db", 8, 2).expect("the owner writes");
 }
+
+#[test]
+fn snapshots_are_not_freed_with_a_copy() {
+    let lab = lab(2);
+    let volumes = lab.node(0).volumes.clone();
+    let made = lab.run(
+        0,
+        async move { volumes.create_snapshot("db", "monday").await },
+    );
+    made.expect("a snapshot");
+    let job = lab
+        .migrate(0, "db", 1, true, After::Free)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    let volumes = lab.node(1).volumes.clone();
+    let made = lab.run(
+        1,
+        async move { volumes.create_snapshot("db", "tuesday").await },
+    );
+    made.expect("a snapshot");
+    lab.wait_for_all(1);
+    lab.pass(std::time::Duration::from_secs(15));
+    assert_eq!(job_state(&lab, 0, job), JobState::Done);
+    assert_eq!(lab.read(0, "db@monday", 8), Ok(1008));
+    // What comes back leaves the snapshots that were made there.
+    lab.take_back(0, "db").expect("taken back");
+    lab.wait_for_all(0);
+    lab.pass(std::time::Duration::from_secs(15));
+    assert_eq!(lab.read(1, "db@tuesday", 8), Ok(1008));
+    expect_all(&lab, 0, &[]);
+}

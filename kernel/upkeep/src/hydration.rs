@@ -48,9 +48,6 @@ impl Hydration {
 /// Does the job, from where it is to its end or the store's.
 pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) {
     let exec = &shared.exec;
-    // Few at a time: each has a connection and buffers.
-    let _slot = shared.hydrating.acquire().await;
-    job.begin();
     let (base, mut at) = match &*job.work() {
         Work::Hydrate(hydration) => (BaseId(hydration.base), hydration.known_bytes),
         Work::Scrub(_) | Work::Migrate(_) => return,
@@ -66,9 +63,20 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
     let mut kept_at = exec.now();
     let mut trouble_rest = TROUBLE_REST;
     let mut operations = shared.volumes.operations();
+    let mut slot = None;
     loop {
+        // Others go on while this one is paused.
+        if job.state() == JobState::Paused {
+            slot = None;
+        }
         if !job.may_go_on().await {
             return;
+        }
+        if slot.is_none() {
+            // Few at a time: each has a connection and buffers.
+            slot = Some(shared.hydrating.acquire().await);
+            job.begin();
+            continue;
         }
         let Some(info) = shared.volumes.adoption(base) else {
             return end(&shared, &job, base).await;

@@ -203,6 +203,7 @@ fn arrive(station: &Station, system: &System) -> Result<u64> {
     say("moved until then", moved.clone());
     let fetched = format!("{} for the guest, {} else", mib(demand), mib(background));
     say("as the appliance counts it", fetched);
+    say("what the guest had read", mib(guest_read(station)?));
     say("reads of the origin until then", counts.reads.len());
     ensure!(
         counts.received_bytes * 10 < allocated && (demand + background) * 10 < allocated,
@@ -226,6 +227,16 @@ fn arrive(station: &Station, system: &System) -> Result<u64> {
         said.contains(&format!("guest: worked {}", FILES_MIN.max(during + 1)))
     })?;
     Ok(guest.number_behind("guest: worked "))
+}
+
+/// Bytes that the guest has read, twice if it did, as the appliance's metrics tell.
+fn guest_read(station: &Station) -> Result<u64> {
+    let name = r#"ferrite_volume_bytes_total{volume="linux",operation="read"} "#;
+    let text = station.api().get_text("/metrics")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.with_context(|| format!("no {name}"))?
+        .parse()
+        .context("no number of bytes")
 }
 
 /// Each block once, and no hole.

@@ -116,9 +116,19 @@ fn path(id: u64) -> String {
 
 /// Shows a job until it is over, restarts of the appliance included.
 pub fn wait(console: &Console, client: &Client, id: u64) -> Result<(), Failure> {
+    let job = wait_until(client, id, |_| false)?;
+    show(console, &job)
+}
+
+/// Shows how a job is until that is enough, or it is over; restarts of the appliance included.
+pub fn wait_until(
+    client: &Client,
+    id: u64,
+    is_enough: impl Fn(&Value) -> bool,
+) -> Result<Value, Failure> {
     let progress = Progress::new();
     let mut job = client.get(&path(id))?;
-    while !matches!(job["state"].as_str(), Some("done" | "failed" | "cancelled")) {
+    while !is_over(&job) && !is_enough(&job) {
         progress.show(&job);
         thread::sleep(ASK_EVERY);
         job = match client.get(&path(id)) {
@@ -127,15 +137,25 @@ pub fn wait(console: &Console, client: &Client, id: u64) -> Result<(), Failure> 
         };
     }
     progress.end();
-    console.show(&job, text)?;
+    Ok(job)
+}
+
+fn is_over(job: &Value) -> bool {
+    matches!(job["state"].as_str(), Some("done" | "failed" | "cancelled"))
+}
+
+/// Shows a job, and fails if it has.
+pub fn show(console: &Console, job: &Value) -> Result<(), Failure> {
+    console.show(job, text)?;
     let damaged = job["result"]["damaged_blocks"].as_u64().unwrap_or(0);
     match job["state"].as_str() {
-        Some("done") if damaged > 0 => Err(Failure::Damaged(damaged)),
-        Some("done") => Ok(()),
-        _ => Err(Failure::Here(format!(
-            "job {id} is {}",
-            text_of(&job, "state")
+        Some("failed" | "cancelled") => Err(Failure::Here(format!(
+            "job {} is {}",
+            text_of(job, "id"),
+            text_of(job, "state")
         ))),
+        _ if damaged > 0 => Err(Failure::Damaged(damaged)),
+        _ => Ok(()),
     }
 }
 
@@ -163,9 +183,11 @@ fn text(job: &Value) -> String {
 
 /// What a job does, and to what.
 fn what(job: &Value) -> String {
-    match job["volume"].as_str() {
-        Some(volume) => format!("{} {volume}", text_of(job, "kind")),
-        None => text_of(job, "kind"),
+    let kind = text_of(job, "kind");
+    match (job["volume"].as_str(), job["result"]["to"].as_str()) {
+        (Some(volume), Some(to)) => format!("{kind} {volume} to {to}"),
+        (Some(volume), None) => format!("{kind} {volume}"),
+        (None, _) => kind,
     }
 }
 

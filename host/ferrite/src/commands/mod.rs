@@ -7,6 +7,7 @@ pub mod context;
 pub mod diff;
 pub mod job;
 pub mod log;
+pub mod migrate;
 pub mod peer;
 pub mod schedule;
 pub mod settings;

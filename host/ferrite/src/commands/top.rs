@@ -1,5 +1,6 @@
 //! `ferrite top`: what the appliance does at this moment.
 
+mod transit;
 mod view;
 
 use std::io::IsTerminal;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use super::job;
 use super::{explain, force_query, looked_up, pages, snapshots, volume_path};
+use super::{job, migrate};
 use crate::Failure;
 use crate::arguments::{Size, new_name, volume_size};
 use crate::console::Console;
@@ -35,7 +35,7 @@ pub enum Volume {
         /// The volume's name: 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit
         #[arg(value_parser = new_name)]
         name: String,
-        /// An export of an NBD server, e.g. nbd://10.0.0.5:10809/disk
+        /// An export of an NBD server, e.g. nbd://10.0.0.5:10809/disk, or a snapshot of a peer, e.g. ferrite://node-b/db@monday
         from: String,
         /// Its size, if it is to be larger than that
         #[arg(long, value_parser = volume_size)]
@@ -273,6 +273,22 @@ fn tell(size: &Size) {
     }
 }
 
+/// Where a volume is adopted from, as the API takes it.
+fn origin(from: &str) -> Result<Value, Failure> {
+    let Some(rest) = from.strip_prefix("ferrite://") else {
+        return Ok(json!({"nbd": from}));
+    };
+    match rest.split_once('/') {
+        Some((peer, snapshot)) if !peer.is_empty() && snapshot.contains('@') => {
+            Ok(json!({"appliance": peer, "volume": snapshot}))
+        }
+        _ => Err(Failure::Here(format!(
+            "`{from}` is no snapshot of a peer, which is written ferrite://NODE/VOLUME@SNAPSHOT; take one there first \
+             (`ferrite snapshot create`), or move the volume to here (`ferrite migrate`, there)"
+        ))),
+    }
+}
+
 fn adopt(
     console: &Console,
     name: &str,
@@ -281,7 +297,7 @@ fn adopt(
     wait: bool,
 ) -> Result<(), Failure> {
     let client = console.client()?;
-    let mut wanted = json!({"name": name, "origin": {"nbd": from}});
+    let mut wanted = json!({"name": name, "origin": origin(from)?});
     if let Some(size) = size {
         wanted["size"] = size.bytes.into();
         tell(size);
@@ -339,16 +355,22 @@ fn few(names: &[String]) -> String {
 }
 
 fn volumes(answer: &Value) -> String {
-    let rows = items(answer, "volumes").iter().map(|volume| {
-        vec![
+    let all = items(answer, "volumes");
+    // Where everything is at rest, nobody needs to be told so.
+    let is_moving = all.iter().any(|volume| migrate::way(volume).is_some());
+    let rows = all.iter().map(|volume| {
+        let mut row = vec![
             text_of(volume, "name"),
             size_of(volume, "size"),
             size_of(volume, "allocated"),
             text_of(volume, "snapshots"),
             text_of(volume, "origin"),
-        ]
+        ];
+        row.extend(is_moving.then(|| migrate::way(volume).unwrap_or_else(|| "-".into())));
+        row
     });
-    let headings = ["NAME", ">SIZE", ">ALLOCATED", ">SNAPSHOTS", "ORIGIN"];
+    let mut headings = vec!["NAME", ">SIZE", ">ALLOCATED", ">SNAPSHOTS", "ORIGIN"];
+    headings.extend(is_moving.then_some("WAY"));
     table(&headings, &rows.collect::<Vec<_>>())
 }
 
@@ -366,6 +388,31 @@ mod tests {
              demo  1 GiB      4 KiB          2  -\n\
              test  1 GiB        0 B          0  demo@monday\n"
         );
+    }
+
+    #[test]
+    fn volumes_that_move_are_listed_with_where_they_are() {
+        let moved = json!({"state": "given", "peer": "b", "confirmed": true, "job": null});
+        let answer = json!([{"name": "db", "size": 4096, "allocated": 0, "snapshots": 0, "move": moved},
+            {"name": "log", "size": 4096, "allocated": 0, "snapshots": 0}]);
+        assert_eq!(
+            volumes(&answer),
+            "NAME   SIZE  ALLOCATED  SNAPSHOTS  ORIGIN  WAY\n\
+             db    4 KiB        0 B          0  -       given to b\n\
+             log   4 KiB        0 B          0  -       -\n"
+        );
+    }
+
+    #[test]
+    fn origins_are_exports_or_snapshots_of_peers() {
+        let nbd = origin("nbd://10.0.0.5/disk").unwrap();
+        assert_eq!(nbd, json!({"nbd": "nbd://10.0.0.5/disk"}));
+        let peer = origin("ferrite://b/db@monday").unwrap();
+        assert_eq!(peer, json!({"appliance": "b", "volume": "db@monday"}));
+        for wrong in ["ferrite://b/db", "ferrite://b", "ferrite:///db@monday"] {
+            let why = origin(wrong).unwrap_err().to_string();
+            assert!(why.contains("VOLUME@SNAPSHOT"), "{why}");
+        }
     }
 
     #[test]

@@ -121,6 +121,29 @@ fn a_volume_is_adopted_at_once_and_outlives_its_origin() -> Result<()> {
 }
 
 #[test]
+fn paused_jobs_leave_their_places_to_others() -> Result<()> {
+    let scratch = Scratch::new("places-origin");
+    let server = origin(&scratch.file("disk"))?;
+    let station = Station::with_drive("places", 1 << 30)?;
+    let appliance = station.start()?;
+    for name in ["a", "b", "c", "d", "e"] {
+        let line = format!("volume adopt {name} {}", uri(server.address()));
+        tool(&station, &line)?;
+        if name != "e" {
+            let path = format!("/v1/volumes/{name}");
+            let job = station.api().get(&path)?["hydration"]["job"].clone();
+            tool(&station, &format!("jobs pause {job}"))?;
+        }
+    }
+    wait_for(&station, "/v1/volumes/e", |volume| {
+        volume["hydration"].is_null()
+    })?;
+    let first = station.api().get("/v1/volumes/a")?;
+    ensure!(!first["hydration"].is_null(), "{first}");
+    station.power_down(appliance)
+}
+
+#[test]
 fn what_cannot_be_adopted_is_refused_by_name() -> Result<()> {
     let scratch = Scratch::new("odd-origin");
     let path = scratch.file("disk");

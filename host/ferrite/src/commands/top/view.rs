@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::transit::{self, Transit};
 use crate::describe::duration;
 use crate::measures::Measures;
 use crate::output::table;
@@ -39,6 +40,7 @@ pub struct View {
     drives: Vec<Drive>,
     /// The busiest first.
     volumes: Vec<Volume>,
+    transits: Vec<Transit>,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,7 @@ impl View {
             pool: pool.map(|size| (size, one("ferrite_pool_used_bytes"))),
             drives: drives(before, now, interval),
             volumes: volumes(before, now, interval),
+            transits: transit::between(before, now, interval),
         }
     }
 
@@ -147,12 +150,12 @@ impl View {
             0 => {}
             more => text += &format!("and {more} more\n"),
         }
-        text
+        text + &transit::text(&self.transits)
     }
 
     /// Lines of [`text`](Self::text) that are no volumes.
     pub fn lines_beside(&self) -> usize {
-        self.drives.len() + 5
+        self.drives.len() + 5 + transit::lines(&self.transits)
     }
 
     /// For scripts.
@@ -181,6 +184,7 @@ impl View {
             "pool": pool.map(|(size, used)| json!({"size": whole(size), "used": whole(used)})),
             "drives": drives.collect::<Vec<_>>(),
             "volumes": self.volumes.iter().map(Volume::json).collect::<Vec<_>>(),
+            "moving": self.transits.iter().map(Transit::json).collect::<Vec<_>>(),
         })
     }
 }
@@ -301,7 +305,12 @@ fn volumes(before: &Measures, now: &Measures, interval: f64) -> Vec<Volume> {
 }
 
 /// How much more a counter is now. What came anew under an old name counts from its beginning.
-fn grown(before: &Measures, now: &Measures, family: &str, labels: &[(&str, &str)]) -> f64 {
+pub(super) fn grown(
+    before: &Measures,
+    now: &Measures,
+    family: &str,
+    labels: &[(&str, &str)],
+) -> f64 {
     let of = |measures: &Measures| measures.sum(family, labels).unwrap_or(0.0);
     let more = of(now) - of(before);
     if more < 0.0 { of(now) } else { more }
@@ -360,7 +369,7 @@ fn volume(name: &str, before: &Measures, now: &Measures, interval: f64) -> Volum
 }
 
 /// Bytes in a second for people.
-fn rate(bytes: f64) -> String {
+pub(super) fn rate(bytes: f64) -> String {
     match whole(bytes) {
         0 => "-".into(),
         _ => format!("{}/s", size(bytes)),
@@ -368,11 +377,11 @@ fn rate(bytes: f64) -> String {
 }
 
 /// Bytes for people.
-fn size(bytes: f64) -> String {
+pub(super) fn size(bytes: f64) -> String {
     qemu::size::human(whole(bytes))
 }
 
-fn whole(number: f64) -> u64 {
+pub(super) fn whole(number: f64) -> u64 {
     number.round() as u64
 }
 
