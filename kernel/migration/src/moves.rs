@@ -218,11 +218,11 @@ impl<D: Disk + 'static> Moves<D> {
         let shared = &self.shared;
         let peer = shared.peer(&options.to).ok_or(MoveError::NoPeer)?;
         let info = shared.volumes.get(name)?;
+        // Before anything is known of it: what is being made is not anybody's as yet.
+        shared.require_owner(&info)?;
         let entry = shared.entry_of(&info);
         let _turn = entry.turn.acquire().await;
-        if shared.volumes.standing(info.id) != Standing::Owner {
-            return Err(MoveError::NotOwner);
-        }
+        shared.require_owner(&info)?;
         let mut kept = entry.kept.borrow().clone();
         kept.offers = self.shared.next_offer(kept.offers);
         kept.owner = match kept.owner.offer(peer.key, kept.offers) {
@@ -332,6 +332,13 @@ impl<D: Disk + 'static> Shared<D> {
         let table = self.table.borrow();
         let is_it = |entry: &&Rc<Entry>| entry.kept.borrow().has(volume.0);
         table.values().find(is_it).cloned()
+    }
+
+    fn require_owner(&self, info: &VolumeInfo) -> Result<(), MoveError> {
+        match self.volumes.standing(info.id) {
+            Standing::Owner => Ok(()),
+            _ => Err(MoveError::NotOwner),
+        }
     }
 
     /// The entry of a volume that is here; a new one if it never moved.
