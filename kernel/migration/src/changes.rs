@@ -184,17 +184,26 @@ impl<D: Disk + 'static> Shared<D> {
     pub(crate) async fn take_over(&self, entry: &Entry) -> Result<(), MoveError> {
         let _turn = entry.turn.acquire().await;
         let mut kept = entry.kept.borrow().clone();
-        let Record::Given { epoch, .. } = kept.owner else {
+        let Record::Given { epoch, to, .. } = kept.owner else {
             return Err(MoveError::NotGiven);
         };
+        let owner = kept.owner.take_over().ok_or(MoveError::NotGiven)?;
         let copy = kept.take_copy(epoch).ok_or(MoveError::NotGiven)?;
         log::warn!(
             "volume {} is taken over by force: what was written elsewhere since is lost",
             kept.name
         );
-        kept.owner = Record::Owned { epoch: epoch + 1 };
+        (kept.owner, kept.superseded) = (owner, Some(to));
         (kept.volume, kept.came) = (Some(copy.volume), copy.came);
         Ok(self.keep(entry, kept).await?)
+    }
+
+    /// Whoever had the volume knows that it was taken over.
+    pub(crate) async fn forget_superseded(&self, entry: &Entry) -> Result<(), StoreError> {
+        let _turn = entry.turn.acquire().await;
+        let mut kept = entry.kept.borrow().clone();
+        kept.superseded = None;
+        self.keep(entry, kept).await
     }
 
     /// Gets ready to own a volume, as its owner offers. For whoever has the turn.

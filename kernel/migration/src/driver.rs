@@ -123,7 +123,7 @@ impl<D: Disk + 'static> Shared<D> {
                     let why = Some("the volume was taken back".into());
                     ticket.end(JobState::Cancelled, why).await;
                 }
-                Next::Nothing
+                self.tell_superseded(entry).await
             }
             Record::Nothing { .. } => {
                 if let Some(ticket) = ticket {
@@ -147,6 +147,25 @@ impl<D: Disk + 'static> Shared<D> {
         answered
             .map(|answered| answered.say)
             .map_err(|error| error.to_string())
+    }
+
+    /// Tells whoever had the volume that it was taken over by force.
+    async fn tell_superseded(&self, entry: &Entry) -> Next {
+        let superseded = entry.kept.borrow().superseded;
+        let Some(from) = superseded else {
+            return Next::Nothing;
+        };
+        let (id, epoch) = (entry.id, entry.kept.borrow().owner.epoch());
+        match self.say(from, Ask::TakenOver { id, epoch }).await {
+            Ok(Say::Yes) => match self.forget_superseded(entry).await {
+                Ok(()) => Next::Nothing,
+                Err(_) => Next::Later,
+            },
+            Ok(Say::Refused(why) | Say::NotNow(why)) | Err(why) => {
+                self.trouble(entry, None, Some(why))
+            }
+            Ok(_) => self.trouble(entry, None, Some("it says nonsense".into())),
+        }
     }
 
     /// The job was cancelled.

@@ -153,6 +153,38 @@ impl<D: Disk + 'static> Shared<D> {
         }
     }
 
+    pub(crate) async fn hear_taken_over(
+        self: &Rc<Self>,
+        by: PublicKey,
+        id: Id,
+        epoch: Epoch,
+    ) -> Say {
+        let Some(entry) = self.find(id) else {
+            return Say::Yes;
+        };
+        let _turn = entry.turn.acquire().await;
+        self.forget_deleted(&entry);
+        let owner = entry.kept.borrow().owner;
+        let Some(superseded) = owner.supersede(by, epoch, News::Written) else {
+            return match owner {
+                Record::Given { to, .. } if to != by && owner.epoch() < epoch => {
+                    let to = self.name_of(&to).unwrap_or_default();
+                    Say::Refused(alloc::format!("it had given the volume to {to}"))
+                }
+                _ => Say::Yes,
+            };
+        };
+        log::warn!(
+            "a volume of this appliance was taken over by force: what was written here is in its copy"
+        );
+        let given = self.let_go(&entry, superseded, false).await;
+        self.drive(&entry);
+        match given {
+            Ok(()) => Say::Yes,
+            Err(error) => Say::NotNow(error.to_string()),
+        }
+    }
+
     /// What of a volume is not here that was given for an ownership of this appliance.
     pub(crate) fn adoption(&self, of: Id, at: Epoch) -> Option<AdoptionInfo> {
         let address = OriginAddress::Moved {

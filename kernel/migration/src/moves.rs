@@ -319,6 +319,7 @@ impl<D: Disk + 'static> Moves<D> {
         let info = shared.volumes.get(name)?;
         let entry = shared.find_volume(info.id).ok_or(MoveError::NotGiven)?;
         shared.take_over(&entry).await?;
+        shared.drive(&entry);
         Ok(shared.describe(&entry, info.id))
     }
 }
@@ -376,7 +377,7 @@ impl<D: Disk + 'static> Shared<D> {
         self.peers.as_ref()?.find(name)
     }
 
-    fn name_of(&self, key: &PublicKey) -> Option<String> {
+    pub(crate) fn name_of(&self, key: &PublicKey) -> Option<String> {
         Some(self.peers.as_ref()?.find_key(key)?.name)
     }
 

@@ -62,6 +62,8 @@ pub struct Kept {
     pub copies: Vec<OldCopy>,
     /// What was wanted when it was offered.
     pub wish: Wish,
+    /// Who has to be told that the volume was taken over by force.
+    pub superseded: Option<PublicKey>,
 }
 
 /// What was wanted of a migration.
@@ -124,6 +126,7 @@ impl Kept {
             came: None,
             copies: Vec::new(),
             wish: Wish::default(),
+            superseded: None,
         }
     }
 

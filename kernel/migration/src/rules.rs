@@ -23,6 +23,9 @@ pub type Epoch = u64;
 /// Tells offers apart.
 pub type Nonce = u64;
 
+/// Who takes over by force begins so many epochs later: beyond all that the owner who was lost may have given since.
+pub const FORCED: Epoch = 1 << 32;
+
 /// What an appliance has to do with a volume. `P` names an appliance; `N` is what the new owner has to know of what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -178,6 +181,29 @@ impl<P: Copy + PartialEq, N: Copy + PartialEq> Record<P, N> {
                 to,
                 nonce,
                 news: Some(news),
+            }),
+            _ => None,
+        }
+    }
+
+    /// What it becomes when `by` has taken the volume over by force: its owner is no longer one as soon as it hears of that.
+    #[must_use]
+    pub fn supersede(&self, by: P, epoch: Epoch, news: N) -> Option<Self> {
+        let is_older = self.is_owner() && self.epoch() < epoch;
+        is_older.then_some(Self::Given {
+            epoch,
+            to: by,
+            nonce: 0,
+            news: Some(news),
+        })
+    }
+
+    /// What it becomes when it takes over by force what it gave.
+    #[must_use]
+    pub fn take_over(&self) -> Option<Self> {
+        match *self {
+            Self::Given { epoch, .. } => Some(Self::Owned {
+                epoch: epoch + FORCED,
             }),
             _ => None,
         }

@@ -91,6 +91,7 @@ impl<D: Disk + 'static> Shared<D> {
             Ask::Return { id, nonce, epoch } => {
                 self.hear_return(peer, id, nonce, epoch).await.into()
             }
+            Ask::TakenOver { id, epoch } => self.hear_taken_over(peer, id, epoch).await.into(),
             Ask::Progress { id, epoch } => Say::Progress(self.progress(peer, id, epoch)).into(),
             Ask::Pace {
                 id,

@@ -77,6 +77,13 @@ pub enum Ask {
         /// Epoch of your ownership.
         epoch: Epoch,
     },
+    /// I have taken over by force what I gave you.
+    TakenOver {
+        /// Identity of the volume.
+        id: Id,
+        /// Epoch of my ownership.
+        epoch: Epoch,
+    },
     /// How much of what I gave you is there?
     Progress {
         /// Identity of the volume.

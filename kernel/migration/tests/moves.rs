@@ -255,3 +255,33 @@ fn snapshots_are_not_freed_with_a_copy() {
     assert_eq!(lab.read(1, "db@tuesday", 8), Ok(1008));
     expect_all(&lab, 0, &[]);
 }
+
+#[test]
+fn what_is_taken_over_by_force_has_one_owner_as_soon_as_they_meet() {
+    let mut lab = lab(2);
+    lab.migrate(0, "db", 1, true, After::Keep)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    lab.wait_for_all(1);
+    lab.write(1, "db", 9, 51).expect("a write");
+    lab.kill(1);
+    let refused = lab.take_back(0, "db");
+    assert_eq!(refused, Err(MoveError::Unconfirmed));
+    let moves = lab.node(0).moves.clone();
+    let taken = lab.run(0, async move { moves.take_over("db").await });
+    assert_eq!(taken.expect("by force").state, "owned");
+    lab.write(0, "db", 10, 52).expect("the owner writes");
+    // Over a restart, too.
+    lab.kill(0);
+    lab.start(0, false);
+    lab.start(1, false);
+    lab.pass(std::time::Duration::from_secs(30));
+    assert_eq!(lab.write(1, "db", 9, 53), Err(VolumeError::Elsewhere));
+    expect_all(&lab, 0, &[(10, 52)]);
+    // And it can go there again.
+    lab.migrate(0, "db", 1, true, After::Keep)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    lab.wait_for_all(1);
+    expect_all(&lab, 1, &[(10, 52)]);
+}
