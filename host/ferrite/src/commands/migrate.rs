@@ -84,7 +84,7 @@ impl Migrate {
         let Some(id) = started["id"].as_u64().filter(|_| !self.detach) else {
             return console.show(&started, describe);
         };
-        tell_on_interrupt(id)?;
+        tell_on_interrupt(id);
         if !self.prepare {
             return job::wait(console, client, id);
         }
@@ -101,15 +101,16 @@ impl Migrate {
 }
 
 /// Who ends the watching is told that this is all that ends.
-fn tell_on_interrupt(id: u64) -> Result<(), Failure> {
-    ctrlc::set_handler(move || {
+fn tell_on_interrupt(id: u64) {
+    let told = ctrlc::set_handler(move || {
         eprintln!(
             "\nnote: job {id} goes on; `ferrite jobs wait {id}` shows it again, and `ferrite jobs cancel {id}` ends it before the hand-over"
         );
         // As a shell says of who was interrupted.
         std::process::exit(130);
-    })
-    .map_err(|error| Failure::Here(format!("Ctrl-C cannot be listened for: {error}")))
+    });
+    // The job goes on without a word, too.
+    let _ = told;
 }
 
 /// Where a volume is on its way, in a few words; nothing of one that is at rest.

@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod limits;
 mod linux;
+mod migration;
 mod peers;
 mod restart;
 mod serve;
