@@ -12,6 +12,7 @@ use volume::{OriginAddress, Settings, Standing, VolumeError, VolumeId, VolumeInf
 use world::Disk;
 
 use crate::error::MoveError;
+use crate::hearing::Terms;
 use crate::moves::{Entry, Shared};
 use crate::record::{After, Came, Id, Kept, News, OldCopy, Owner, Since};
 use crate::rules::{Epoch, Record, Rules};
@@ -215,8 +216,8 @@ impl<D: Disk + 'static> Shared<D> {
     ) -> Result<(), VolumeError> {
         self.forget_prepared(entry).await?;
         let mut kept = entry.kept.borrow().clone();
-        let copy = offer.since.and_then(|since| kept.copy(since));
-        let since = copy.and_then(|copy| self.since(copy, from));
+        let since = offer.since;
+        let since = since.and_then(|since| self.since(kept.copy(since)?, from));
         kept.owner = Record::Prepared {
             epoch: offer.epoch,
             from,
@@ -327,31 +328,29 @@ impl<D: Disk + 'static> Shared<D> {
         &self,
         entry: &Rc<Entry>,
         (from, epoch): (PublicKey, Epoch),
-        has_news: bool,
-        (size_bytes, rate): (u64, u64),
+        terms: Terms,
     ) -> Result<(), VolumeError> {
         let mut kept = entry.kept.borrow().clone();
         if !matches!(kept.owner, Record::Prepared { .. }) {
             // It comes back.
-            let given = epoch - 1;
-            let copy = match has_news {
+            let copy = match terms.has_news {
                 true => None,
-                false => kept.take_copy(given),
+                false => kept.take_copy(epoch - 1),
             };
             match copy {
                 Some(copy) => {
                     (kept.volume, kept.came) = (Some(copy.volume), copy.came);
                 }
                 None => {
-                    kept.size_bytes = size_bytes;
-                    self.receive_back(entry, &mut kept, (from, epoch), given)
+                    kept.size_bytes = terms.size_bytes;
+                    self.receive_back(entry, &mut kept, (from, epoch), terms.since)
                         .await?;
                 }
             }
         }
         kept.owner = Record::Owned { epoch };
         self.keep(entry, kept).await?;
-        self.hydrate(entry, rate).await;
+        self.hydrate(entry, terms.rate).await;
         Ok(())
     }
 
@@ -361,10 +360,10 @@ impl<D: Disk + 'static> Shared<D> {
         entry: &Entry,
         kept: &mut Kept,
         (from, epoch): (PublicKey, Epoch),
-        given: Epoch,
+        since: Option<Epoch>,
     ) -> Result<(), VolumeError> {
-        let copy = kept.copy(given);
-        let since = copy.and_then(|copy| self.since(copy, from));
+        let since = since.and_then(|since| self.since(kept.copy(since)?, from));
+        let copy = kept.copies.last();
         let settings = copy.map(|copy| self.volumes.settings(VolumeId(copy.volume)));
         self.set_aside(kept).await?;
         let settings = settings.unwrap_or_default();

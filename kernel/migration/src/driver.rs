@@ -233,7 +233,6 @@ impl<D: Disk + 'static> Shared<D> {
         let settings = kept
             .volume
             .map(|volume| self.volumes.settings(volume::VolumeId(volume)));
-        let came = kept.came.as_ref().filter(|came| came.from == to);
         Offer {
             id: entry.id,
             nonce,
@@ -241,7 +240,7 @@ impl<D: Disk + 'static> Shared<D> {
             name: kept.name.clone(),
             size_bytes: kept.size_bytes,
             settings: settings.unwrap_or_default().encode(),
-            since: came.map(|came| came.epoch),
+            since: kept.since_for(to, epoch),
         }
     }
 
@@ -292,6 +291,7 @@ impl<D: Disk + 'static> Shared<D> {
                 epoch,
                 has_news,
                 size_bytes,
+                since: entry.kept.borrow().since_for(to, epoch),
                 rate: ticket.map_or(0, Ticket::rate_max),
             };
             match self.say(to, give).await {

@@ -13,6 +13,19 @@ use crate::record::{Id, Kept, News};
 use crate::rules::{Epoch, Message, Nonce, Reaction, Record, Rules, What};
 use crate::wire::{Offer, Progress, Say};
 
+/// How a volume is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Whether there is something that the new owner has not, if it gave the volume before.
+    pub has_news: bool,
+    /// Bytes of the volume.
+    pub size_bytes: u64,
+    /// Only what is newer than what the new owner gave for this epoch need go back.
+    pub since: Option<Epoch>,
+    /// Bytes in a second at which the rest is to be brought in; 0: no limit.
+    pub rate: u64,
+}
+
 impl<D: Disk + 'static> Shared<D> {
     fn react(
         entry: &Entry,
@@ -100,7 +113,7 @@ impl<D: Disk + 'static> Shared<D> {
         from: PublicKey,
         id: Id,
         (nonce, epoch, news): (Nonce, Epoch, Option<News>),
-        terms: (u64, u64),
+        terms: Terms,
     ) -> Say {
         let Some(entry) = self.find(id) else {
             return Say::No;
@@ -109,7 +122,7 @@ impl<D: Disk + 'static> Shared<D> {
         match Self::react(&entry, (from, nonce), What::Give(epoch, news)) {
             Reaction::Become(_) => {
                 let way = (from, epoch);
-                let taken = self.take(&entry, way, news.is_some(), terms).await;
+                let taken = self.take(&entry, way, terms).await;
                 self.drive(&entry);
                 taken.map_or_else(refusal, |()| Say::Yes)
             }

@@ -159,6 +159,15 @@ impl Kept {
         self.cames().any(|came| came.since.is_some())
     }
 
+    /// What `to` gave, from which the volume comes that it is offered or given for `epoch`: only what is newer need go back.
+    pub fn since_for(&self, to: PublicKey, epoch: Epoch) -> Option<Epoch> {
+        let came = match self.copy(epoch) {
+            Some(copy) => copy.came.as_ref(),
+            None => self.came.as_ref(),
+        };
+        came.filter(|came| came.from == to).map(|came| came.epoch)
+    }
+
     /// The copy that was given for an ownership.
     pub fn copy(&self, epoch: Epoch) -> Option<&OldCopy> {
         self.copies.iter().find(|copy| copy.epoch == epoch)

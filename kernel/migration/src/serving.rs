@@ -11,6 +11,7 @@ use store::{Content, Extent, StoreError, seal};
 use volume::{Access, OriginError, Volume, VolumeError, VolumeId};
 use world::{BLOCK_SIZE, Buf, Disk};
 
+use crate::hearing::Terms;
 use crate::moves::Shared;
 use crate::origin::zero_from;
 use crate::record::{Came, Id, Kept, News};
@@ -82,10 +83,16 @@ impl<D: Disk + 'static> Shared<D> {
                 epoch,
                 has_news,
                 size_bytes,
+                since,
                 rate,
             } => {
                 let given = (nonce, epoch, has_news.then_some(News::Written));
-                let terms = (size_bytes, rate);
+                let terms = Terms {
+                    has_news,
+                    size_bytes,
+                    since,
+                    rate,
+                };
                 self.hear_give(peer, id, given, terms).await.into()
             }
             Ask::Return { id, nonce, epoch } => {

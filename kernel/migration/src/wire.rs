@@ -65,6 +65,8 @@ pub enum Ask {
         has_news: bool,
         /// Its bytes.
         size_bytes: u64,
+        /// As of an [`Offer`].
+        since: Option<Epoch>,
         /// Bytes in a second at which the rest is to be brought in; 0: no limit.
         rate: u64,
     },
