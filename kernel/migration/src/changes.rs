@@ -47,7 +47,11 @@ impl<D: Disk + 'static> Shared<D> {
             let id = VolumeId(copy.volume);
             let is_needed = !copy.has_arrived || self.is_read_here(&kept, copy);
             self.volumes.set_standing(id, Standing::Given { is_needed });
-            self.volumes.hold(id, copy.went_back());
+            // What went back before it was here whole is worth bringing in for its snapshots only.
+            let has_snapshots = self
+                .volume(copy.volume)
+                .is_some_and(|info| info.snapshots > 0);
+            self.volumes.hold(id, copy.went_back() && !has_snapshots);
         }
         if let Some(volume) = kept.volume {
             let standing = match kept.owner {

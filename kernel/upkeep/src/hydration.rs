@@ -9,13 +9,15 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use volume::{BaseId, BaseInfo, Fullness, OriginError, StoreError, VolumeError};
-use world::{BLOCK_SIZE, Disk};
+use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::jobs::{Job, JobState, Shared, Work};
 use crate::pace;
 
 /// How often what has arrived is noted.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
+/// While no client does anything, a step is so many times that of other work: each asks the origin first what it has.
+const IDLE_FACTOR: u64 = 8;
 /// The first rest when something keeps it from going on; each further one is twice as long.
 const TROUBLE_REST: Duration = Duration::from_secs(1);
 /// The longest of them.
@@ -84,7 +86,7 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
         let is_busy =
             core::mem::replace(&mut operations, shared.volumes.operations()) != operations;
         let begun = exec.now();
-        let max = pace::blocks(is_busy) * BLOCK_SIZE as u64;
+        let max = step_bytes(is_busy, job.rate_max());
         let is_through = at >= info.base.size_bytes;
         let result = match shared.volumes.pool().fullness {
             // Clients need what is left.
@@ -121,6 +123,17 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
                 trouble_rest = (trouble_rest * 2).min(TROUBLE_REST_MAX);
             }
         }
+    }
+}
+
+/// Bytes of the next step.
+fn step_bytes(is_busy: bool, rate: u64) -> u64 {
+    let factor = if is_busy { 1 } else { IDLE_FACTOR };
+    let bytes = factor * pace::blocks(is_busy) * BLOCK_SIZE as u64;
+    match rate {
+        0 => bytes,
+        // A limit is one of each second, not of each minute.
+        rate => bytes.min(rate.max(Buf::PAGES_MAX as u64 * BLOCK_SIZE as u64)),
     }
 }
 

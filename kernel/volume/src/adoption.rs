@@ -30,8 +30,8 @@ const FETCH_MAX: u64 = (Buf::PAGES_MAX * BLOCK_SIZE) as u64;
 const DEMAND_BYTES: u64 = 64 << 10;
 /// Fetches at a time from one origin for clients: one that does not answer holds no more pages than these take.
 const DEMAND_AT_ONCE: usize = 4;
-/// Fetches at a time from one origin for nobody in particular.
-const BACKGROUND_AT_ONCE: usize = 4;
+/// Fetches at a time from one origin for nobody in particular, while no client does anything; otherwise it is one.
+const BACKGROUND_AT_ONCE: usize = 8;
 /// So much is asked about at a time; more where there was nothing but zeros.
 const EXTENTS_BYTES: u64 = 64 << 20;
 const EXTENTS_BYTES_MAX: u64 = 1 << 46;
@@ -82,6 +82,10 @@ pub(crate) struct Adoption {
     under_way: RefCell<Vec<Rc<Fetch>>>,
     demand: Semaphore,
     background: Semaphore,
+    /// Whoever fetches in the background while clients do something.
+    alone: Semaphore,
+    /// Operations of clients when the last step in the background began.
+    operations: Cell<u64>,
     demanded_bytes: Cell<u64>,
     background_bytes: Cell<u64>,
     failure: Cell<Option<OriginError>>,
@@ -143,6 +147,8 @@ impl Adoption {
             under_way: RefCell::default(),
             demand: Semaphore::new(DEMAND_AT_ONCE),
             background: Semaphore::new(BACKGROUND_AT_ONCE),
+            alone: Semaphore::new(1),
+            operations: Cell::new(0),
             demanded_bytes: Cell::new(0),
             background_bytes: Cell::new(0),
             failure: Cell::new(None),
@@ -428,6 +434,7 @@ impl<D: Disk + 'static> Volumes<D> {
             ask *= 16;
         }
         let before = adoption.background_bytes.get();
+        adoption.operations.set(self.operations());
         let fetches = { parts.into_iter() }.flat_map(|part| {
             let starts = part.clone().step_by(FETCH_MAX as usize);
             starts.map(move |start| start..part.end.min(start + FETCH_MAX))
@@ -509,6 +516,12 @@ impl<D: Disk + 'static> Volumes<D> {
         let _slot = match reason {
             Reason::Demand => adoption.demand.acquire().await,
             Reason::Background => adoption.background.acquire().await,
+        };
+        // Clients who came since the step began wait for one of us at most.
+        let is_busy = self.operations() != adoption.operations.get();
+        let _alone = match reason {
+            Reason::Background if is_busy => Some(adoption.alone.acquire().await),
+            _ => None,
         };
         adoption.require_there_since(absences)?;
         let origin = self.origin(adoption).await?;
