@@ -7,7 +7,10 @@
 //!
 //! The rules are those of `kernel/migration`, the same file.
 
-#[expect(dead_code, reason = "taking over by force makes a second history on purpose")]
+#[expect(
+    dead_code,
+    reason = "taking over by force makes a second history on purpose"
+)]
 #[path = "../../../../kernel/migration/src/rules.rs"]
 mod rules;
 mod side;
