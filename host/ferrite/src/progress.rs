@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use crate::describe::{duration, size_of};
 
-/// Characters of the bar itself.
+/// Characters of the bar itself, and of one with much to say beside it.
 const WIDTH: usize = 30;
+const WIDTH_SMALL: usize = 12;
 
 /// A bar on a terminal; nothing where standard error goes elsewhere.
 pub struct Progress {
@@ -26,8 +27,14 @@ impl Progress {
     pub fn show(&self, job: &Value) {
         if self.is_shown {
             let mut out = std::io::stderr().lock();
+            let size = rustix::termios::tcgetwinsize(&out);
+            // A line that goes on in the next one could not be written over.
+            let line: String = match size.map_or(0, |size| size.ws_col) {
+                0 => line(job),
+                columns => line(job).chars().take(columns.into()).collect(),
+            };
             // Somebody who closed the terminal does not miss it.
-            let _ = write!(out, "\r{}\x1b[K", line(job)).and_then(|()| out.flush());
+            let _ = write!(out, "\r{line}\x1b[K").and_then(|()| out.flush());
         }
     }
 
@@ -43,8 +50,10 @@ impl Progress {
 /// One line about a job.
 fn line(job: &Value) -> String {
     let progress = job["progress"].as_f64().unwrap_or(0.0).clamp(0.0, 1.0);
-    let full = (progress * WIDTH as f64) as usize;
-    let bar = format!("{}{}", "#".repeat(full), ".".repeat(WIDTH - full));
+    let phase = job["result"]["phase"].as_str();
+    let width = if phase.is_some() { WIDTH_SMALL } else { WIDTH };
+    let full = (progress * width as f64) as usize;
+    let bar = format!("{}{}", "#".repeat(full), ".".repeat(width - full));
     let kind = job["kind"].as_str().unwrap_or("job");
     let mut line = format!("{kind} [{bar}] {}", percent(progress));
     if let Some(rate) = job["rate"].as_u64() {
@@ -56,16 +65,14 @@ fn line(job: &Value) -> String {
     if let Some(state) = job["state"].as_str().filter(|state| *state != "running") {
         line += &format!(", {state}");
     }
-    if let Some(phase) = job["result"]["phase"].as_str() {
-        let bytes = &job["result"]["bytes"];
-        line += &format!(", {phase}");
-        for (key, words) in [
-            ("on_demand", "on demand"),
-            ("background", "in the background"),
-            ("metadata", "of metadata"),
-        ] {
-            line += &format!(", {} {words}", size_of(bytes, key));
-        }
+    if let Some(phase) = phase {
+        let moved = |key| size_of(&job["result"]["bytes"], key);
+        line += &format!(
+            ", {phase}: {} on demand, {} background, {} metadata",
+            moved("on_demand"),
+            moved("background"),
+            moved("metadata")
+        );
     }
     // What keeps it from going on.
     if let Some(error) = job["error"].as_str() {
@@ -103,9 +110,7 @@ mod tests {
             "result": {"phase": "following", "bytes": bytes}});
         assert_eq!(
             line(&job),
-            format!(
-                "migrate {bar} 50.0 %, following, 4 KiB on demand, 1 MiB in the background, 100 B of metadata"
-            )
+            "migrate [######......] 50.0 %, following: 4 KiB on demand, 1 MiB background, 100 B metadata"
         );
     }
 }

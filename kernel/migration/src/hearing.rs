@@ -5,7 +5,7 @@ use alloc::string::ToString;
 
 use peer::PublicKey;
 use upkeep::JobState;
-use volume::{AdoptionInfo, OriginAddress, VolumeError};
+use volume::{AdoptionInfo, BaseInfo, OriginAddress, VolumeError};
 use world::Disk;
 
 use crate::moves::{Entry, Shared};
@@ -208,6 +208,12 @@ impl<D: Disk + 'static> Shared<D> {
         { all }.find(|adoption| adoption.address == address)
     }
 
+    /// All before this byte is here: as the job says, which is ahead of what is kept of it.
+    fn known_bytes(&self, base: &BaseInfo) -> u64 {
+        let job = self.jobs.get().and_then(|jobs| jobs.hydration_of(base.id));
+        job.map_or(0, |job| job.done_bytes).max(base.known_bytes)
+    }
+
     pub(crate) fn progress(&self, from: PublicKey, id: Id, epoch: Epoch) -> Progress {
         let Some(entry) = self.find(id) else {
             return Progress::default();
@@ -226,7 +232,7 @@ impl<D: Disk + 'static> Shared<D> {
             Some(adoption) => Progress {
                 is_owner: true,
                 has_all: false,
-                known_bytes: adoption.base.known_bytes,
+                known_bytes: self.known_bytes(&adoption.base),
                 demanded_bytes: adoption.demanded_bytes,
                 background_bytes: adoption.background_bytes,
                 metadata_bytes: entry.metadata_bytes.get(),
