@@ -16,7 +16,7 @@ use config::Config;
 use exec::Exec;
 use migration::Moves;
 use net::{ListenOptions, NetConfig};
-use origin::NbdOrigins;
+use origin::{NbdOrigins, Patience};
 use peer::{Me, Peers};
 use serve::{api, nbd};
 use store::{Environment, Store};
@@ -148,7 +148,13 @@ async fn load_volumes(
         stack.clone(),
         pages,
     );
-    let exports = NbdOrigins::new(exec, stack.clone());
+    let wait = Duration::from_secs(parts.config.origin_patience_secs);
+    moves.set_patience(wait);
+    let patience = Patience {
+        request: wait,
+        ..Patience::default()
+    };
+    let exports = NbdOrigins::new(exec, stack.clone()).with_patience(patience);
     let origins = moves.origins(Rc::new(exports));
     volumes.reach_origins_by(origins, parts.shares.fetch_pages);
     for base in volumes.load_adoptions().await {

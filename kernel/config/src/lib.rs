@@ -33,6 +33,8 @@ pub struct Config {
     pub nbd_public_port: Option<u16>,
     /// `peer.public_port`: the port at which other appliances reach this one, where something forwards one to ours.
     pub peer_public_port: Option<u16>,
+    /// `origin.patience`: how many seconds clients wait for blocks whose origin does not answer.
+    pub origin_patience_secs: u64,
     /// `api.token`: the secret that opens the API. Without it the API refuses everything that needs one.
     pub token: Option<String>,
     /// `log.level`: the least important level that is printed.
@@ -53,6 +55,7 @@ impl Default for Config {
             gateways: Vec::new(),
             nbd_public_port: None,
             peer_public_port: None,
+            origin_patience_secs: 30,
             token: None,
             log_level: log::LevelFilter::Info,
             demo: false,
@@ -71,6 +74,7 @@ impl fmt::Debug for Config {
             .field("gateways", &self.gateways)
             .field("nbd_public_port", &self.nbd_public_port)
             .field("peer_public_port", &self.peer_public_port)
+            .field("origin_patience_secs", &self.origin_patience_secs)
             .field("token", &self.token.as_ref().map(|_| "(set)"))
             .field("log_level", &self.log_level)
             .field("demo", &self.demo)

@@ -59,7 +59,7 @@ const USUAL: ConfigOption = ConfigOption {
 };
 
 /// All of them.
-pub static OPTIONS: [ConfigOption; 10] = [
+pub static OPTIONS: [ConfigOption; 11] = [
     ConfigOption {
         key: "node.name",
         about: "How this appliance calls itself.",
@@ -108,6 +108,23 @@ pub static OPTIONS: [ConfigOption; 10] = [
         example: "20810",
         set: |config, text| port(text).map(|port| config.peer_public_port = Some(port)),
         get: |config| config.peer_public_port.map(|port| port.to_string()),
+        ..USUAL
+    },
+    ConfigOption {
+        key: "origin.patience",
+        about: "How many seconds clients wait for blocks whose origin does not answer.",
+        expected: "seconds, 1 to 600",
+        default: "30",
+        example: "60",
+        set: |config, text| {
+            let seconds = text
+                .parse()
+                .ok()
+                .filter(|seconds| (1..=600).contains(seconds))?;
+            config.origin_patience_secs = seconds;
+            Some(())
+        },
+        get: |config| Some(config.origin_patience_secs.to_string()),
         ..USUAL
     },
     ConfigOption {

@@ -23,6 +23,8 @@ use crate::wire::{Ask, Part};
 
 /// How long a hand-over, or a return, waits for the other appliance before it says so.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long clients wait for blocks of an appliance that does not answer, unless somebody says otherwise.
+const ORIGIN_PATIENCE: Duration = Duration::from_secs(30);
 /// Bits of an offer's number that are drawn.
 const DRAWN_BITS: u32 = 16;
 
@@ -47,6 +49,10 @@ pub struct Shared<D> {
     peers: Option<Peers<D>>,
     pub(crate) jobs: OnceCell<Jobs<D>>,
     pub(crate) pages: Pool,
+    /// How long clients wait for blocks of an appliance that does not answer.
+    pub(crate) patience: Cell<Duration>,
+    /// Questions that were asked.
+    questions: Cell<u64>,
     calls: Rc<dyn Calls>,
     table: RefCell<BTreeMap<Id, Rc<Entry>>>,
 }
@@ -134,10 +140,23 @@ impl<D: Disk + 'static> Moves<D> {
                 peers,
                 jobs: OnceCell::new(),
                 pages,
+                patience: Cell::new(ORIGIN_PATIENCE),
+                questions: Cell::default(),
                 calls,
                 table: RefCell::default(),
             }),
         }
+    }
+
+    /// From now on clients wait so long for blocks of an appliance that does not answer.
+    pub fn set_patience(&self, patience: Duration) {
+        self.shared.patience.set(patience);
+    }
+
+    /// How often other appliances were asked something since the start.
+    #[must_use]
+    pub fn questions(&self) -> u64 {
+        self.shared.questions.get()
     }
 
     /// Opens what is on other appliances as origins, and by `others` the rest.
@@ -387,6 +406,7 @@ impl<D: Disk + 'static> Shared<D> {
         ask: Ask,
         into: Buf,
     ) -> Result<Answered, CallError> {
+        self.questions.set(self.questions.get() + 1);
         self.calls.ask(of, ask, into).await
     }
 

@@ -6,13 +6,15 @@ use alloc::boxed::Box;
 use alloc::rc::{Rc, Weak};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
+use core::time::Duration;
 
 use peer::{PeerError, PublicKey};
 use store::{Content, Extent, Span, seal};
 use volume::{Answer, Origin, OriginAddress, OriginError, OriginExtent, Origins, VolumeError};
 use world::{BLOCK_SIZE, Buf, Disk};
 
-use crate::links::CallError;
+use crate::links::{Answered, CallError};
 use crate::moves::Shared;
 use crate::record::Id;
 use crate::rules::Epoch;
@@ -20,6 +22,10 @@ use crate::wire::{Ask, Failure, Kind, Part, Say, decode_extents};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 const SEAL_LEN: usize = 16;
+/// The first rest when nobody answers; each further one is twice as long.
+const REST: Duration = Duration::from_millis(250);
+/// The longest of them.
+const REST_MAX: Duration = Duration::from_secs(2);
 
 /// Opens what is on other appliances, and leaves the rest to somebody else.
 pub struct AllOrigins<D> {
@@ -123,11 +129,47 @@ impl<D: Disk + 'static> Origin for PeerOrigin<D> {
     fn read(&self, offset: u64, into: Buf) -> Answer<'_, Buf> {
         Box::pin(self.fetch(offset, into))
     }
+
+    fn hottest(&self) -> Answer<'_, Vec<Range<u64>>> {
+        Box::pin(self.ask_hottest())
+    }
 }
 
 impl<D: Disk + 'static> PeerOrigin<D> {
     fn shared(&self) -> Result<Rc<Shared<D>>, OriginError> {
         self.shared.upgrade().ok_or(OriginError::Unreachable)
+    }
+
+    async fn ask_hottest(&self) -> Result<Vec<Range<u64>>, OriginError> {
+        let ask = Ask::Heat {
+            of: self.of.clone(),
+        };
+        match self.ask(ask, Buf::empty()).await?.say {
+            Say::Heat(parts) => Ok(parts.into_iter().map(|(start, end)| start..end).collect()),
+            Say::Failed(failure) => Err(failure.into()),
+            _ => Err(OriginError::Protocol),
+        }
+    }
+
+    /// Asks, and asks again while there is nobody there, for as long as clients may wait.
+    async fn ask(&self, ask: Ask, mut into: Buf) -> Result<Answered, OriginError> {
+        let shared = self.shared()?;
+        let (exec, pages) = (&shared.exec, into.blocks());
+        let deadline = exec.now() + shared.patience.get();
+        let mut rest = REST;
+        loop {
+            let error = match shared.ask(self.from, ask.clone(), into).await {
+                Ok(answered) => return Ok(answered),
+                Err(error) => why(error),
+            };
+            if error != OriginError::Unreachable || exec.now() + rest >= deadline {
+                return Err(error);
+            }
+            exec.sleep(rest).await;
+            rest = (rest * 2).min(REST_MAX);
+            // The one before went with the question.
+            into = Buf::from_heap(pages);
+        }
     }
 
     async fn find_extents(&self, offset: u64, len: u64) -> Result<Vec<OriginExtent>, OriginError> {
@@ -137,8 +179,7 @@ impl<D: Disk + 'static> PeerOrigin<D> {
             offset,
             len,
         };
-        let answered = shared.ask(self.from, ask, Buf::empty()).await;
-        let answered = answered.map_err(why)?;
+        let answered = self.ask(ask, Buf::empty()).await?;
         let extents = match answered.say {
             Say::Extents => decode_extents(&answered.data, len).ok_or(OriginError::Protocol)?,
             Say::Failed(failure) => return Err(failure.into()),
@@ -201,7 +242,7 @@ impl<D: Disk + 'static> PeerOrigin<D> {
             offset,
             blocks: u16::try_from(wanted).unwrap_or(u16::MAX),
         };
-        let answered = shared.ask(self.from, ask, into).await.map_err(why)?;
+        let answered = self.ask(ask, into).await?;
         let runs = match answered.say {
             Say::Blocks(runs) => runs,
             Say::Failed(failure) => return Err(failure.into()),

@@ -109,6 +109,10 @@ impl<D: Disk + 'static> Shared<D> {
                 .set_pace(peer, (id, epoch), is_paused, rate)
                 .await
                 .into(),
+            Ask::Heat { of } => {
+                let heat = self.heat_of(peer, &of);
+                heat.map_or_else(Say::Failed, Say::Heat).into()
+            }
             Ask::Open { snapshot } => self.open(&snapshot).into(),
             Ask::Extents { of, offset, len } => {
                 let extents = self.extents_of(peer, &of, offset, len).await;
@@ -188,6 +192,14 @@ impl<D: Disk + 'static> Shared<D> {
                 .map(as_zeros),
         };
         extents.map_err(failure)
+    }
+
+    fn heat_of(&self, peer: PublicKey, of: &Part) -> Result<Vec<(u64, u64)>, Failure> {
+        let (volume, _) = self.attach(peer, of)?;
+        let hottest = volume.traffic().heat().hottest();
+        Ok({ hottest.iter() }
+            .map(|part| (part.start, part.end))
+            .collect())
     }
 
     async fn read(

@@ -93,6 +93,11 @@ pub enum Ask {
         /// Epoch of your ownership.
         epoch: Epoch,
     },
+    /// What of what I may read was used lately?
+    Heat {
+        /// Of what.
+        of: Part,
+    },
     /// Bring in the rest so fast, or not at all for now.
     Pace {
         /// Identity of the volume.
@@ -202,6 +207,8 @@ pub enum Say {
         /// Identity.
         id: Id,
     },
+    /// Begins and ends of parts, the one that was used most first.
+    Heat(Vec<(u64, u64)>),
     /// Extents follow.
     Extents,
     /// Runs of blocks; those that are data follow.

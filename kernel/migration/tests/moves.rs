@@ -285,3 +285,20 @@ fn what_is_taken_over_by_force_has_one_owner_as_soon_as_they_meet() {
     lab.wait_for_all(1);
     expect_all(&lab, 1, &[(10, 52)]);
 }
+
+#[test]
+fn the_largest_volume_is_there_as_fast_as_a_small_one() {
+    let lab = Lab::new(2, 5);
+    for (name, blocks) in [("small", 256), ("large", (16 << 40) / BLOCK)] {
+        lab.create(0, name, blocks);
+        lab.write(0, name, blocks - 1, 77).expect("a write");
+        let before = lab.node(1).moves.questions();
+        lab.migrate_at(0, name, 1, true, After::Keep, 1)
+            .expect("a migration");
+        lab.wait(1, name, "owned");
+        assert_eq!(lab.read(1, name, blocks - 1), Ok(77));
+        let asked = lab.node(1).moves.questions() - before;
+        // Those of whoever brings in the rest among them.
+        assert!(asked <= 16, "{name}: {asked} questions");
+    }
+}

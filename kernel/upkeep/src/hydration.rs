@@ -1,10 +1,13 @@
-//! The job that brings in what is not here yet of an adopted volume, while clients leave room for that.
+//! The job that brings in what is not here yet of an adopted volume, while clients leave room for that: first what was used lately where it comes
+//! from, then all of it from the beginning.
 //!
 //! It is over when everything is here, or nothing needs it any more. Whatever else keeps it from going on, an origin that does not answer or a
 //! pool that is nearly full, it says so, and tries again.
 
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::string::ToString;
+use core::ops::Range;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +69,8 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
     let mut trouble_rest = TROUBLE_REST;
     let mut operations = shared.volumes.operations();
     let mut slot = None;
+    // What is to come first; asked for when there is somebody to ask.
+    let mut hottest: Option<VecDeque<Range<u64>>> = None;
     loop {
         // Others go on while this one is paused.
         if job.state() == JobState::Paused {
@@ -97,11 +102,26 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
                 shared.keep_position(&job).await;
                 noted.map(|()| None)
             }
-            _ => shared.volumes.bring_in(base, at, max).await.map(Some),
+            _ => match &hottest {
+                None => shared.volumes.hottest(base).await.map(|parts| {
+                    hottest = Some(parts.into());
+                    None
+                }),
+                Some(parts) => {
+                    let (start, max) = match parts.front() {
+                        Some(hot) => (hot.start, max.min(hot.end - hot.start)),
+                        None => (at, max),
+                    };
+                    shared.volumes.bring_in(base, start, max).await.map(Some)
+                }
+            },
         };
         match result {
             Ok(Some(step)) => {
-                at = step.next;
+                match hottest.as_mut().filter(|parts| !parts.is_empty()) {
+                    Some(parts) => pass(parts, step.next),
+                    None => at = step.next,
+                }
                 trouble_rest = TROUBLE_REST;
                 job.set_trouble(None);
                 job.advance(exec.now(), |work| {
@@ -122,6 +142,16 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
                 let _ = exec.timeout(trouble_rest, job.wanted.wait()).await;
                 trouble_rest = (trouble_rest * 2).min(TROUBLE_REST_MAX);
             }
+        }
+    }
+}
+
+/// Of the first of these parts, all before byte `until` is done.
+fn pass(parts: &mut VecDeque<Range<u64>>, until: u64) {
+    if let Some(first) = parts.front_mut() {
+        first.start = until;
+        if first.start >= first.end {
+            parts.pop_front();
         }
     }
 }

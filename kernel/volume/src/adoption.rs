@@ -409,6 +409,22 @@ impl<D: Disk + 'static> Volumes<D> {
         Ok(())
     }
 
+    /// What of a base should come first, whole blocks of it, as its origin says.
+    ///
+    /// # Errors
+    /// An origin that does not answer.
+    pub async fn hottest(&self, base: BaseId) -> Result<Vec<Range<u64>>, VolumeError> {
+        let adoption = self.find_adoption(base)?;
+        let origin = self.origin(&adoption).await?;
+        let hottest = adoption.note(origin.hottest().await)?;
+        let size = adoption.size_bytes;
+        let within = hottest.into_iter().map(|part| {
+            let end = part.end.min(size).next_multiple_of(BLOCK);
+            part.start / BLOCK * BLOCK..end
+        });
+        Ok(within.filter(|part| part.start < part.end).collect())
+    }
+
     /// Brings in what comes behind byte `at` of a base, about `max` bytes at most.
     ///
     /// # Errors

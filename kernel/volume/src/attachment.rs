@@ -192,9 +192,14 @@ impl Attachments {
         self.operations.get()
     }
 
-    /// Counts an operation until the result is dropped.
+    /// Counts a client's operation until the result is dropped.
     pub fn operate<'a>(&self, attachment: &'a Attachment) -> Operation<'a> {
         self.operations.set(self.operations.get() + 1);
+        Self::operate_inside(attachment)
+    }
+
+    /// The same for what is no client's.
+    pub fn operate_inside(attachment: &Attachment) -> Operation<'_> {
         attachment.busy.set(attachment.busy.get() + 1);
         Operation { attachment }
     }

@@ -8,6 +8,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 use core::pin::Pin;
 
 use world::Buf;
@@ -54,6 +55,11 @@ pub trait Origin {
 
     /// Reads the blocks at `offset`, a multiple of 4096, into all pages of `into`. What lies beyond the origin's end is zeros.
     fn read(&self, offset: u64, into: Buf) -> Answer<'_, Buf>;
+
+    /// What was used there lately, and should come first. An origin that does not know says nothing.
+    fn hottest(&self) -> Answer<'_, Vec<Range<u64>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 /// Opens origins.

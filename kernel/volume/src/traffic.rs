@@ -1,7 +1,7 @@
 //! What clients did with a volume, counted.
 //!
 //! Whoever serves clients notes each request when it ends; that costs a few additions and no memory. The counters are of
-//! the volume, whichever clients it has, and of this run. Beside them is how fast clients may go on ([`Pace`]).
+//! the volume, whichever clients it has, and of this run. Beside them is how fast clients may go on ([`Pace`]), and where they were ([`Heat`]).
 
 use alloc::rc::Rc;
 use core::cell::Cell;
@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use store::VolumeId;
 
-use crate::{Pace, Volumes};
+use crate::{Heat, Pace, Volumes};
 
 /// The shortest time that is told apart, as a power of two of nanoseconds: 33 µs.
 const FINEST: u32 = 15;
@@ -67,6 +67,7 @@ impl Meters {
 pub struct Traffic {
     meters: Meters,
     pace: Pace,
+    heat: Heat,
 }
 
 impl Traffic {
@@ -79,6 +80,12 @@ impl Traffic {
     #[must_use]
     pub fn pace(&self) -> &Pace {
         &self.pace
+    }
+
+    /// Where they were.
+    #[must_use]
+    pub fn heat(&self) -> &Heat {
+        &self.heat
     }
 
     /// The counters of one kind of request.

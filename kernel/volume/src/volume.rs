@@ -8,7 +8,7 @@ use core::net::IpAddr;
 use store::{Extent, Holes, SnapshotId, SnapshotInfo, Source, Span, StoreError, VolumeId};
 use world::{BLOCK_SIZE, Buf, Disk};
 
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, Attachments, Operation};
 use crate::{Standing, Traffic, VolumeError, Volumes};
 
 /// What a client may do.
@@ -117,7 +117,7 @@ impl<D: Disk + 'static> Volume<D> {
         if let Err(error) = self.check(Access::ReadOnly, span.offset, span.len.into()) {
             return (into, Err(error));
         }
-        let _operation = self.volumes.attachments().operate(&self.attachment);
+        let _operation = self.operate_at(span.offset);
         if self.attachment.standing.get() == Standing::Prepared {
             let (buf, result) = Box::pin(self.read_around(span, into)).await;
             return (buf, result.map_err(|error| self.explain(error)));
@@ -139,7 +139,7 @@ impl<D: Disk + 'static> Volume<D> {
     pub async fn write(&self, span: Span, from: Buf) -> Result<(), VolumeError> {
         self.check(Access::ReadWrite, span.offset, span.len.into())?;
         let id = self.writable()?;
-        let _operation = self.volumes.attachments().operate(&self.attachment);
+        let _operation = self.operate_at(span.offset);
         if !span.is_aligned() {
             Box::pin(self.bring_edges(span.offset, span.len.into())).await?;
         }
@@ -156,7 +156,7 @@ impl<D: Disk + 'static> Volume<D> {
     pub async fn discard(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
         self.check(Access::ReadWrite, offset, len)?;
         let id = self.writable()?;
-        let _operation = self.volumes.attachments().operate(&self.attachment);
+        let _operation = self.operate();
         let block = BLOCK_SIZE as u64;
         if !offset.is_multiple_of(block) || !len.is_multiple_of(block) {
             Box::pin(self.bring_edges(offset, len)).await?;
@@ -178,7 +178,7 @@ impl<D: Disk + 'static> Volume<D> {
         max: usize,
     ) -> Result<Vec<Extent>, VolumeError> {
         self.check(Access::ReadOnly, offset, len)?;
-        let _operation = self.volumes.attachments().operate(&self.attachment);
+        let _operation = self.operate();
         let store = self.volumes.store();
         let result = store
             .extents(from, self.attachment.source, offset, len, max)
@@ -231,8 +231,23 @@ impl<D: Disk + 'static> Volume<D> {
             // What was written before the volume was another's is durable.
             return Ok(());
         }
-        let _operation = self.volumes.attachments().operate(&self.attachment);
+        let _operation = self.operate();
         Ok(self.volumes.store().flush().await?)
+    }
+
+    fn operate_at(&self, offset: u64) -> Operation<'_> {
+        if !self.is_inside {
+            self.traffic.heat().note(offset);
+        }
+        self.operate()
+    }
+
+    fn operate(&self) -> Operation<'_> {
+        match self.is_inside {
+            // Nobody waits for it who would notice what else is done.
+            true => Attachments::operate_inside(&self.attachment),
+            false => self.volumes.attachments().operate(&self.attachment),
+        }
     }
 
     pub(crate) async fn ending(&self) -> VolumeError {

@@ -435,6 +435,15 @@ impl Lab {
     }
 }
 
+/// Tasks hold what they run on.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for node in self.nodes.iter().flatten() {
+            node.exec.clear();
+        }
+    }
+}
+
 pub fn name_of(of: usize) -> String {
     ["a", "b", "c"][of].into()
 }
