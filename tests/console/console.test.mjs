@@ -11,6 +11,7 @@ import { chromium } from 'playwright-core';
 
 import { Fake } from './fake.mjs';
 import { load } from './load.mjs';
+import { adopting, carrying, moving, pairing } from './ways.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const ARGUMENTS = [
@@ -20,7 +21,9 @@ const ARGUMENTS = [
 const DESK = { viewport: { width: 1280, height: 900 }, colorScheme: 'light' };
 const NIGHT = { ...DESK, colorScheme: 'dark' };
 const PHONE = { viewport: { width: 360, height: 740 }, colorScheme: 'light', hasTouch: true, isMobile: true };
-const VIEWS = ['/', '/volumes', '/volumes/db', '/schedules', '/drives', '/jobs', '/log', '/audit', '/tokens'];
+const VIEWS = [
+  '/', '/volumes', '/volumes/db', '/volumes/files', '/volumes/wiki', '/volumes/ledger', '/volumes/photos', '/schedules', '/peers', '/drives', '/jobs', '/log', '/audit', '/tokens',
+];
 /** Machines that run tests are busy. */
 const PATIENCE_MS = 30_000;
 
@@ -39,7 +42,7 @@ async function open(base, options) {
   page.on('pageerror', (error) => faults.push(error.stack));
   page.on('console', (message) => {
     // Refused requests are errors to the browser; what becomes of them is tested.
-    if (message.type() === 'error' && !/status of 4|ERR_/.test(message.text())) faults.push(message.text());
+    if (message.type() === 'error' && !/status of (4|50[24])|ERR_/.test(message.text())) faults.push(message.text());
   });
   page.on('request', (request) => {
     if (!request.url().startsWith(base)) faults.push(`asked for ${request.url()}`);
@@ -240,12 +243,32 @@ describe('an appliance that is not there', () => {
     await close();
   });
 
+  for (const [name, story] of Object.entries({
+    'appliances are paired': pairing,
+    'jobs tell what they carry, and do as they are told': carrying,
+    'disks are brought in, and it is told when their origin is away': adopting,
+    'volumes move, come back, and are taken over by their name only': moving,
+  })) {
+    test(name, async () => {
+      // Each of them leaves things changed.
+      const mine = new Fake();
+      const there = await mine.listen();
+      const { page, faults, close } = await open(there, DESK);
+      await logIn(page, 'fake');
+      await story(page, { base: there, fake: mine, isAccessible, picture });
+      assert.deepEqual(faults, []);
+      await close();
+      mine.close();
+    });
+  }
+
   test('nobody is offered what they may not do', async () => {
     const { page, faults, close } = await open(base, DESK);
     fake.role = 'read-only';
     await logIn(page, 'fake');
     await page.getByText('configuration, read-only').waitFor();
-    for (const [view, heading] of [['/volumes', 'Volumes'], ['/volumes/db', 'db'], ['/schedules', 'Schedules'], ['/drives', 'Drives'], ['/jobs', 'Jobs']]) {
+    for (const [view, heading] of [['/volumes', 'Volumes'], ['/volumes/db', 'db'], ['/volumes/wiki', 'wiki'], ['/volumes/ledger', 'ledger'],
+      ['/schedules', 'Schedules'], ['/peers', 'Peers'], ['/drives', 'Drives'], ['/jobs', 'Jobs']]) {
       await page.goto(`${base}/#${view}`);
       await page.getByRole('heading', { name: heading, exact: true }).waitFor();
       await page.getByText('Asking the appliance').waitFor({ state: 'detached' });
@@ -386,8 +409,9 @@ describe('an appliance that is not there', () => {
     const { page, close } = await open(base, PHONE);
     await logIn(page, 'fake');
     await page.goto(`${base}/#/jobs`);
-    await page.getByRole('button', { name: 'Pause' }).click();
-    await page.getByRole('button', { name: 'Resume' }).waitFor();
+    const scrub = page.getByRole('group', { name: 'scrub 2' });
+    await scrub.getByRole('button', { name: 'Pause' }).click();
+    await scrub.getByRole('button', { name: 'Resume' }).waitFor();
     await page.goto(`${base}/#/drives`);
     await page.getByRole('button', { name: 'Make blank' }).click();
     await page.getByLabel('serial number').fill('wrong');

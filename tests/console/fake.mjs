@@ -35,6 +35,7 @@ export class Fake {
   volumes = new Map();
   schedules = new Map();
   tokens = [];
+  peers = [];
   audit = [];
   jobs = [];
   counters = new Map();
@@ -82,6 +83,10 @@ export class Fake {
     volume('db-test-old', 512 * GIB, 210 * GIB, 90, { origin: 'db@before-upgrade', read_only: true });
     this.schedules.set('db', { every: '1h', keep: { hourly: 24, daily: 7, weekly: 4 }, newest: 'auto-20261122-1400', snapshots: 31, problem: null });
     this.schedules.set('mail', { every: '1d', keep: { daily: 14 }, newest: null, snapshots: 0, problem: 'the pool is full' });
+    const peer = (name, address, age) => this.peers.push({ name, address, key: crypto.randomUUID().replaceAll('-', '').repeat(2), paired_at: hours(age) });
+    peer('rack4-a', '10.20.0.4:10810', 400);
+    peer('rack4-b', '[2001:db8:77:1::4b]:10810', 2);
+    this.#populateWays(volume, hours);
     const token = (name, role, age, seen) => this.tokens.push({ name, role, created_at: age && hours(age), last_seen_at: seen && hours(seen), configured: !age });
     token('configuration', 'admin', null, 0.01);
     token('backup', 'operator', 700, 6);
@@ -95,8 +100,29 @@ export class Fake {
     this.jobs.push(job(2, { state: 'running', progress: 0.41, done: 160 * GIB, rate: 210 * MIB, time_left_ms: 760_000, created_at: hours(0.2) }));
   }
 
+  /** Volumes on their way, and the jobs that see to it. */
+  #populateWays(volume, hours) {
+    const way = (state, peer, more) => ({ state, epoch: 1, id: crypto.randomUUID(), peer, confirmed: true, job: null, trouble: null, ...more });
+    volume('files', 100 * GIB, 21 * GIB, 1, {
+      clients: 1,
+      hydration: { from: 'nbd://10.20.0.9:10809/disk', known: 38 * GIB, stored: 21 * GIB, on_demand: 3 * GIB, background: 18 * GIB, job: 11, error: null },
+    });
+    volume('wiki', 40 * GIB, 12 * GIB, 800, { move: way('given', 'rack4-a', { job: 12 }) });
+    volume('ledger', 40 * GIB, 9 * GIB, 800, { move: way('offered', 'rack4-b', { job: 13 }), clients: 1 });
+    volume('photos', 300 * GIB, 2 * GIB, 1, { move: way('prepared', 'rack4-b') });
+    const running = { state: 'running', created_at: hours(0.3) };
+    this.jobs.push(
+      job(11, { ...running, kind: 'hydrate', volume: 'files', progress: 0.38, done: 38 * GIB, rate: 55 * MIB, time_left_ms: 1_154_000, result: { fetched: 18 * GIB } }),
+      job(12, {
+        ...running, kind: 'migrate', volume: 'wiki', progress: 0.6, done: 24 * GIB, rate: 40 * MIB, rate_max: 50 * MIB, time_left_ms: 409_000,
+        result: { to: 'rack4-a', phase: 'following', bytes: { known: 24 * GIB, on_demand: 210 * MIB, background: 7 * GIB, metadata: 340 * 1024 } },
+      }),
+      job(13, { ...running, kind: 'migrate', volume: 'ledger', result: { to: 'rack4-b', phase: 'prepared', bytes: { known: 0, on_demand: 0, background: 0, metadata: 2048 } } }),
+    );
+  }
+
   #addVolume(volume) {
-    const made = { uuid: crypto.randomUUID(), origin: null, clients: 0, read_only: false, allow: [], iops_max: null, rate_max: null, created_at: new Date().toISOString(), snapshots: [], ...volume };
+    const made = { uuid: crypto.randomUUID(), origin: null, clients: 0, read_only: false, allow: [], iops_max: null, rate_max: null, hydration: null, created_at: new Date().toISOString(), snapshots: [], ...volume };
     this.volumes.set(made.name, made);
     return made;
   }
@@ -207,9 +233,18 @@ export class Fake {
       case 'POST tokens': return this.#needs('admin') && [201, this.#makeToken(body)];
       case 'DELETE tokens/*': this.tokens = this.tokens.filter((one) => one.name !== name); return [204];
       case 'GET audit': return [200, { entries: this.audit.slice(0, Number(url.searchParams.get('limit'))) }];
+      case 'POST volumes/*/migrate': return [202, this.#migrate(this.#volume(name), body)];
+      case 'POST volumes/*/hand-over': return [200, this.#way(name, ['offered'], { state: 'given' }, 'following')];
+      case 'POST volumes/*/take-back': return [200, this.#way(name, ['offered', 'given'], { state: 'owned', peer: null })];
+      case 'POST volumes/*/take-over': return [200, this.#way(name, ['given'], { state: 'owned', peer: null })];
+      case 'GET peers': return [200, { name: 'rack3-a', port: 10810, key: 'c0ffee'.repeat(10) + 'c0ff', peers: this.peers }];
+      case 'POST peers/*': return this.#needs('admin') && [201, { token: `ferrite_pair_${'ab'.repeat(32)}`, expires_in_ms: 600_000 }];
+      case 'POST peers': return this.#needs('admin') && [201, this.#pair(body)];
+      case 'PATCH peers/*': return this.#needs('admin') && [200, Object.assign(this.#peer(name), { address: addressOf(body.address) })];
+      case 'DELETE peers/*': this.peers.splice(this.peers.indexOf(this.#peer(name)), 1); return [204];
       case 'GET jobs': return [200, { jobs: this.jobs }];
       case 'POST scrub': this.jobs.push(job(this.jobs.length + 1, { state: 'running', created_at: new Date().toISOString() })); return [202, this.jobs.at(-1)];
-      case 'PATCH jobs/*': return [200, Object.assign(this.#job(name), body)];
+      case 'PATCH jobs/*': return [200, Object.assign(this.#job(name), body.rate === undefined ? body : { rate_max: body.rate || null })];
       case 'DELETE jobs/*': return [200, Object.assign(this.#job(name), { state: 'cancelled', rate: null, ended_at: new Date().toISOString() })];
       case 'GET log': return [200, { lines: this.log.slice(-Number(url.searchParams.get('tail') ?? 100)) }];
       default: throw new Problem(404, 'there is nothing at this path');
@@ -218,6 +253,42 @@ export class Fake {
 
   #needs(role) {
     return this.role === role || refuse(403, `this needs the role ${role}, and \`configuration\` has ${this.role}`);
+  }
+
+  #peer(name) {
+    return this.peers.find((one) => one.name === name) ?? refuse(404, 'there is no such peer');
+  }
+
+  #pair({ address, token }) {
+    const peer = { name: 'rack5-a', address: addressOf(address), key: 'ab'.repeat(32), paired_at: new Date().toISOString() };
+    if (!/^ferrite_pair_[0-9a-f]{64}$/.test(token)) throw new Problem(422, '`token` must be a pairing token', 'token');
+    if (token.endsWith('00')) throw new Problem(502, 'nobody answers at 10.20.0.5:10810');
+    this.peers.push(peer);
+    return peer;
+  }
+
+  #migrate(volume, { to, hand_over: when, after, rate }) {
+    this.#peer(to);
+    if (typeof rate === 'string') throw new Problem(422, '`rate` must be a number', 'rate');
+    const phase = when === 'wait' ? 'prepared' : 'following';
+    const made = job(this.jobs.at(-1).id + 1, {
+      kind: 'migrate', state: 'running', volume: volume.name, created_at: new Date().toISOString(), rate_max: rate || null,
+      result: { to, phase, bytes: { known: 0, on_demand: 0, background: 0, metadata: 1024 } },
+    });
+    this.jobs.push(made);
+    volume.after = after;
+    volume.move = { state: when === 'wait' ? 'offered' : 'given', epoch: 1, id: crypto.randomUUID(), peer: to, confirmed: true, job: made.id, trouble: null };
+    return made;
+  }
+
+  #way(name, from, to, phase) {
+    const volume = this.#volume(name);
+    if (!from.includes(volume.move?.state)) refuse(409, `\`${name}\` is neither offered nor given to another appliance`);
+    const moving = this.jobs.find((one) => one.id === volume.move.job);
+    if (phase) moving.result.phase = phase;
+    else if (moving) Object.assign(moving, { state: 'cancelled', ended_at: new Date().toISOString() });
+    Object.assign(volume.move, to);
+    return this.#shown(volume);
   }
 
   #schedule(volume) {
@@ -278,8 +349,14 @@ export class Fake {
     return this.jobs.find((one) => String(one.id) === id) ?? refuse(404, 'no such job');
   }
 
-  #create({ name, size, from }) {
+  #create({ name, size, from, origin }) {
     this.#mayBeCalled(name);
+    if (origin) {
+      if (origin.volume !== undefined && !/^\S+@\S+$/.test(origin.volume)) throw new Problem(422, '`origin.volume` must be a snapshot, as VOLUME@SNAPSHOT', 'origin.volume');
+      if (origin.nbd !== undefined && !origin.nbd.startsWith('nbd://')) throw new Problem(422, '`origin.nbd` must be the address of an NBD export, like nbd://10.0.0.5:10809/disk', 'origin.nbd');
+      const where = origin.nbd ?? `ferrite://${origin.appliance}/${origin.volume}`;
+      return this.#addVolume({ name, size: size ?? 8 * GIB, allocated: 0, hydration: { from: where, known: 0, stored: 0, on_demand: 0, background: 0, job: null, error: null } });
+    }
     if (from) {
       const [volume, snapshot] = from.split('@');
       const found = this.#find(volume, snapshot);
@@ -334,6 +411,11 @@ export class Fake {
     if (confirm !== drive.serial) throw new Problem(409, "`confirm` must be the drive's serial number", 'confirm');
     return Object.assign(drive, { state: 'blank', detail: 'blank; the next start makes a pool of it if there is none' });
   }
+}
+
+function addressOf(text) {
+  if (!/^([\d.]+|\[[\da-f:]+\])(:\d+)?$/.test(text)) throw new Problem(422, '`address` must be an address like 10.0.0.5, 10.0.0.5:10810 or [fd00::5]', 'address');
+  return /\]?:\d+$/.test(text.replace(/\[.*\]/, '')) ? text : `${text}:10810`;
 }
 
 function refuse(status, detail) {

@@ -3,6 +3,8 @@
 const KEY = 'ferrite-token';
 /** After this long an answer does not come any more. */
 const PATIENCE_MS = 15_000;
+/** The same where the appliance itself waits for another one. */
+const LONG_MS = 60_000;
 
 export const session = {
   get token() {
@@ -37,7 +39,7 @@ export class Silence extends Error {
   }
 }
 
-async function send(method, path, body, token = session.token) {
+async function send(method, path, body, { token = session.token, patience = PATIENCE_MS } = {}) {
   const headers = { Authorization: `Bearer ${token}` };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   let response;
@@ -49,7 +51,7 @@ async function send(method, path, body, token = session.token) {
       cache: 'no-store',
       credentials: 'omit',
       redirect: 'error',
-      signal: AbortSignal.timeout(PATIENCE_MS),
+      signal: AbortSignal.timeout(patience),
     });
   } catch {
     throw new Silence();
@@ -62,8 +64,8 @@ async function send(method, path, body, token = session.token) {
   return response;
 }
 
-async function json(method, path, body) {
-  const response = await send(method, path, body);
+async function json(method, path, body, patience) {
+  const response = await send(method, path, body, { patience });
   if (response.status === 204) return null;
   try {
     return await response.json();
@@ -93,7 +95,7 @@ async function all(path, name) {
 export const api = {
   /** Whether the appliance takes `token`; the problem is thrown if not. */
   async check(token) {
-    await send('GET', '/v1/node', undefined, token);
+    await send('GET', '/v1/node', undefined, { token });
   },
   node: () => json('GET', '/v1/node'),
   whoami: () => json('GET', '/v1/whoami'),
@@ -102,7 +104,7 @@ export const api = {
   formatDrive: (id, serial) => json('POST', `/v1/drives/${part(id)}/format`, { confirm: serial }),
   volumes: () => all('/v1/volumes', 'volumes'),
   volume: (name) => json('GET', volumePath(name)),
-  createVolume: (body) => json('POST', '/v1/volumes', body),
+  createVolume: (body) => json('POST', '/v1/volumes', body, LONG_MS),
   changeVolume: (name, body) => json('PATCH', volumePath(name), body),
   deleteVolume: (name, force) => json('DELETE', volumePath(name) + forced(force)),
   rollback: (name, snapshot, force) => json('POST', `${volumePath(name)}/rollback${forced(force)}`, { snapshot }),
@@ -110,6 +112,16 @@ export const api = {
   snapshot: (volume, name) => json('GET', snapshotPath(volume, name)),
   createSnapshot: (volume, name) => json('POST', `${volumePath(volume)}/snapshots`, { name }),
   deleteSnapshot: (volume, name, force) => json('DELETE', snapshotPath(volume, name) + forced(force)),
+  migrate: (name, body) => json('POST', `${volumePath(name)}/migrate`, body, LONG_MS),
+  handOver: (name) => json('POST', `${volumePath(name)}/hand-over`, undefined, LONG_MS),
+  takeBack: (name) => json('POST', `${volumePath(name)}/take-back`, undefined, LONG_MS),
+  takeOver: (name, confirm) => json('POST', `${volumePath(name)}/take-over`, { confirm }),
+  /** This appliance as its peers know it, and them. */
+  peers: () => json('GET', '/v1/peers'),
+  createPairingToken: () => json('POST', '/v1/peers/tokens'),
+  pair: (body) => json('POST', '/v1/peers', body, LONG_MS),
+  changePeer: (name, body) => json('PATCH', `/v1/peers/${part(name)}`, body),
+  removePeer: (name) => json('DELETE', `/v1/peers/${part(name)}`),
   schedules: () => all('/v1/schedules', 'schedules'),
   /** The schedule of a volume; `null` if it has none. */
   schedule: (volume) => json('GET', schedulePath(volume)).catch((problem) => {

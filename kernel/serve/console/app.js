@@ -9,6 +9,7 @@ import { duration } from './format.js';
 import { History, INTERVAL_MS } from './live.js';
 import { drives, jobs, log } from './machine.js';
 import { overview, troubles } from './overview.js';
+import { peers } from './peers.js';
 import { schedules } from './schedules.js';
 import { detail, list } from './volumes.js';
 
@@ -22,6 +23,7 @@ const VIEWS = [
   { path: '/', name: 'overview', title: 'Overview' },
   { path: '/volumes', name: 'volumes', title: 'Volumes' },
   { path: '/schedules', name: 'schedules', title: 'Schedules', under: 'volumes' },
+  { path: '/peers', name: 'peers', title: 'Peers', under: 'volumes' },
   { path: '/drives', name: 'drives', title: 'Drives' },
   { path: '/jobs', name: 'jobs', title: 'Jobs' },
   { path: '/log', name: 'log', title: 'Log' },
@@ -35,7 +37,7 @@ let state = null;
 function blank() {
   return {
     history: new History(), who: null, node: null, volumes: null, volume: null, snapshots: null, schedule: null, drives: null, jobs: null,
-    schedules: null, tokens: null, audit: null, auditWanted: { text: '', limit: AUDIT_FEW },
+    schedules: null, peers: null, tokens: null, audit: null, auditWanted: { text: '', limit: AUDIT_FEW },
     log: { lines: null, wanted: { text: '', level: 'debug' } },
     only: null, problem: null, metricsProblem: null, silent: false, actions,
   };
@@ -124,6 +126,7 @@ async function refresh() {
   const ask = [['node', api.node], ['volumes', api.volumes], ['jobs', api.jobs]];
   if (!mine.who) ask.push(['who', api.whoami]);
   if (view.name === 'schedules') ask.push(['schedules', api.schedules]);
+  if (view.name === 'peers') ask.push(['peers', api.peers]);
   if (view.name === 'tokens') ask.push(['tokens', api.tokens]);
   if (view.name === 'audit') ask.push(['audit', () => api.audit(mine.auditWanted.limit)]);
   if (view.name === 'drives') ask.push(['drives', api.drives]);
@@ -193,7 +196,7 @@ async function sample() {
 function draw() {
   if (!state) return;
   const { view, name } = route();
-  const views = { overview, volumes: name ? (all) => detail(all, name) : list, schedules, drives, jobs, log, audit, tokens };
+  const views = { overview, volumes: name ? (all) => detail(all, name) : list, schedules, peers, drives, jobs, log, audit, tokens };
   const shown = name ? `volume ${name}` : view.name;
   const isNew = app.dataset.view !== shown;
   const logBox = app.querySelector('.log');

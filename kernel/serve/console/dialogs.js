@@ -173,8 +173,8 @@ function modal(title, opener, element, close) {
   return dialog;
 }
 
-/** Shows a secret that nobody can see again, until it is said to be kept. */
-export function reveal({ title, about, secret }) {
+/** Shows a secret that nobody can see again, until it is said to be kept; `more` says what is done with it. */
+export function reveal({ title, about, secret, more }) {
   const opener = document.activeElement;
   const id = `secret-${(next += 1)}`;
   const field = h('input.mono', { id, readonly: true, 'aria-describedby': `${id}-about`, autocomplete: 'off', spellcheck: 'false' });
@@ -193,6 +193,7 @@ export function reveal({ title, about, secret }) {
     h('label', { for: id }, h('b', {}, 'Secret')),
     h('div.secret', {}, field, take),
     said,
+    more,
     h('div.buttons', {}, h('button.primary', { type: 'submit' }, 'I have kept it'))), close);
   // A key pressed too soon must not lose it.
   dialog.addEventListener('cancel', (event) => event.preventDefault());

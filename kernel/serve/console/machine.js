@@ -5,6 +5,7 @@ import { api } from './api.js';
 import { ask, tell } from './dialogs.js';
 import { h } from './dom.js';
 import { count, duration, many, moment, percent, rate, size } from './format.js';
+import { journey, limit } from './move.js';
 import { use } from './volumes.js';
 
 const waiting = (title, problem) => [h('h1', { tabindex: '-1' }, title), h('p.quiet', {}, problem ?? 'Asking the appliance …')];
@@ -80,33 +81,59 @@ export function jobs(state) {
 function jobItem(state, job, isActive) {
   const { result } = job;
   const name = `${job.kind} ${job.id}`;
+  const way = journey(job);
+  // What is handed over cannot be cancelled any more; it can be taken back.
+  const isOver = result?.phase === 'following' || result?.phase === 'giving';
   const end = job.state === 'paused' ? 'running' : 'paused';
   return h('li', { 'data-key': String(job.id) },
     h('header', {},
-      h('h2', {}, `${job.kind[0].toUpperCase()}${job.kind.slice(1)} `, h('span.quiet', {}, `#${job.id}`)),
+      h('h2', {}, `${way?.title ?? 'Scrub'} `, h('span.quiet', {}, `#${job.id}`)),
       h('span', { class: `state ${JOB_STATES[job.state] ?? ''}` }, job.state),
       isActive && may(state, 'operator') && h('div.actions', { role: 'group', 'aria-label': name },
         h('button', { type: 'button', onclick: () => act(state, api.changeJob(job.id, { state: end })) },
           job.state === 'paused' ? 'Resume' : 'Pause'),
-        h('button.danger', { type: 'button', onclick: () => act(state, api.cancelJob(job.id)) }, 'Cancel'))),
+        h('button', { type: 'button', onclick: () => limit(state, job) }, 'Rate'),
+        !isOver && h('button.danger', { type: 'button', onclick: () => cancel(state, job) }, 'Cancel'))),
     isActive && h('progress', { max: 1, value: job.progress, 'data-progress': job.progress, 'aria-label': name }),
     h('p.quiet', {},
       [
         isActive ? percent(job.progress) : null,
+        job.rate_max && `at most ${rate(job.rate_max)}`,
         `${size(job.done)} done`,
         job.rate !== null && rate(job.rate),
         job.time_left_ms !== null && isActive && `${duration(job.time_left_ms)} left`,
         job.ended_at ? `ended ${moment(job.ended_at)}` : job.created_at && `since ${moment(job.created_at)}`,
       ].filter(Boolean).join(' · ')),
+    way && h('p', {}, way.phase && h('b', {}, `${way.phase}: `), way.facts,
+      job.volume && [' · ', h('a', { href: `#/volumes/${job.volume}` }, 'the volume')]),
     job.error && h('p.error', {}, job.error),
-    result && (job.state === 'done' || result.damaged_blocks > 0) && h('p', {},
+    result?.blocks !== undefined && (job.state === 'done' || result.damaged_blocks > 0) && h('p', {},
       `${count(result.blocks)} blocks verified, `,
       result.damaged_blocks > 0 ? h('strong.bad', {}, `${many(result.damaged_blocks, 'damaged block')}`) : 'all of them sound',
       '.'),
-    result?.damaged.length > 0 && h('ul.damage', {}, result.damaged.map((place) => h('li', {},
+    result?.damaged?.length > 0 && h('ul.damage', {}, result.damaged.map((place) => h('li', {},
       h('code', {}, place.snapshot ? `${place.volume}@${place.snapshot}` : place.volume),
       ` at ${size(place.offset)}, ${size(place.length)}`)),
     result.damaged_more > 0 && h('li', {}, `and ${count(result.damaged_more)} more places`)));
+}
+
+function cancel(state, job) {
+  if (job.kind !== 'hydrate') {
+    act(state, api.cancelJob(job.id));
+    return;
+  }
+  ask({
+    title: `Cancel job ${job.id}?`,
+    action: 'Cancel the job',
+    danger: true,
+    intro: h('p', {}, 'Nothing brings in the rest any more, for good: what clients read still comes, so the origin is needed as long as the volume is.'),
+    fields: [],
+    submit: async () => {
+      await api.cancelJob(job.id);
+      await state.actions.refresh();
+    },
+    done: `Job ${job.id} is cancelled.`,
+  });
 }
 
 /** Waits for what was asked, and says if it was not done. */

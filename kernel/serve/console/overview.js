@@ -3,9 +3,10 @@
 import { bar, chart, spark } from './charts.js';
 import { h, icon } from './dom.js';
 import { count, duration, latency, many, percent, rate, size } from './format.js';
+import { keptBy } from './move.js';
 
 /** What is not as it should be, most urgent first: `{bad, text, more, link}`. */
-export function troubles({ node, jobs }) {
+export function troubles({ node, jobs, volumes }) {
   const found = [];
   const add = (bad, text, more, link) => found.push({ bad, text, more, link });
   const { pool, drives } = node;
@@ -27,6 +28,10 @@ export function troubles({ node, jobs }) {
   }
   const damaged = jobs?.findLast((job) => job.kind === 'scrub' && job.state === 'done')?.result?.damaged_blocks ?? 0;
   if (damaged > 0) add(true, `The last scrub found ${many(damaged, 'damaged block')}.`, null, '#/jobs');
+  for (const volume of volumes ?? []) {
+    const reason = keptBy(volume);
+    if (reason) add(false, `Volume ${volume.name} is held up.`, reason, `#/volumes/${volume.name}`);
+  }
   return found;
 }
 

@@ -5,6 +5,7 @@ import { may } from './access.js';
 import { ask, copy, tell, unlessAttached } from './dialogs.js';
 import { h, icon } from './dom.js';
 import { count, latency, many, moment, parseSize, percent, size } from './format.js';
+import { adopt, brief, send, wayOf } from './move.js';
 import { scheduleOf } from './schedules.js';
 
 /** What is said of names; the API checks them. */
@@ -36,12 +37,14 @@ function family(volumes) {
 
 export function list(state) {
   const { volumes, history } = state;
-  const add = h('button.primary', { type: 'button', onclick: () => create(state) }, icon('add'), 'New volume');
+  const add = () => h('div.actions', {},
+    h('button', { type: 'button', onclick: () => adopt(state, NAMES) }, 'Bring a disk in'),
+    h('button.primary', { type: 'button', onclick: () => create(state) }, icon('add'), 'New volume'));
   const head = h('header.head.row', {},
     h('div', {},
       h('h1', { tabindex: '-1' }, 'Volumes'),
       volumes && h('p.quiet', {}, summary(volumes))),
-    volumes && may(state, 'operator') && add);
+    volumes && may(state, 'operator') && add());
   if (!volumes) return [head, h('p.quiet', {}, state.problem ?? 'Asking the appliance …')];
   if (volumes.length === 0) {
     return [head, h('div.empty', {},
@@ -72,7 +75,8 @@ function row(volume, depth, now) {
     h('th', { scope: 'row', class: `depth-${Math.min(depth, 4)}` },
       h('a.name', { href: `#/volumes/${volume.name}` }, volume.name),
       volume.read_only && h('span.tag', {}, 'read-only'),
-      volume.origin && h('span.origin', {}, h('span.visually-hidden', {}, 'clone '), `of ${volume.origin}`)),
+      volume.origin && h('span.origin', {}, h('span.visually-hidden', {}, 'clone '), `of ${volume.origin}`),
+      brief(volume) && h('span.origin', {}, brief(volume))),
     h('td.num', {}, size(volume.size)),
     h('td.use', {}, use(volume.allocated, volume.size)),
     h('td.num', { 'data-label': volume.snapshots === 1 ? ' snapshot' : ' snapshots' }, count(volume.snapshots)),
@@ -110,6 +114,7 @@ export function detail(state, name) {
       may(state, 'operator') && h('div.actions', {},
         h('button.primary', { type: 'button', onclick: () => snapshot(state, one) }, icon('camera'), 'Snapshot'),
         h('button', { type: 'button', onclick: () => change(state, one) }, 'Change'),
+        (one.move?.state ?? 'owned') === 'owned' && h('button', { type: 'button', onclick: () => send(state, one) }, 'Move'),
         h('button.danger', { type: 'button', onclick: () => remove(state, one, snapshots) }, 'Delete'))),
     h('dl.facts', {},
       fact('In use', size(one.allocated), percent(one.size > 0 ? one.allocated / one.size : 0)),
@@ -121,6 +126,7 @@ export function detail(state, name) {
     h('p.export', {},
       h('span.quiet', {}, 'NBD '), h('code', {}, exportOf(state.node, name)),
       h('button.quiet', { type: 'button', 'aria-label': 'Copy the NBD address', onclick: () => copyAddress(exportOf(state.node, name)) }, icon('copy'))),
+    wayOf(state, one),
     scheduleOf(state, name),
     h('section', { 'aria-labelledby': 'snapshots' },
       h('h2', { id: 'snapshots' }, 'Snapshots'),
@@ -143,7 +149,7 @@ function tree(state, volume, snapshots) {
   return h('ol.tree', {},
     h('li.now', {},
       h('span.node', {}),
-      h('div.what', {}, h('strong', {}, 'now'), h('span.quiet', {}, 'what clients see and change'))),
+      h('div.what', {}, h('strong', {}, 'now'), h('span.quiet', {}, ['given', 'left'].includes(volume.move?.state) ? 'what stayed of it here' : 'what clients see and change'))),
     snapshots.length === 0 && h('li.none', {},
       h('div.what', {}, h('span.quiet', {}, 'No snapshot yet. One costs next to nothing, and the volume can be rolled back to it.'))),
     [...snapshots].reverse().map((one) => h('li', { 'data-key': one.uuid },

@@ -59,7 +59,9 @@ const FILES: &[File] = files! {
     "/console/format.js" JS "format.js";
     "/console/live.js" JS "live.js";
     "/console/machine.js" JS "machine.js";
+    "/console/move.js" JS "move.js";
     "/console/overview.js" JS "overview.js";
+    "/console/peers.js" JS "peers.js";
     "/console/schedules.js" JS "schedules.js";
     "/console/volumes.js" JS "volumes.js";
 };
