@@ -180,7 +180,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let find = || console.client();
     match arguments.command {
-        Command::Status => console.show(&find()?.get("/v1/node")?, commands::status::text),
+        Command::Status => commands::status::run(&console),
         Command::Top(what) => what.run(&console),
         Command::Volume(what) => what.run(&console),
         Command::Snapshot(what) => what.run(&console),

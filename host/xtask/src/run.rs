@@ -123,11 +123,15 @@ pub fn command(args: &RunArgs) -> Result<()> {
         );
     }
     if args.net.contains(&Network::User) {
-        for (option, address) in [
+        let ports = [
             ("--nbd", args.nbd),
             ("--api", args.api),
             ("--peer", args.peer),
-        ] {
+        ];
+        if let Some((one, other, port)) = clash(&ports) {
+            bail!("{one} and {other} are both at port {port}; give one of them another one");
+        }
+        for (option, address) in ports {
             probe::can_listen(address).with_context(|| {
                 format!("{address} is in use; choose another with {option} ADDR:PORT")
             })?;
@@ -153,6 +157,20 @@ pub fn command(args: &RunArgs) -> Result<()> {
     machine.extra_qmp.clone_from(&args.qmp);
     machine.ends_with_starter = !args.detach;
     serve(&options, &instance, args.detach)
+}
+
+/// Two options that want the same port of the host, if any do.
+fn clash(ports: &[(&'static str, SocketAddr)]) -> Option<(&'static str, &'static str, u16)> {
+    // Who listens at all addresses is in the way of who listens at one of them.
+    let meets = |a: SocketAddr, b: SocketAddr| {
+        let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+        a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || any)
+    };
+    ports.iter().enumerate().find_map(|(index, &(one, a))| {
+        let mut others = ports[index + 1..].iter();
+        let (other, _) = others.find(|&&(_, b)| meets(a, b))?;
+        Some((one, *other, a.port()))
+    })
 }
 
 /// Fills in configuration and token; what the user's file says wins.
@@ -371,5 +389,24 @@ impl Console {
     fn end(self) {
         let _ = self.stop.send(());
         let _ = self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_are_the_same_are_noticed() {
+        let clash = |addresses: [&str; 3]| {
+            let parsed = addresses.map(|address| address.parse().unwrap());
+            let [nbd, api, peer] = parsed;
+            clash(&[("--nbd", nbd), ("--api", api), ("--peer", peer)])
+        };
+        let same = clash(["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1"]);
+        assert_eq!(same, Some(("--nbd", "--peer", 1)));
+        let all = clash(["127.0.0.1:1", "0.0.0.0:2", "127.0.0.1:2"]);
+        assert_eq!(all, Some(("--api", "--peer", 2)));
+        assert_eq!(clash(["127.0.0.1:1", "127.0.0.2:1", "[::1]:1"]), None);
     }
 }

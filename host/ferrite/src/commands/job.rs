@@ -192,7 +192,21 @@ fn what(job: &Value) -> String {
 }
 
 fn jobs(answer: &Value) -> String {
-    let rows = items(answer, "jobs").iter().map(|job| {
+    rows(items(answer, "jobs").iter())
+}
+
+/// Those of an answer that are not over, under a heading; nothing if there are none.
+pub fn under_way(answer: &Value) -> String {
+    let mut active = items(answer, "jobs").iter().filter(|job| !is_over(job));
+    let Some(first) = active.next() else {
+        return String::new();
+    };
+    let rows = rows([first].into_iter().chain(active));
+    format!("\nUnder way:\n{rows}")
+}
+
+fn rows<'a>(all: impl Iterator<Item = &'a Value>) -> String {
+    let rows = all.map(|job| {
         let left = job["time_left_ms"].as_u64();
         vec![
             text_of(job, "id"),
@@ -227,6 +241,21 @@ mod tests {
             "rate": 1 << 20, "time_left_ms": 7000, "created_at": "2026-11-22T04:00:00.000Z", "error": null,
             "result": {"blocks": 256, "damaged_blocks": 1,
                 "damaged": [{"volume": "db", "snapshot": null, "offset": 40960, "length": 4096}]}})
+    }
+
+    #[test]
+    fn what_is_over_is_not_under_way() {
+        let mut over = job();
+        over["state"] = "done".into();
+        assert_eq!(under_way(&json!({"jobs": [over]})), "");
+        assert_eq!(under_way(&Value::Null), "");
+        let bytes = json!({"known": 0, "on_demand": 0, "background": 0, "metadata": 0});
+        let moving = json!({"id": 4, "kind": "migrate", "state": "running", "progress": 0.5, "volume": "db",
+            "rate": null, "time_left_ms": null, "created_at": null, "result": {"to": "b", "bytes": bytes}});
+        let told = under_way(&json!({"jobs": [over, moving]}));
+        assert!(told.starts_with("\nUnder way:\n"), "{told}");
+        assert!(told.contains("migrate db to b"), "{told}");
+        assert_eq!(told.lines().count(), 4, "{told}");
     }
 
     #[test]

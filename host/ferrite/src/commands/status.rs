@@ -2,10 +2,24 @@
 
 use serde_json::Value;
 
+use super::job;
+use crate::Failure;
+use crate::console::Console;
 use crate::describe::describe;
 
+/// Shows how the appliance is, and to people what it does besides serving.
+pub fn run(console: &Console) -> Result<(), Failure> {
+    let client = console.client()?;
+    let node = client.get("/v1/node")?;
+    console.show(&node, |node| {
+        // Without a pool there are no jobs, and all else is still worth telling.
+        let jobs = client.get("/v1/jobs").unwrap_or_default();
+        text(node) + &job::under_way(&jobs)
+    })
+}
+
 /// The node's properties; a crash of the run before stands apart, as the firmware wrote it.
-pub fn text(node: &Value) -> String {
+fn text(node: &Value) -> String {
     let mut others = node.clone();
     let crash = others.get_mut("crash").map(Value::take);
     let mut text = describe(&others);
