@@ -49,3 +49,4 @@ mod wire;
 pub use error::MoveError;
 pub use moves::{MigrateOptions, Move, Moves};
 pub use record::After;
+pub use wire::inspect;

@@ -26,6 +26,9 @@ pub type Nonce = u64;
 /// Who takes over by force begins so many epochs later: beyond all that the owner who was lost may have given since.
 pub const FORCED: Epoch = 1 << 32;
 
+/// No epoch that anybody comes to is larger.
+pub const EPOCH_MAX: Epoch = 1 << 62;
+
 /// What an appliance has to do with a volume. `P` names an appliance; `N` is what the new owner has to know of what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

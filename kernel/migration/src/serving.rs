@@ -15,7 +15,7 @@ use crate::hearing::Terms;
 use crate::moves::Shared;
 use crate::origin::zero_from;
 use crate::record::{Came, Id, Kept, News};
-use crate::rules::{Epoch, Record};
+use crate::rules::{EPOCH_MAX, Epoch, Record};
 use crate::wire::{
     Answer, Ask, EXTENTS_MAX, Failure, Kind, Part, Question, Say, decode, encode_extents,
     encode_head,
@@ -73,6 +73,9 @@ impl<D: Disk + 'static> Shared<D> {
     }
 
     async fn reply(self: &Rc<Self>, peer: PublicKey, ask: Ask) -> Reply {
+        if ask.epoch() > EPOCH_MAX {
+            return Say::Failed(Failure::Nonsense).into();
+        }
         match ask {
             Ask::Offer(offer) => self.hear_offer(peer, offer).await.into(),
             Ask::Holds { id, nonce } => self.hear_holds(peer, id, nonce).into(),

@@ -134,6 +134,26 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// The epoch that it is about; 0 where there is none.
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Self::Offer(offer) => offer.epoch,
+            Self::Give { epoch, .. }
+            | Self::Return { epoch, .. }
+            | Self::TakenOver { epoch, .. }
+            | Self::Progress { epoch, .. }
+            | Self::Pace { epoch, .. } => *epoch,
+            Self::Holds { .. }
+            | Self::Cancel { .. }
+            | Self::Heat { .. }
+            | Self::Open { .. }
+            | Self::Extents { .. }
+            | Self::Read { .. } => 0,
+        }
+    }
+}
+
 /// An offer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -313,6 +333,17 @@ pub fn decode_extents(bytes: &[u8], len: u64) -> Option<Vec<Extent>> {
         extents.push(Extent { len, content });
     }
     Some(extents)
+}
+
+/// Reads bytes as everything that another appliance may say, for whoever looks for bytes that break something.
+pub fn inspect(bytes: &[u8]) -> usize {
+    let questions = decode::<Question>(bytes).map_or(0, |(_, data)| data.len());
+    let answers = decode::<Answer>(bytes).map_or(0, |(_, data)| data.len());
+    let extents = decode_extents(bytes, u64::MAX).map_or(0, |extents| {
+        assert!(extents.len() * EXTENT_LEN == bytes.len());
+        extents.len()
+    });
+    questions + answers + extents
 }
 
 #[cfg(test)]

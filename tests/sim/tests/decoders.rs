@@ -288,6 +288,47 @@ fn peers() {
 }
 
 #[test]
+fn what_peers_say_of_volumes() {
+    let message = |head: &str, data: &[u8]| {
+        let len = u16::try_from(head.len()).expect("a head");
+        [&len.to_le_bytes()[..], head.as_bytes(), data].concat()
+    };
+    let id = "ab".repeat(16);
+    let moved = format!(r#"{{"moved":{{"id":"{id}","epoch":3,"since":2}}}}"#);
+    let all = [
+        message(
+            &format!(
+                r#"{{"number":7,"ask":{{"read":{{"of":{moved},"offset":4096,"blocks":32}}}}}}"#
+            ),
+            b"",
+        ),
+        message(
+            &format!(
+                r#"{{"number":8,"ask":{{"offer":{{"id":"{id}","nonce":1,"epoch":2,"name":"db","size_bytes":4096,"settings":"","since":null}}}}}}"#
+            ),
+            b"",
+        ),
+        message(
+            r#"{"number":7,"say":{"blocks":[["data",1],["zero",2],["same",29]]}}"#,
+            &[7; 4112],
+        ),
+        message(
+            r#"{"number":9,"say":"extents"}"#,
+            &[1, 0, 16, 0, 0, 0, 0, 0, 0],
+        ),
+        [[0, 0, 16, 0, 0, 0, 0, 0, 0], [2, 0, 32, 0, 0, 0, 0, 0, 0]].concat(),
+    ];
+    let samples: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+    for sample in &samples {
+        assert!(
+            migration::inspect(sample) > 0 || sample.len() < 300,
+            "a sample that is none"
+        );
+    }
+    pelt(100_000, &samples, decoders::migration);
+}
+
+#[test]
 fn http_heads() {
     let get = b"GET /v1/volumes/%64emo?force=1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n";
     let post = b"POST / HTTP/1.0\r\nContent-Length: 12\r\n\r\n";

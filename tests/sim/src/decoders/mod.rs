@@ -30,6 +30,11 @@ pub use servers::{api, nbd_session};
 /// Virtual time within which an input must be dealt with.
 const DEADLINE: Instant = Instant::from_nanos(3_600_000_000_000);
 
+/// What a paired appliance says of volumes that move.
+pub fn migration(bytes: &[u8]) {
+    black_box(migration::inspect(bytes));
+}
+
 /// NBD structures.
 pub fn nbd(bytes: &[u8]) {
     if let Some(head) = bytes.first_chunk() {
