@@ -119,6 +119,27 @@ fn what_nobody_changed_is_back_at_once() {
 }
 
 #[test]
+fn a_large_volume_that_nobody_changed_is_back_for_who_stayed() {
+    let lab = Lab::new(2, 1);
+    // More than one answer tells of.
+    lab.create(0, "db", 1 << 20);
+    for block in (0..1 << 20).step_by(2048) {
+        lab.write(0, "db", block, 1000 + block).expect("a write");
+    }
+    let here = lab.node(0).volumes.list()[0].id;
+    lab.migrate_at(0, "db", 1, true, After::Keep, 100_000)
+        .expect("a migration");
+    lab.wait(1, "db", "owned");
+    lab.pass(std::time::Duration::from_secs(2));
+    assert!(!lab.node(1).volumes.adoptions().is_empty(), "it arrives");
+    lab.take_back(0, "db").expect("taken back");
+    // Clients are attached to a volume, not to a name.
+    assert_eq!(lab.node(0).volumes.list()[0].id, here);
+    assert_eq!(lab.read(0, "db", 2048), Ok(3048));
+    assert!(lab.node(0).volumes.adoptions().is_empty(), "it has all");
+}
+
+#[test]
 fn only_what_is_newer_comes_back() {
     let lab = lab(2);
     lab.migrate(0, "db", 1, true, After::Keep)

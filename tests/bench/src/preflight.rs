@@ -13,6 +13,8 @@ use anyhow::{Result, bail};
 const NVME_CLASS: &str = "0x010802";
 /// The driver that hands a device to a program.
 const DRIVER: &str = "vfio-pci";
+/// Why nothing can be handed to a guest.
+const NO_IOMMU: &str = "no IOMMU group; switch the IOMMU on in the firmware and boot with intel_iommu=on or amd_iommu=on";
 
 /// Something that was looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +43,7 @@ pub fn look(root: &Path, has_kvm: bool, is_root: bool, drive: Option<&str>) -> V
             what: "hardware virtualisation",
             found: match has_kvm {
                 true => Ok("KVM".into()),
-                false => Err(
-                    "no usable /dev/kvm; load kvm_intel or kvm_amd, and allow it in the firmware"
-                        .into(),
-                ),
+                false => Err(why_no_kvm(root).into()),
             },
             is_needed: true,
         },
@@ -63,14 +62,21 @@ pub fn look(root: &Path, has_kvm: bool, is_root: bool, drive: Option<&str>) -> V
         },
     ];
     match drive {
-        None => findings.push(Finding {
-            what: "a drive",
-            found: Err(
-                "none named (--drive ADDRESS), so that an emulated one on a file in memory it is"
-                    .into(),
-            ),
-            is_needed: false,
-        }),
+        None => findings.extend([
+            Finding {
+                what: "a drive",
+                found: Err(format!(
+                    "none named (--drive ADDRESS), so that an emulated one on a file in memory it is; {}",
+                    controllers(root)
+                )),
+                is_needed: false,
+            },
+            Finding {
+                what: "devices for guests",
+                found: iommu(root),
+                is_needed: false,
+            },
+        ]),
         Some(address) => findings.extend(passed_through(root, address)),
     }
     findings
@@ -96,6 +102,49 @@ pub fn require(findings: &[Finding]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn why_no_kvm(root: &Path) -> &'static str {
+    let cpuinfo = fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
+    let has_flag = cpuinfo
+        .split_whitespace()
+        .any(|word| word == "vmx" || word == "svm");
+    match (root.join("dev/kvm").exists(), has_flag) {
+        (_, false) => {
+            "the processor shows neither vmx nor svm; switch it on in the firmware, or, in a virtual machine, in its host \
+             (nested virtualisation)"
+        }
+        (false, true) => "no /dev/kvm; load kvm_intel or kvm_amd",
+        (true, true) => "/dev/kvm cannot be opened for reading and writing",
+    }
+}
+
+/// Which drives could be named.
+fn controllers(root: &Path) -> String {
+    let devices = fs::read_dir(root.join("sys/bus/pci/devices"));
+    let mut names: Vec<String> = devices
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|device| {
+            let class = fs::read_to_string(device.path().join("class"));
+            class.is_ok_and(|class| class.trim() == NVME_CLASS)
+        })
+        .map(|device| device.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    match names.is_empty() {
+        true => "this host has no NVMe controller".into(),
+        false => format!("this host has {}", names.join(", ")),
+    }
+}
+
+fn iommu(root: &Path) -> Result<String, String> {
+    let groups = fs::read_dir(root.join("sys/kernel/iommu_groups"));
+    match groups.map_or(0, Iterator::count) {
+        0 => Err(NO_IOMMU.into()),
+        count => Ok(format!("{count} IOMMU groups")),
+    }
 }
 
 fn governor(root: &Path) -> Result<String, String> {
@@ -145,9 +194,7 @@ fn passed_through(root: &Path, address: &str) -> Vec<Finding> {
 
 /// The group, when all that is in it may be handed over.
 fn group(root: &Path, device: &Path) -> Result<String, String> {
-    let group = link_name(&device.join("iommu_group")).ok_or(
-        "none; switch the IOMMU on in the firmware and boot with intel_iommu=on or amd_iommu=on",
-    )?;
+    let group = link_name(&device.join("iommu_group")).ok_or(NO_IOMMU)?;
     let members =
         fs::read_dir(device.join("iommu_group/devices")).map_err(|error| error.to_string())?;
     for member in members.flatten() {
@@ -230,5 +277,29 @@ mod tests {
         assert!(require(&look(host.path(), false, true, None)).is_err());
         assert!(require(&look(host.path(), true, false, None)).is_err());
         verdict(&host, None).unwrap();
+    }
+
+    #[test]
+    fn what_is_lacking_is_named() {
+        let host = host("nvme");
+        let told = |host: &Scratch| {
+            let findings = look(host.path(), false, true, None);
+            findings
+                .iter()
+                .map(|finding| format!("{finding}\n"))
+                .collect::<String>()
+        };
+        let flags = host.file("proc/cpuinfo");
+        fs::create_dir_all(flags.parent().unwrap()).unwrap();
+        fs::write(&flags, "flags : fpu sse\n").unwrap();
+        fs::write(host.file("dev/kvm"), "").unwrap();
+        let text = told(&host);
+        assert!(text.contains("neither vmx nor svm"), "{text}");
+        assert!(text.contains(&format!("this host has {ADDRESS}")), "{text}");
+        assert!(text.contains("found    devices for guests: 1"), "{text}");
+        fs::write(&flags, "flags : fpu svm\n").unwrap();
+        assert!(told(&host).contains("cannot be opened"));
+        fs::remove_file(host.file("dev/kvm")).unwrap();
+        assert!(told(&host).contains("no /dev/kvm"));
     }
 }

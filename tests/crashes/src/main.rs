@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use crashes::{Plan, Points, Recording, record, replay};
+use guest::journey::{Cut, Journey, survives_the_loss_of_its_source};
 use qemu::size;
 
 /// Between two lines about progress.
@@ -47,6 +48,9 @@ struct Arguments {
     /// Only this crash point
     #[arg(long)]
     point: Option<u64>,
+    /// Instead: move a volume between two appliances so often, which lose power at as many points of that
+    #[arg(long, value_name = "CUTS")]
+    moves: Option<u32>,
     /// Threads; 0 takes one for each processor
     #[arg(long, default_value_t = 0)]
     threads: u64,
@@ -58,6 +62,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    if let Some(count) = arguments.moves {
+        return cut_moves(count, arguments.point).map(|()| ExitCode::SUCCESS);
+    }
     let start = Instant::now();
     let (folder, recording) = match &arguments.replay {
         Some(folder) => (folder.clone(), Recording::load(folder)?),
@@ -135,4 +142,25 @@ fn new_recording(arguments: &Arguments, folder: &Path) -> Result<Recording> {
         snapshots: !arguments.without_snapshots,
     };
     record(&plan, folder)
+}
+
+/// Cuts the power of appliances between which a volume goes to and fro; or only at one point.
+fn cut_moves(count: u32, only: Option<u64>) -> Result<()> {
+    let begun = Instant::now();
+    let mut journey = Journey::begin("moves")?;
+    let numbers = (0..count).filter(|number| only.is_none_or(|only| only == u64::from(*number)));
+    for number in numbers {
+        let cut = Cut::nth(number);
+        journey
+            .survive(cut)
+            .with_context(|| format!("cargo xtask crashes --moves {count} --point {number}"))?;
+        eprintln!("{number}: {cut:?}, {:.1} s", begun.elapsed().as_secs_f64());
+    }
+    journey.end()?;
+    survives_the_loss_of_its_source("loss")?;
+    println!(
+        "{count} power cuts of moves: never two owners, all that was durable is there, {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(())
 }

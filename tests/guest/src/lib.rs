@@ -12,6 +12,7 @@
 pub mod clients;
 pub mod ext4;
 pub mod initramfs;
+pub mod journey;
 pub mod linux;
 pub mod nbd;
 pub mod origin;

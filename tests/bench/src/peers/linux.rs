@@ -32,6 +32,8 @@ pub enum Server {
     Nbdkit,
     /// qemu-nbd with direct, asynchronous I/O.
     QemuNbd,
+    /// nbd-server, the one of the protocol's authors: a process for each connection, through the guest's page cache.
+    Reference,
 }
 
 impl Server {
@@ -39,6 +41,7 @@ impl Server {
         match self {
             Self::Nbdkit => "nbdkit",
             Self::QemuNbd => "qemu-nbd",
+            Self::Reference => "nbd-server",
         }
     }
 }
@@ -92,6 +95,7 @@ fn write(kernel: &Kernel, folder: &Path, path: &Path) -> Result<()> {
     }
     let packages = ["dmsetup", "libdevmapper1.02.1"];
     system.program_of("dmsetup", &packages, folder)?;
+    system.program_of("nbd-server", &["nbd-server"], folder)?;
     let plugin = Path::new("/").join(PLUGINS).join("nbdkit-file-plugin.so");
     ensure!(plugin.exists(), "no {} (package nbdkit)", plugin.display());
     let mut parent = String::from("usr/lib");

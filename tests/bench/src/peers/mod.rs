@@ -44,6 +44,8 @@ pub enum Peer {
     ThinNbdkit,
     /// Linux, dm-thin, qemu-nbd without a cache.
     ThinQemuNbd,
+    /// Linux, dm-thin, nbd-server.
+    ThinNbdServer,
     /// qemu-nbd on the host, without any guest.
     HostQemuNbd,
     /// The image.
@@ -51,9 +53,10 @@ pub enum Peer {
 }
 
 impl Peer {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::ThinNbdkit,
         Self::ThinQemuNbd,
+        Self::ThinNbdServer,
         Self::HostQemuNbd,
         Self::Ferrite,
     ];
@@ -64,6 +67,7 @@ impl Peer {
         match self {
             Self::ThinNbdkit => "Linux dm-thin + nbdkit",
             Self::ThinQemuNbd => "Linux dm-thin + qemu-nbd",
+            Self::ThinNbdServer => "Linux dm-thin + nbd-server",
             Self::HostQemuNbd => "host qemu-nbd",
             Self::Ferrite => "ferrite",
         }

@@ -69,9 +69,10 @@ impl Site {
                 options.machine.drives = vec![drive()?];
                 Plan::Ours(options.into())
             }
-            Peer::ThinNbdkit | Peer::ThinQemuNbd => {
+            Peer::ThinNbdkit | Peer::ThinQemuNbd | Peer::ThinNbdServer => {
                 let server = match peer {
                     Peer::ThinNbdkit => Server::Nbdkit,
+                    Peer::ThinNbdServer => Server::Reference,
                     _ => Server::QemuNbd,
                 };
                 let mut machine = image.machine(server, VOLUME_MIB, scratch.path());

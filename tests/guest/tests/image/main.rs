@@ -7,6 +7,7 @@ mod api;
 mod boot;
 mod crash;
 mod damage;
+mod journey;
 mod limits;
 mod linux;
 mod migration;

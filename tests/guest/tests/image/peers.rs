@@ -1,7 +1,8 @@
 //! Two appliances that are paired, and part again.
 
 use anyhow::{Context, Result, ensure};
-use guest::Station;
+use guest::nbd::{FUA, Nbd};
+use guest::{READY_LIMIT, Station};
 use serde_json::{Value, json};
 
 use crate::snapshots::tool;
@@ -88,4 +89,45 @@ fn appliances_without_names_of_their_own_are_told_to_get_some() -> Result<()> {
     let refused = refused.to_string();
     ensure!(refused.contains("node.name"), "{refused}");
     Ok(())
+}
+
+#[test]
+fn a_removed_peer_reads_and_takes_nothing() -> Result<()> {
+    let [a, b] = ["removed-a", "removed-b"].map(|name| Station::for_peers(name, 256 << 20));
+    let (a, b) = (a?, b?);
+    let (in_a, in_b) = (a.start()?, b.start()?);
+    a.pair_with(&b)?;
+    a.api()
+        .post("/v1/volumes", &json!({"name": "db", "size": 1 << 20}))?;
+    let mut owner = Nbd::connect(a.options.nbd, "db", READY_LIMIT)?;
+    owner.write(0, &[7; 8192], FUA)?;
+    a.api()
+        .post("/v1/volumes/db/snapshots", &json!({"name": "monday"}))?;
+    tool(&a, "migrate db --to removed-b --prepare")?;
+    let mut reader = Nbd::connect(b.options.nbd, "db", READY_LIMIT)?;
+    let mut block = [0; 4096];
+    reader.read(0, &mut block)?;
+    ensure!(block == [7; 4096]);
+    let snapshot = json!({"appliance": "removed-a", "volume": "db@monday"});
+    let adopt = |name: &str| {
+        let wanted = json!({"name": name, "origin": snapshot});
+        b.api().post("/v1/volumes", &wanted)
+    };
+    adopt("first")?;
+
+    tool(&a, "peer remove removed-b")?;
+    // Nothing of what it read is kept, and nothing more comes.
+    let late = reader.read(4096, &mut block);
+    ensure!(late.is_err(), "a removed peer reads: {late:?}");
+    let adopted = adopt("second");
+    ensure!(adopted.is_err(), "a removed peer adopts: {adopted:?}");
+    // Whatever becomes of the hand-over, it does not get there.
+    let handed = a.api().post("/v1/volumes/db/hand-over", &json!({}));
+    ensure!(handed.is_err(), "it was handed over: {handed:?}");
+    let there = b.api().get("/v1/volumes/db")?;
+    ensure!(there["move"]["state"] == "prepared", "{there}");
+    let refused = reader.write(0, &[8; 4096], 0);
+    ensure!(refused.is_err(), "a removed peer took it: {refused:?}");
+    b.power_down(in_b)?;
+    a.power_down(in_a)
 }
