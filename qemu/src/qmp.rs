@@ -24,6 +24,8 @@ pub struct Event {
     pub name: String,
     /// What QEMU says about it.
     pub data: Value,
+    /// When, by this host's clock: the time since 1970.
+    pub at: Duration,
 }
 
 /// A connection to a machine's QMP socket. QEMU serves one client per socket at a time.
@@ -170,9 +172,11 @@ impl Qmp {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
+        let part = |name: &str| message["timestamp"][name].as_u64().unwrap_or(0);
         self.events.push_back(Event {
             name: name.to_owned(),
             data: message["data"].clone(),
+            at: Duration::from_secs(part("seconds")) + Duration::from_micros(part("microseconds")),
         });
     }
 

@@ -1,11 +1,12 @@
 //! `cargo xtask bring-up`: a Linux machine boots from a disk that is still elsewhere, works while the rest of it arrives, and
-//! boots again when the place it came from is gone.
+//! boots again when the place it came from is gone. With `--live`, the machine itself moves, and its disk with it ([`live`]).
 //!
 //! Pass marks are counts: bytes that came over a line where everything is counted ([`guest::wire`]), not seconds. Words: the
 //! **disk** is a qcow2 image with a GiB in it ([`system`]); the **guest** is the machine that boots from it ([`machine`]).
 
 #![forbid(unsafe_code)]
 
+mod live;
 mod machine;
 mod system;
 
@@ -22,7 +23,7 @@ use guest::{Scratch, Station};
 use serde_json::{Value, json};
 
 use machine::Guest;
-use system::{PARTITION_AT, System};
+use system::{FEW_FILES, FILES, PARTITION_AT, System};
 
 /// How this host looks from the appliance in a user-mode network.
 const HOST: &str = "10.0.2.2";
@@ -48,11 +49,19 @@ const FILES_MIN: u64 = 10;
         no hole at all,\nthe snapshot of the image is bit-exact, and the guest finds everything again without the origin. \
         The image\n(4 GiB, 1 GiB of it allocated) is made once, below target/bring-up. Takes about three minutes."
 )]
-struct Arguments {}
+struct Arguments {
+    /// Instead: move the running machine between QEMUs, and its disk between three appliances
+    #[arg(long)]
+    live: bool,
+}
 
 fn main() -> ExitCode {
-    Arguments::parse();
-    match bring_up() {
+    let arguments = Arguments::parse();
+    let done = match arguments.live {
+        true => System::prepare(FEW_FILES).and_then(|system| live::run(&system)),
+        false => bring_up(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -62,7 +71,7 @@ fn main() -> ExitCode {
 }
 
 fn bring_up() -> Result<()> {
-    let system = System::prepare()?;
+    let system = System::prepare(FILES)?;
     let station = Station::with_drive("bring-up", DRIVE_BYTES)?;
     let appliance = station.start()?;
     println!("| | |\n| --- | ---: |");
@@ -96,11 +105,6 @@ struct Adopted<'a> {
 impl<'a> Adopted<'a> {
     fn new(station: &'a Station, system: &System, name: &'static str) -> Result<Self> {
         let origin = Origin::of_image(&system.image, LOOPBACK.into())?;
-        ensure!(
-            origin.allocated() >= ALLOCATED_MIN,
-            "the disk has only {} bytes",
-            origin.allocated()
-        );
         let wanted = json!({"name": name, "origin": {"nbd": origin.uri(HOST)}});
         let volume = station.api().post("/v1/volumes", &wanted)?;
         let job = volume["hydration"]["job"].as_u64();
@@ -134,15 +138,24 @@ impl<'a> Adopted<'a> {
             .zip(hydration["background"].as_u64()))
     }
 
-    /// Waits until everything is there.
+    /// Waits until everything is there, while a guest uses it.
     fn wait(&self, guest: &Guest) -> Result<()> {
+        self.wait_while(|| guest.require_sound())
+    }
+
+    /// Waits until everything is there, and nobody uses it.
+    fn wait_quietly(&self) -> Result<()> {
+        self.wait_while(|| Ok(()))
+    }
+
+    fn wait_while(&self, is_sound: impl Fn() -> Result<()>) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let job = self.job()?;
             if job["state"] == "done" {
                 return Ok(());
             }
-            guest.require_sound()?;
+            is_sound()?;
             ensure!(Instant::now() < deadline, "it does not arrive: {job}");
             thread::sleep(INTERVAL);
         }
@@ -182,6 +195,10 @@ fn arrive(station: &Station, system: &System) -> Result<u64> {
     let adopted = Adopted::new(station, system, "linux")?;
     adopted.change_job(&json!({"state": "paused"}))?;
     let allocated = adopted.origin.allocated();
+    ensure!(
+        allocated >= ALLOCATED_MIN,
+        "the disk has only {allocated} bytes"
+    );
     let before = adopted.origin.counts();
     say("image: allocated", mib(allocated));
     say(

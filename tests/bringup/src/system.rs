@@ -25,8 +25,10 @@ use qemu::instance::target_dir;
 pub const SIZE: u64 = 4 << 30;
 /// Where its partition begins, and the file system with it.
 pub const PARTITION_AT: u64 = 1 << 20;
-/// Files of data, and the size of each: a GiB.
-const FILES: u64 = 256;
+/// Files of data: a GiB.
+pub const FILES: u64 = 256;
+/// Files of data of a small disk, which moves often.
+pub const FEW_FILES: u64 = 48;
 const FILE_BYTES: usize = 4 << 20;
 /// The file that is written over.
 const SCRATCH_BYTES: usize = 16 << 20;
@@ -92,14 +94,18 @@ pub struct System {
 }
 
 impl System {
-    /// Makes the disk, or finds the one that was made.
+    /// Makes the disk with so many files, or finds the one that was made.
     ///
     /// # Errors
     /// When a program is missing, the kernel package cannot be downloaded, or there is no room.
-    pub fn prepare() -> Result<Self> {
-        let folder = std::path::absolute(target_dir().join("bring-up"))?;
+    pub fn prepare(files: u64) -> Result<Self> {
+        let name = match files {
+            FILES => "bring-up",
+            _ => "bring-up-small",
+        };
+        let folder = std::path::absolute(target_dir().join(name))?;
         let (image, note) = (folder.join("disk.qcow2"), folder.join("disk.sha256"));
-        let recipe = recipe();
+        let recipe = recipe(files);
         if let Ok(text) = fs::read_to_string(&note)
             && let Some((known, hash)) = text.trim().split_once(' ')
             && known == recipe
@@ -111,21 +117,21 @@ impl System {
         eprintln!("making the disk");
         fs::create_dir_all(&folder)?;
         let _ = fs::remove_file(&note);
-        let hash = make(&folder, &image).context("cannot make the disk")?;
+        let hash = make(&folder, &image, files).context("cannot make the disk")?;
         fs::write(&note, format!("{recipe} {hash}\n"))?;
         Ok(Self { image, hash })
     }
 }
 
 /// Names what goes into the disk.
-fn recipe() -> String {
+fn recipe(files: u64) -> String {
     let mut hasher = DefaultHasher::new();
     (TEXTS, INITRD, MODULES, GRUB_MODULES).hash(&mut hasher);
-    (SIZE, FILES, FILE_BYTES, SCRATCH_BYTES).hash(&mut hasher);
+    (SIZE, files, FILE_BYTES, SCRATCH_BYTES).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
-fn make(folder: &Path, image: &Path) -> Result<String> {
+fn make(folder: &Path, image: &Path, files: u64) -> Result<String> {
     let (tree, raw) = (folder.join("tree"), folder.join("disk.raw"));
     for leftover in [&tree, &raw] {
         if leftover.is_dir() {
@@ -136,7 +142,7 @@ fn make(folder: &Path, image: &Path) -> Result<String> {
     }
     plant(&tree)?;
     add_boot(&tree, folder)?;
-    add_data(&tree)?;
+    add_data(&tree, files)?;
     let disk = File::create(&raw)?;
     disk.set_len(SIZE)?;
     let mut mke2fs = Command::new("mke2fs");
@@ -202,9 +208,9 @@ fn add_boot(tree: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn add_data(tree: &Path) -> Result<()> {
+fn add_data(tree: &Path, files: u64) -> Result<()> {
     let mut names = Vec::new();
-    for number in 0..FILES {
+    for number in 0..files {
         let name = format!("data/{number:03}");
         fs::write(
             tree.join("srv").join(&name),
@@ -214,7 +220,7 @@ fn add_data(tree: &Path) -> Result<()> {
     }
     fs::write(
         tree.join("srv/scratch"),
-        pseudo_random(FILES, SCRATCH_BYTES),
+        pseudo_random(files, SCRATCH_BYTES),
     )?;
     let mut md5sum = Command::new("md5sum");
     let list = run(

@@ -26,6 +26,8 @@ const RATE: u64 = SIZE;
 const LIMIT: Duration = Duration::from_secs(90);
 /// Longer than anybody waits for a source.
 const LOSS_LIMIT: Duration = Duration::from_secs(60);
+/// Less than anybody waits for a source.
+const OTHER_LIMIT: Duration = Duration::from_secs(10);
 /// How long a state is looked for that may have passed.
 const SEEN_LIMIT: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -356,7 +358,7 @@ pub fn survives_the_loss_of_its_source(name: &str) -> Result<()> {
         });
         let mut rounds = 0;
         while !late.is_finished() {
-            let mut nbd = Nbd::connect(server, "other", LOSS_LIMIT)?;
+            let mut nbd = Nbd::connect(server, "other", OTHER_LIMIT)?;
             let mut bytes = vec![0; 4096];
             nbd.write(0, &[7; 4096], FUA)?;
             nbd.read(0, &mut bytes)?;
@@ -371,7 +373,7 @@ pub fn survives_the_loss_of_its_source(name: &str) -> Result<()> {
             matches!(read, Err(NbdError::Refused(EIO))),
             "not an I/O error, but {read:?}"
         );
-        ensure!(rounds > 1, "the other volume waited, too");
+        ensure!(rounds > 0, "the other volume was not tried");
         println!("EIO of what was lost after {:.1} s", time.as_secs_f64());
         Ok(())
     })
