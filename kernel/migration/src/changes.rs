@@ -21,6 +21,17 @@ use crate::wire::Offer;
 /// The longest name of a volume.
 const NAME_MAX: usize = 63;
 
+/// Why a volume is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Users want it elsewhere.
+    HandOver,
+    /// Whoever gave it wants it back.
+    Return,
+    /// Whoever gave it took it over by force: what was written here since is in the copy only.
+    Superseded,
+}
+
 impl<D: Disk + 'static> Shared<D> {
     /// Makes what is kept durable, and then true. For whoever has the turn.
     pub(crate) async fn keep(&self, entry: &Entry, kept: Kept) -> Result<(), StoreError> {
@@ -75,6 +86,9 @@ impl<D: Disk + 'static> Shared<D> {
             let has_moved = adoptions.any(|adoption| is_moved(adoption.address));
             let is_unknown = self.volumes.standing(info.id) == Standing::Owner
                 && self.find_volume(info.id).is_none();
+            // Clones share where their origin came from, and are somebody's.
+            let is_new = info.snapshots == 0 && info.origin.is_none() && info.allocated_bytes == 0;
+            let is_unknown = is_unknown && is_new && !self.is_shared(&info);
             if has_moved && is_unknown {
                 let standing = Standing::Given { is_needed: false };
                 self.volumes.set_standing(info.id, standing);
@@ -82,6 +96,13 @@ impl<D: Disk + 'static> Shared<D> {
                 let _ = self.volumes.discard(info.id).await;
             }
         }
+    }
+
+    /// Whether another volume has blocks that came from where this one's came.
+    fn is_shared(&self, info: &VolumeInfo) -> bool {
+        let others = self.volumes.list().into_iter();
+        let mut others = others.filter(|other| other.id != info.id);
+        others.any(|other| other.bases.iter().any(|base| info.bases.contains(base)))
     }
 
     /// Hands an offered volume over.
@@ -102,7 +123,7 @@ impl<D: Disk + 'static> Shared<D> {
         // A job that was cancelled is not handed over; from now on it cannot be.
         let ticket = self.ticket(entry).ok_or(MoveError::NotOffered)?;
         self.set_phase(&ticket, Phase::Giving);
-        let given = self.let_go(entry, owner, false).await;
+        let given = self.let_go(entry, owner, Why::HandOver).await;
         if given.is_err() {
             self.set_phase(&ticket, Phase::Prepared);
         }
@@ -118,8 +139,17 @@ impl<D: Disk + 'static> Shared<D> {
         &self,
         entry: &Entry,
         owner: Owner,
-        is_return: bool,
+        why: Why,
     ) -> Result<(), MoveError> {
+        let gone = self.try_let_go(entry, owner, why).await;
+        if gone.is_err() {
+            // Nothing was given: whose it was may go on.
+            self.apply(entry);
+        }
+        gone
+    }
+
+    async fn try_let_go(&self, entry: &Entry, owner: Owner, why: Why) -> Result<(), MoveError> {
         let mut kept = entry.kept.borrow().clone();
         let Record::Given {
             epoch,
@@ -139,11 +169,13 @@ impl<D: Disk + 'static> Shared<D> {
             let is_its_own = kept.came.as_ref().is_some_and(|came| {
                 (came.from, came.epoch + 1) == (to, epoch) && came.since.is_none()
             });
-            let may_be_as_it_was = is_return && is_its_own;
+            let info = self.volume(volume.0).ok_or(VolumeError::NoVolume)?;
+            let is_alone = info.snapshots == 0 && !self.is_shared(&info);
+            let may_be_as_it_was = why == Why::Return && is_its_own && is_alone;
             if may_be_as_it_was && self.volumes.is_as_adopted(volume).await.unwrap_or(false) {
                 news = None;
             }
-            if kept.wish.after == After::Snapshot {
+            if kept.wish.after == After::Snapshot || why == Why::Superseded {
                 let name = format!("given-{epoch}");
                 let made = self.volumes.store().create_snapshot(volume, &name).await;
                 if let Err(error) = made {
@@ -166,9 +198,10 @@ impl<D: Disk + 'static> Shared<D> {
             to,
             came: kept.came.take(),
             has_arrived: false,
-            after: match is_return {
-                true => After::Free,
-                false => kept.wish.after.clone(),
+            after: match why {
+                Why::Return => After::Free,
+                Why::Superseded => After::Snapshot,
+                Why::HandOver => kept.wish.after.clone(),
             },
         });
         Ok(self.keep(entry, kept).await?)
@@ -189,11 +222,12 @@ impl<D: Disk + 'static> Shared<D> {
     pub(crate) async fn take_over(&self, entry: &Entry) -> Result<(), MoveError> {
         let _turn = entry.turn.acquire().await;
         let mut kept = entry.kept.borrow().clone();
-        let Record::Given { epoch, to, .. } = kept.owner else {
-            return Err(MoveError::NotGiven);
-        };
         let owner = kept.owner.take_over().ok_or(MoveError::NotGiven)?;
-        let copy = kept.take_copy(epoch).ok_or(MoveError::NotGiven)?;
+        let newest = kept.copies.last().map(|copy| copy.epoch);
+        let copy = newest.and_then(|epoch| kept.take_copy(epoch));
+        let copy = copy.filter(|copy| self.volume(copy.volume).is_some());
+        let copy = copy.ok_or(MoveError::NotGiven)?;
+        let to = copy.to;
         log::warn!(
             "volume {} is taken over by force: what was written elsewhere since is lost",
             kept.name
@@ -229,7 +263,8 @@ impl<D: Disk + 'static> Shared<D> {
         };
         (kept.name, kept.size_bytes) = (offer.name.clone(), offer.size_bytes);
         self.set_aside(&kept).await?;
-        let settings = Settings::decode(offer.settings.as_bytes()).unwrap_or_default();
+        let settings = Settings::decode(offer.settings.as_bytes());
+        let settings = settings.ok_or(VolumeError::BadNetwork)?;
         let way = (from, offer.epoch);
         let made = self.receive(entry, &kept, way, since, settings).await;
         let (info, came) = match made {
@@ -268,7 +303,12 @@ impl<D: Disk + 'static> Shared<D> {
             .volumes
             .prepare(names, address, kept.size_bytes, settings);
         let info = made.await?;
-        let came = Came { from, epoch, since };
+        let came = Came {
+            from,
+            epoch,
+            size_bytes: kept.size_bytes,
+            since,
+        };
         Ok((info, came))
     }
 
@@ -341,6 +381,7 @@ impl<D: Disk + 'static> Shared<D> {
                 true => None,
                 false => kept.take_copy(epoch - 1),
             };
+            let copy = copy.filter(|copy| self.volume(copy.volume).is_some());
             match copy {
                 Some(copy) => {
                     (kept.volume, kept.came) = (Some(copy.volume), copy.came);
@@ -352,7 +393,12 @@ impl<D: Disk + 'static> Shared<D> {
                 }
             }
         }
-        kept.owner = Record::Owned { epoch };
+        // As they were at the hand-over.
+        let name = kept.volume.and_then(|volume| self.volume(volume));
+        if let Some(info) = name {
+            self.volumes.set(&info.name, terms.settings).await?;
+        }
+        (kept.owner, kept.giver) = (Record::Owned { epoch }, Some(from));
         self.keep(entry, kept).await?;
         self.hydrate(entry, terms.rate).await;
         Ok(())

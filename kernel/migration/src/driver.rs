@@ -10,7 +10,7 @@ use upkeep::{JobState, Phase, Ticket};
 use world::{Buf, Disk};
 
 use crate::moves::{Entry, Shared};
-use crate::record::Id;
+use crate::record::{Id, Kept};
 use crate::rules::{Epoch, Nonce, Record};
 use crate::wire::{Ask, Offer, Progress, Say};
 
@@ -222,6 +222,13 @@ impl<D: Disk + 'static> Shared<D> {
         Next::After(REST_MAX)
     }
 
+    /// What users have set for what was given for an ownership.
+    fn settings_of(&self, kept: &Kept, epoch: Epoch) -> String {
+        let copy = kept.copy(epoch).map(|copy| volume::VolumeId(copy.volume));
+        let settings = copy.map(|copy| self.volumes.settings(copy));
+        settings.unwrap_or_default().encode()
+    }
+
     fn describe_offer(
         &self,
         entry: &Entry,
@@ -260,10 +267,10 @@ impl<D: Disk + 'static> Shared<D> {
             )
             .await
         {
-            Ok(Say::No) => {
-                self.hear_cancel(from, entry.id, nonce).await;
-                Next::After(Duration::ZERO)
-            }
+            Ok(Say::No) => match self.hear_cancel(from, entry.id, nonce).await {
+                Say::Yes => Next::After(Duration::ZERO),
+                _ => Next::Later,
+            },
             Ok(_) => {
                 entry.trouble.take();
                 Next::After(HOLDS_EVERY)
@@ -293,6 +300,7 @@ impl<D: Disk + 'static> Shared<D> {
                 size_bytes,
                 since: entry.kept.borrow().since_for(to, epoch),
                 rate: ticket.map_or(0, Ticket::rate_max),
+                settings: self.settings_of(&entry.kept.borrow(), epoch),
             };
             match self.say(to, give).await {
                 Ok(Say::Yes) => {

@@ -22,6 +22,8 @@ pub enum MoveError {
     NotPrepared,
     /// It is done here, and the other appliance has not answered yet; it is told as soon as it can be.
     Unconfirmed,
+    /// Too many copies of it are still here.
+    TooManyCopies,
     /// The appliance is starting.
     NotNow,
     /// The other appliance refuses, and why.
@@ -42,6 +44,9 @@ impl fmt::Display for MoveError {
             ),
             Self::Unconfirmed => out.write_str(
                 "the other appliance does not answer; it is told as soon as it can be reached",
+            ),
+            Self::TooManyCopies => out.write_str(
+                "too many copies of it are here, for their snapshots; delete what is not needed",
             ),
             Self::NotNow => out.write_str("the appliance is starting"),
             Self::Refused(why) => write!(out, "the other appliance refuses: {why}"),

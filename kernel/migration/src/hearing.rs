@@ -2,19 +2,23 @@
 
 use alloc::rc::Rc;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use peer::PublicKey;
 use upkeep::JobState;
-use volume::{AdoptionInfo, BaseInfo, OriginAddress, VolumeError};
+use volume::{
+    AdoptionInfo, BaseInfo, OriginAddress, Settings, VolumeError, check_name, check_size,
+};
 use world::Disk;
 
+use crate::changes::Why;
 use crate::moves::{Entry, Shared};
 use crate::record::{Id, Kept, News};
 use crate::rules::{Epoch, Message, Nonce, Reaction, Record, Rules, What};
 use crate::wire::{Offer, Progress, Say};
 
 /// How a volume is given.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Terms {
     /// Whether there is something that the new owner has not, if it gave the volume before.
     pub has_news: bool,
@@ -24,6 +28,8 @@ pub(crate) struct Terms {
     pub since: Option<Epoch>,
     /// Bytes in a second at which the rest is to be brought in; 0: no limit.
     pub rate: u64,
+    /// What users have set for it.
+    pub settings: Settings,
 }
 
 impl<D: Disk + 'static> Shared<D> {
@@ -37,7 +43,14 @@ impl<D: Disk + 'static> Shared<D> {
     }
 
     pub(crate) async fn hear_offer(self: &Rc<Self>, from: PublicKey, offer: Offer) -> Say {
+        // Everything of it is somebody else's word.
+        if let Err(error) = check_name(&offer.name).and(check_size(offer.size_bytes)) {
+            return refusal(error);
+        }
         let known = self.find(offer.id);
+        if known.is_none() && self.has_many() {
+            return Say::Refused("it knows too many volumes that moved".into());
+        }
         let entry = known.unwrap_or_else(|| {
             let kept = Kept::new(&offer.name, offer.size_bytes, Record::default(), None);
             self.enter(offer.id, kept)
@@ -148,9 +161,14 @@ impl<D: Disk + 'static> Shared<D> {
             return Say::No;
         };
         let _turn = entry.turn.acquire().await;
+        self.forget_deleted(&entry);
+        // Who did not give it has nothing to want back.
+        if entry.kept.borrow().owner.is_owner() && entry.kept.borrow().giver != Some(from) {
+            return Say::No;
+        }
         match Self::react(&entry, (from, nonce), What::Return(epoch)) {
             Reaction::Become(owner) => {
-                let given = self.let_go(&entry, owner, true).await;
+                let given = self.let_go(&entry, owner, Why::Return).await;
                 self.drive(&entry);
                 match given {
                     Ok(()) => Say::Granted,
@@ -178,6 +196,9 @@ impl<D: Disk + 'static> Shared<D> {
         let _turn = entry.turn.acquire().await;
         self.forget_deleted(&entry);
         let owner = entry.kept.borrow().owner;
+        if owner.is_owner() && entry.kept.borrow().giver != Some(by) {
+            return Say::Refused("it has the volume from somebody else".into());
+        }
         let Some(superseded) = owner.supersede(by, epoch, News::Written) else {
             return match owner {
                 Record::Given { to, .. } if to != by && owner.epoch() < epoch => {
@@ -190,7 +211,7 @@ impl<D: Disk + 'static> Shared<D> {
         log::warn!(
             "a volume of this appliance was taken over by force: what was written here is in its copy"
         );
-        let given = self.let_go(&entry, superseded, false).await;
+        let given = self.let_go(&entry, superseded, Why::Superseded).await;
         self.drive(&entry);
         match given {
             Ok(()) => Say::Yes,
@@ -214,7 +235,34 @@ impl<D: Disk + 'static> Shared<D> {
         job.map_or(0, |job| job.done_bytes).max(base.known_bytes)
     }
 
-    pub(crate) fn progress(&self, from: PublicKey, id: Id, epoch: Epoch) -> Progress {
+    /// How much of a volume is here; that all of it is, is durable.
+    pub(crate) async fn tell_progress(&self, from: PublicKey, id: Id, epoch: Epoch) -> Progress {
+        let progress = self.progress(from, id, epoch);
+        if progress.has_all && self.volumes.store().flush().await.is_err() {
+            return Progress {
+                has_all: false,
+                ..progress
+            };
+        }
+        progress
+    }
+
+    /// Whether all is here of what was given for an ownership, as far as it is still here.
+    fn is_complete(&self, kept: &Kept, epoch: Epoch) -> bool {
+        let copies = { kept.copies.iter() }.map(|copy| (Some(copy.volume), copy.came.as_ref()));
+        let all = copies.chain([(kept.volume, kept.came.as_ref())]);
+        let mut given = all.filter(|(_, came)| came.is_some_and(|came| came.epoch == epoch));
+        given.all(|(volume, _)| {
+            let info = volume.and_then(|volume| self.volume(volume));
+            let bases = info.map_or_else(Vec::new, |info| info.bases);
+            let bases = bases
+                .iter()
+                .filter_map(|base| self.volumes.store().base(*base));
+            { bases }.all(|base| base.is_complete())
+        })
+    }
+
+    fn progress(&self, from: PublicKey, id: Id, epoch: Epoch) -> Progress {
         let Some(entry) = self.find(id) else {
             return Progress::default();
         };
@@ -245,7 +293,7 @@ impl<D: Disk + 'static> Shared<D> {
                     took.map_or([0; 2], |took| [took.demanded_bytes, took.background_bytes]);
                 Progress {
                     is_owner: true,
-                    has_all: true,
+                    has_all: self.is_complete(&kept, epoch),
                     known_bytes: kept.size_bytes,
                     demanded_bytes,
                     background_bytes,

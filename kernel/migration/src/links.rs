@@ -21,6 +21,8 @@ use crate::wire::{Answer, Ask, Question, Say, decode, encode_head};
 
 /// How long an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(40);
+/// How long opening a channel may take.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// A channel that nobody used for so long is given up.
 const IDLE_TIME: Duration = Duration::from_secs(30);
 /// Questions under way to one appliance.
@@ -82,8 +84,8 @@ pub struct Links<D, C: Connect> {
     peers: Option<Peers<D>>,
     way: C,
     table: RefCell<BTreeMap<PublicKey, Rc<Link<C::Stream>>>>,
-    /// Whoever opens a channel.
-    opening: Semaphore,
+    /// Whoever opens a channel to somebody.
+    opening: RefCell<BTreeMap<PublicKey, Semaphore>>,
 }
 
 struct Link<S: Stream> {
@@ -137,19 +139,34 @@ impl<D: Disk + 'static, C: Connect> Links<D, C> {
             peers,
             way,
             table: RefCell::default(),
-            opening: Semaphore::new(1),
+            opening: RefCell::default(),
         }
     }
 
+    /// The channel that is open already.
+    fn known(&self, of: &PublicKey) -> Option<Rc<Link<C::Stream>>> {
+        let known = self.table.borrow().get(of).cloned();
+        known.filter(|link| link.end.get().is_none())
+    }
+
     async fn link(&self, of: PublicKey) -> Result<Rc<Link<C::Stream>>, CallError> {
-        let _turn = self.opening.acquire().await;
-        let known = self.table.borrow().get(&of).cloned();
-        if let Some(link) = known.filter(|link| link.end.get().is_none()) {
+        if let Some(link) = self.known(&of) {
+            return Ok(link);
+        }
+        // One at a time for each of them; who does not answer keeps nobody from the others.
+        let opening = {
+            let mut all = self.opening.borrow_mut();
+            all.entry(of).or_insert_with(|| Semaphore::new(1)).clone()
+        };
+        let _turn = opening.acquire().await;
+        if let Some(link) = self.known(&of) {
             return Ok(link);
         }
         let peers = self.peers.as_ref().ok_or(CallError::NoPeer)?;
         let peer = peers.find_key(&of).ok_or(CallError::NoPeer)?;
-        let channel = peers.connect(&self.way, &peer.name).await?;
+        let connected = peers.connect(&self.way, &peer.name);
+        let connected = self.exec.timeout(CONNECT_TIME, connected).await;
+        let channel = connected.unwrap_or(Err(PeerError::Unreachable))?;
         let link = Rc::new(Link {
             channel: channel.clone(),
             waiting: RefCell::default(),

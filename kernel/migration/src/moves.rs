@@ -11,7 +11,7 @@ use exec::{Exec, Notify, Semaphore};
 use net::{Connect, Stream};
 use peer::{Channel, Peer, Peers, PublicKey};
 use upkeep::{JobInfo, JobState, Jobs, Migration, Phase, Ticket};
-use volume::{OriginAddress, Origins, Standing, VolumeId, VolumeInfo, Volumes};
+use volume::{OriginAddress, Origins, Standing, VolumeError, VolumeId, VolumeInfo, Volumes};
 use world::{Buf, Disk, Entropy, Pool};
 
 use crate::error::MoveError;
@@ -25,6 +25,10 @@ use crate::wire::{Ask, Part};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long clients wait for blocks of an appliance that does not answer, unless somebody says otherwise.
 const ORIGIN_PATIENCE: Duration = Duration::from_secs(30);
+/// Volumes that moved; beyond these, nobody offers more.
+const ENTRIES_MAX: usize = 1024;
+/// Copies of one volume; with more, it is not offered.
+const COPIES_MAX: usize = 6;
 /// Bits of an offer's number that are drawn.
 const DRAWN_BITS: u32 = 16;
 
@@ -242,36 +246,20 @@ impl<D: Disk + 'static> Moves<D> {
         let entry = shared.entry_of(&info);
         let _turn = entry.turn.acquire().await;
         shared.require_owner(&info)?;
-        let mut kept = entry.kept.borrow().clone();
-        kept.offers = self.shared.next_offer(kept.offers);
-        kept.owner = match kept.owner.offer(peer.key, kept.offers) {
-            Some(offered) => offered,
-            None => return Err(MoveError::NotOwner),
-        };
-        (kept.name, kept.size_bytes) = (info.name.clone(), info.size_bytes);
-        let jobs = shared.jobs.get().ok_or(MoveError::NotNow)?;
-        let migration = Migration {
-            id: entry.id.0,
-            volume: info.name,
-            to: peer.name,
-            phase: Phase::Offering,
-            size_bytes: info.size_bytes,
-            known_bytes: 0,
-            demanded_bytes: 0,
-            background_bytes: 0,
-            metadata_bytes: 0,
-        };
-        let ticket = jobs.start_migration(migration, options.rate).await?;
-        kept.wish = Wish {
-            at_once: options.at_once,
-            after: options.after,
-            job: ticket.id(),
-        };
-        if let Err(error) = shared.keep(&entry, kept).await {
-            let why = Some(error.to_string());
-            ticket.end(JobState::Failed, why).await;
-            return Err(error.into());
+        if entry.kept.borrow().copies.len() >= COPIES_MAX {
+            return Err(MoveError::TooManyCopies);
         }
+        let jobs = shared.jobs.get().ok_or(MoveError::NotNow)?;
+        // From now on its name and size stay as they are.
+        shared.volumes.set_standing(info.id, Standing::Offered);
+        let offered = shared.offer_to(jobs, &entry, info.id, &peer, options).await;
+        let ticket = match offered {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                shared.apply(&entry);
+                return Err(error);
+            }
+        };
         shared.drive(&entry);
         Ok(jobs.describe_ticket(&ticket))
     }
@@ -344,8 +332,53 @@ impl<D: Disk + 'static> Moves<D> {
 }
 
 impl<D: Disk + 'static> Shared<D> {
+    /// Makes a job of it, and the offer durable. For whoever has the turn.
+    async fn offer_to(
+        &self,
+        jobs: &Jobs<D>,
+        entry: &Entry,
+        volume: VolumeId,
+        peer: &Peer,
+        options: MigrateOptions,
+    ) -> Result<Ticket<D>, MoveError> {
+        let info = self.volume(volume.0).ok_or(VolumeError::NoVolume)?;
+        let mut kept = entry.kept.borrow().clone();
+        kept.offers = self.next_offer(kept.offers);
+        let offered = kept.owner.offer(peer.key, kept.offers);
+        kept.owner = offered.ok_or(MoveError::NotOwner)?;
+        (kept.name, kept.size_bytes) = (info.name.clone(), info.size_bytes);
+        let migration = Migration {
+            id: entry.id.0,
+            volume: info.name,
+            to: peer.name.clone(),
+            phase: Phase::Offering,
+            size_bytes: info.size_bytes,
+            known_bytes: 0,
+            demanded_bytes: 0,
+            background_bytes: 0,
+            metadata_bytes: 0,
+        };
+        let ticket = jobs.start_migration(migration, options.rate).await?;
+        kept.wish = Wish {
+            at_once: options.at_once,
+            after: options.after,
+            job: ticket.id(),
+        };
+        if let Err(error) = self.keep(entry, kept).await {
+            let why = Some(error.to_string());
+            ticket.end(JobState::Failed, why).await;
+            return Err(error.into());
+        }
+        Ok(ticket)
+    }
+
     pub(crate) fn find(&self, id: Id) -> Option<Rc<Entry>> {
         self.table.borrow().get(&id).cloned()
+    }
+
+    /// Whether there is no room for volumes that nobody here asked for.
+    pub(crate) fn has_many(&self) -> bool {
+        self.table.borrow().len() >= ENTRIES_MAX
     }
 
     pub(crate) fn find_volume(&self, volume: VolumeId) -> Option<Rc<Entry>> {

@@ -75,7 +75,7 @@ fn open_moved<D: Disk + 'static>(
         copy: came.since.as_ref().map(|since| since.volume),
         identity: id.0,
         version: epoch,
-        size_bytes: kept.size_bytes,
+        size_bytes: came.size_bytes,
     }))
 }
 
@@ -211,7 +211,10 @@ impl<D: Disk + 'static> PeerOrigin<D> {
         len: u64,
         found: &mut Vec<OriginExtent>,
     ) -> Result<bool, OriginError> {
-        let copy = self.copy.and_then(|copy| shared.volume(copy));
+        let copy = match self.copy {
+            Some(copy) => Some(shared.volume(copy).ok_or(OriginError::Forgotten)?),
+            None => None,
+        };
         // What lies behind its end was never written.
         let here = copy
             .as_ref()

@@ -62,6 +62,8 @@ pub struct Kept {
     pub copies: Vec<OldCopy>,
     /// What was wanted when it was offered.
     pub wish: Wish,
+    /// Who gave the volume to this appliance.
+    pub giver: Option<PublicKey>,
     /// Who has to be told that the volume was taken over by force.
     pub superseded: Option<PublicKey>,
 }
@@ -84,6 +86,8 @@ pub struct Came {
     pub from: PublicKey,
     /// Epoch of the ownership for which it was given.
     pub epoch: Epoch,
+    /// Bytes that it had then.
+    pub size_bytes: u64,
     /// Only what is newer than this comes from there.
     pub since: Option<Since>,
 }
@@ -126,6 +130,7 @@ impl Kept {
             came: None,
             copies: Vec::new(),
             wish: Wish::default(),
+            giver: None,
             superseded: None,
         }
     }
@@ -271,6 +276,7 @@ mod tests {
             kept.came = Some(Came {
                 from: key,
                 epoch: 2,
+                size_bytes: 4096,
                 since,
             });
             kept.copies = vec![OldCopy {

@@ -205,7 +205,7 @@ impl<P: Copy + PartialEq, N: Copy + PartialEq> Record<P, N> {
     #[must_use]
     pub fn take_over(&self) -> Option<Self> {
         match *self {
-            Self::Given { epoch, .. } => Some(Self::Owned {
+            Self::Given { epoch, .. } | Self::Nothing { floor: epoch } => Some(Self::Owned {
                 epoch: epoch + FORCED,
             }),
             _ => None,
@@ -277,7 +277,7 @@ impl Rules {
         match what {
             What::Offer(epoch) => self.hear_offer(record, epoch, other, nonce),
             What::Prepared => hear_prepared(record, other, nonce),
-            What::Cancel => self.hear_cancel(record, nonce),
+            What::Cancel => self.hear_cancel(record, other, nonce),
             What::Give(epoch, _) => self.hear_give(record, epoch, other),
             What::Return(epoch) => self.hear_return(record, epoch, (other, nonce), news),
         }
@@ -306,13 +306,18 @@ impl Rules {
         }
     }
 
-    fn hear_cancel<P, N>(self, record: &Record<P, N>, nonce: Nonce) -> Reaction<P, N> {
+    fn hear_cancel<P: Copy + PartialEq, N>(
+        self,
+        record: &Record<P, N>,
+        other: P,
+        nonce: Nonce,
+    ) -> Reaction<P, N> {
         match *record {
             Record::Prepared {
                 epoch,
                 nonce: known,
-                ..
-            } if nonce == known => {
+                from,
+            } if (nonce, other) == (known, from) => {
                 // Another offer of the same epoch may come.
                 let floor = match self.has(Flaw::ForgetFloor) {
                     true => 0,
@@ -353,7 +358,7 @@ impl Rules {
         }
     }
 
-    fn hear_return<P: Copy, N>(
+    fn hear_return<P: Copy + PartialEq, N>(
         self,
         record: &Record<P, N>,
         epoch: Epoch,
@@ -361,7 +366,9 @@ impl Rules {
         news: N,
     ) -> Reaction<P, N> {
         let news = match *record {
-            Record::Prepared { nonce: known, .. } if nonce == known => None,
+            Record::Prepared {
+                nonce: known, from, ..
+            } if (nonce, to) == (known, from) => None,
             Record::Owned { epoch: mine } | Record::Offered { epoch: mine, .. }
                 if mine == epoch || self.has(Flaw::OldReturns) =>
             {
@@ -384,7 +391,9 @@ fn hear_prepared<P: Copy + PartialEq, N>(
     nonce: Nonce,
 ) -> Reaction<P, N> {
     match record {
-        Record::Offered { nonce: known, .. } if *known == nonce => Reaction::Ready,
+        Record::Offered {
+            nonce: known, to, ..
+        } if (*known, *to) == (nonce, from) => Reaction::Ready,
         // By this offer, or because it wanted back what it had given: it is told.
         Record::Given { to, .. } if *to == from => Reaction::None,
         _ => Reaction::Say(Message {

@@ -8,7 +8,7 @@ use exec::Semaphore;
 use net::Stream;
 use peer::{Channel, MESSAGE_MAX, PublicKey};
 use store::{Content, Extent, StoreError, seal};
-use volume::{Access, OriginError, Volume, VolumeError, VolumeId};
+use volume::{Access, OriginError, Settings, Volume, VolumeError, VolumeId};
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::hearing::Terms;
@@ -22,7 +22,9 @@ use crate::wire::{
 };
 
 /// Questions of one channel that are looked at.
-const AT_ONCE: usize = 8;
+const QUESTIONS_MAX: usize = 64;
+/// Of those, for data.
+const READS_AT_ONCE: usize = 8;
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
 /// An answer and its data.
@@ -46,7 +48,7 @@ impl<D: Disk + 'static> Shared<D> {
     /// Answers what a peer asks until its channel ends.
     pub async fn serve<S: Stream>(self: Rc<Self>, channel: Channel<S>) {
         let peer = channel.peer().key;
-        let slots = Semaphore::new(AT_ONCE);
+        let (slots, reads) = (Semaphore::new(QUESTIONS_MAX), Semaphore::new(READS_AT_ONCE));
         let mut message = vec![0; MESSAGE_MAX];
         loop {
             let slot = slots.acquire().await;
@@ -58,8 +60,13 @@ impl<D: Disk + 'static> Shared<D> {
                 channel.abort();
                 return;
             };
-            let (shared, channel) = (self.clone(), channel.clone());
+            let (shared, channel, reads) = (self.clone(), channel.clone(), reads.clone());
             self.exec.spawn(async move {
+                // Who owns what is said while reads wait for somebody else.
+                let _read = match ask {
+                    Ask::Extents { .. } | Ask::Read { .. } => Some(reads.acquire().await),
+                    _ => None,
+                };
                 let Reply { say, data, blocks } = shared.reply(peer, ask).await;
                 let head = encode_head(&Answer { number, say });
                 let mut parts: Vec<&[u8]> = vec![&head, &data];
@@ -88,13 +95,18 @@ impl<D: Disk + 'static> Shared<D> {
                 size_bytes,
                 since,
                 rate,
+                settings,
             } => {
                 let given = (nonce, epoch, has_news.then_some(News::Written));
+                let Some(settings) = Settings::decode(settings.as_bytes()) else {
+                    return Say::NotNow("its settings cannot be read".into()).into();
+                };
                 let terms = Terms {
                     has_news,
                     size_bytes,
                     since,
                     rate,
+                    settings,
                 };
                 self.hear_give(peer, id, given, terms).await.into()
             }
@@ -102,7 +114,9 @@ impl<D: Disk + 'static> Shared<D> {
                 self.hear_return(peer, id, nonce, epoch).await.into()
             }
             Ask::TakenOver { id, epoch } => self.hear_taken_over(peer, id, epoch).await.into(),
-            Ask::Progress { id, epoch } => Say::Progress(self.progress(peer, id, epoch)).into(),
+            Ask::Progress { id, epoch } => {
+                Say::Progress(self.tell_progress(peer, id, epoch).await).into()
+            }
             Ask::Pace {
                 id,
                 epoch,

@@ -69,6 +69,8 @@ pub enum Ask {
         since: Option<Epoch>,
         /// Bytes in a second at which the rest is to be brought in; 0: no limit.
         rate: u64,
+        /// What users have set for it: lines of text.
+        settings: String,
     },
     /// I want back what I gave you.
     Return {

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
 
-use exec::{Notify, Semaphore, join_all};
+use exec::{Notify, Permit, Semaphore, join_all};
 use store::{BaseId, BaseInfo, Presence, Source, Span, Store, StoreError, VolumeInfo};
 use world::{BLOCK_SIZE, Buf, Disk};
 
@@ -489,6 +489,8 @@ impl<D: Disk + 'static> Volumes<D> {
         wanted: Range<u64>,
         reason: Reason,
     ) -> Result<(), VolumeError> {
+        let absences = adoption.absences.get();
+        let mut slot = None;
         loop {
             if let Some(other) = adoption.other(&wanted) {
                 other.outcome().await?;
@@ -511,6 +513,12 @@ impl<D: Disk + 'static> Volumes<D> {
             let Some(absent) = absent? else {
                 return Ok(());
             };
+            if slot.is_none() {
+                // Before it is ours, so that nobody waits for who waits himself.
+                slot = Some(self.slot(adoption, reason).await);
+                adoption.require_there_since(absences)?;
+                continue;
+            }
             let part = absent.start..absent.end.min(absent.start + FETCH_MAX);
             if adoption.other(&part).is_some() {
                 continue;
@@ -522,24 +530,27 @@ impl<D: Disk + 'static> Volumes<D> {
         }
     }
 
+    /// A place among those who fetch.
+    async fn slot(&self, adoption: &Adoption, reason: Reason) -> [Option<Permit>; 2] {
+        if reason == Reason::Demand {
+            return [Some(adoption.demand.acquire().await), None];
+        }
+        let slot = adoption.background.acquire().await;
+        // Clients who came since the step began wait for one of us at most.
+        let is_busy = self.operations() != adoption.operations.get();
+        let alone = match is_busy {
+            true => Some(adoption.alone.acquire().await),
+            false => None,
+        };
+        [Some(slot), alone]
+    }
+
     async fn fetch_part(
         &self,
         adoption: &Adoption,
         part: Range<u64>,
         reason: Reason,
     ) -> Result<(), VolumeError> {
-        let absences = adoption.absences.get();
-        let _slot = match reason {
-            Reason::Demand => adoption.demand.acquire().await,
-            Reason::Background => adoption.background.acquire().await,
-        };
-        // Clients who came since the step began wait for one of us at most.
-        let is_busy = self.operations() != adoption.operations.get();
-        let _alone = match reason {
-            Reason::Background if is_busy => Some(adoption.alone.acquire().await),
-            _ => None,
-        };
-        adoption.require_there_since(absences)?;
         let origin = self.origin(adoption).await?;
         let blocks = usize::try_from((part.end - part.start) / BLOCK).unwrap_or(1);
         let buf = self.fetch_pages(reason)?.take(blocks).await;

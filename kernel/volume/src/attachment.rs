@@ -57,8 +57,10 @@ pub(crate) struct Attachment {
     clients: Cell<usize>,
     /// From where they come, as far as that is known, and how many from each.
     peers: RefCell<BTreeMap<IpAddr, usize>>,
-    /// Operations under way.
+    /// Operations of clients under way.
     busy: Cell<usize>,
+    /// Those of nobody's under way: they read whosever it is, and hold up no change of that.
+    inside: Cell<usize>,
     state: Cell<State>,
     /// Whose the volume is.
     pub standing: Cell<Standing>,
@@ -78,7 +80,7 @@ impl Attachment {
         }
     }
 
-    /// Waits until no operation is under way. For who refuses new ones.
+    /// Waits until no client's operation is under way. For who refuses new ones.
     pub async fn quiet(&self) {
         while self.busy.get() > 0 {
             self.changed.wait().await;
@@ -127,6 +129,7 @@ impl Attachments {
                 clients: Cell::new(0),
                 peers: RefCell::default(),
                 busy: Cell::new(0),
+                inside: Cell::new(0),
                 state: Cell::new(State::Open),
                 standing: Cell::default(),
                 changed: Notify::default(),
@@ -195,13 +198,12 @@ impl Attachments {
     /// Counts a client's operation until the result is dropped.
     pub fn operate<'a>(&self, attachment: &'a Attachment) -> Operation<'a> {
         self.operations.set(self.operations.get() + 1);
-        Self::operate_inside(attachment)
+        Operation::begin(attachment, &attachment.busy)
     }
 
     /// The same for what is no client's.
     pub fn operate_inside(attachment: &Attachment) -> Operation<'_> {
-        attachment.busy.set(attachment.busy.get() + 1);
-        Operation { attachment }
+        Operation::begin(attachment, &attachment.inside)
     }
 
     /// Begins to end `first`, and those of `others` that have clients and are not ending already.
@@ -255,14 +257,26 @@ impl Attachments {
 /// An operation under way.
 pub(crate) struct Operation<'a> {
     attachment: &'a Attachment,
+    /// Where it is counted.
+    counter: &'a Cell<usize>,
+}
+
+impl<'a> Operation<'a> {
+    fn begin(attachment: &'a Attachment, counter: &'a Cell<usize>) -> Self {
+        counter.set(counter.get() + 1);
+        Self {
+            attachment,
+            counter,
+        }
+    }
 }
 
 impl Drop for Operation<'_> {
     fn drop(&mut self) {
-        let busy = self.attachment.busy.get() - 1;
-        self.attachment.busy.set(busy);
+        let left = self.counter.get() - 1;
+        self.counter.set(left);
         let is_open = self.attachment.state.get() == State::Open;
-        if busy == 0 && !(is_open && self.attachment.standing.get() == Standing::Owner) {
+        if left == 0 && !(is_open && self.attachment.standing.get() == Standing::Owner) {
             self.attachment.changed.notify();
         }
     }
@@ -280,6 +294,9 @@ impl Ending<'_> {
     pub async fn quiet(&self) {
         for entry in &self.entries {
             entry.quiet().await;
+            while entry.inside.get() > 0 {
+                entry.changed.wait().await;
+            }
         }
     }
 

@@ -188,6 +188,7 @@ impl<'a, D: Disk + 'static> Asked<'a, D> {
                 Err(problem) => problem,
             },
             MoveError::NotPrepared => Problem::new(409, detail).with_header("Retry-After", 1),
+            MoveError::TooManyCopies => Problem::new(409, detail),
             MoveError::NotNow => Problem::new(503, detail).with_header("Retry-After", 1),
             MoveError::Unconfirmed => Problem::new(504, detail),
             _ => Problem::new(409, detail),
