@@ -175,7 +175,8 @@ impl<D: Disk + 'static> Shared<D> {
             if may_be_as_it_was && self.volumes.is_as_adopted(volume).await.unwrap_or(false) {
                 news = None;
             }
-            if kept.wish.after == After::Snapshot || why == Why::Superseded {
+            let is_wished = why == Why::HandOver && kept.wish.after == After::Snapshot;
+            if is_wished || why == Why::Superseded {
                 let name = format!("given-{epoch}");
                 let made = self.volumes.store().create_snapshot(volume, &name).await;
                 if let Err(error) = made {
