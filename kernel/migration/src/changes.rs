@@ -172,7 +172,7 @@ impl<D: Disk + 'static> Shared<D> {
             let info = self.volume(volume.0).ok_or(VolumeError::NoVolume)?;
             let is_alone = info.snapshots == 0 && !self.is_shared(&info);
             let may_be_as_it_was = why == Why::Return && is_its_own && is_alone;
-            if may_be_as_it_was && self.volumes.is_as_adopted(volume).await.unwrap_or(false) {
+            if may_be_as_it_was && self.volumes.is_as_adopted(volume) {
                 news = None;
             }
             let is_wished = why == Why::HandOver && kept.wish.after == After::Snapshot;

@@ -58,6 +58,17 @@ impl<D: Disk + 'static> Store<D> {
         self.shared.state.borrow().base_info(id)
     }
 
+    /// Whether nobody has changed a volume since it was adopted. Costs the same for any size.
+    #[must_use]
+    pub fn is_as_adopted(&self, id: VolumeId) -> bool {
+        let state = self.shared.state.borrow();
+        let tree = state.tree_at(Place::Volume(id.0));
+        tree.is_some_and(|tree| {
+            let is_whole = tree.root().kind() == Kind::Remote;
+            is_whole && tree.source.is_none() && !state.has_changes(tree.id())
+        })
+    }
+
     /// Which blocks that `span` touches are here. What is here stays here.
     ///
     /// # Errors

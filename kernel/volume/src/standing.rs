@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use store::{Content, Extent, Source, StoreError, VolumeId, VolumeInfo};
+use store::{Extent, Source, StoreError, VolumeId, VolumeInfo};
 use world::Disk;
 
 use crate::{OriginAddress, Settings, VolumeError, Volumes};
@@ -155,25 +155,17 @@ impl<D: Disk + 'static> Volumes<D> {
         store.extents_since_adoption(source, offset, len, max).await
     }
 
-    /// Whether nobody has changed a volume since it was adopted.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn is_as_adopted(&self, id: VolumeId) -> Result<bool, StoreError> {
-        let info = self.store().volume(id).ok_or(StoreError::NoVolume)?;
-        let base = info.bases.first().and_then(|base| self.store().base(*base));
-        if base.is_none_or(|base| base.size_bytes != info.size_bytes) {
-            return Ok(false);
-        }
-        let mut at = 0;
-        while at < info.size_bytes {
-            // One answer does not tell of all of a large volume.
-            let rest = self.extents_since_adoption(id, at, info.size_bytes - at, 1);
-            match rest.await?.first() {
-                Some(same) if same.content == Content::Same && same.len > 0 => at += same.len,
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
+    /// Whether nobody has changed a volume since it was adopted, its size included.
+    #[must_use]
+    pub fn is_as_adopted(&self, id: VolumeId) -> bool {
+        let info = self.store().volume(id);
+        let base = info
+            .as_ref()
+            .and_then(|info| self.store().base(*info.bases.first()?));
+        let sizes = [
+            info.map(|info| info.size_bytes),
+            base.map(|base| base.size_bytes),
+        ];
+        sizes[0].is_some() && sizes[0] == sizes[1] && self.store().is_as_adopted(id)
     }
 }
