@@ -202,6 +202,50 @@ pub struct SnapshotInfo {
     pub created_at_nanos: u64,
 }
 
+impl SnapshotInfo {
+    /// Where it is among the snapshots of its volume.
+    #[must_use]
+    pub fn order(&self) -> SnapshotOrder {
+        SnapshotOrder {
+            created_at_nanos: self.created_at_nanos,
+            id: self.id,
+        }
+    }
+
+    /// What it is called, wherever it is.
+    #[must_use]
+    pub fn label(&self) -> SnapshotLabel {
+        SnapshotLabel {
+            name: self.name.clone(),
+            uuid: self.uuid,
+            size_bytes: self.size_bytes,
+            created_at_nanos: self.created_at_nanos,
+        }
+    }
+}
+
+/// Snapshots of a volume are in order of their times: those that came from elsewhere are older than their numbers say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SnapshotOrder {
+    /// Nanoseconds since 1970.
+    pub created_at_nanos: u64,
+    /// Of the same time, the one that was made here first comes first.
+    pub id: SnapshotId,
+}
+
+/// What is known of a snapshot on whatever appliance it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotLabel {
+    /// Its name.
+    pub name: String,
+    /// Identity across pools.
+    pub uuid: [u8; 16],
+    /// Size of the volume at that moment, in bytes.
+    pub size_bytes: u64,
+    /// Nanoseconds since 1970, 0 when there was no clock.
+    pub created_at_nanos: u64,
+}
+
 /// Who uses how much. `referenced = unique + shared`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

@@ -8,7 +8,7 @@ use zerocopy::FromBytes;
 use crate::api::StoreError;
 use crate::delta::split_key;
 use crate::layout::{CatalogEntry, CatalogKind, Kind};
-use crate::lineage::Place;
+use crate::lineage::{Place, order_of};
 use crate::map::reach;
 use crate::shared::{CATALOG, RECLAIM, RECORDS, Shared, State, Tree};
 
@@ -92,7 +92,7 @@ impl State {
             }
             self.insert_tree(entry.clone(), Some(*slot));
         }
-        // Snapshots have smaller numbers than the heads that make their volumes known.
+        // Most snapshots have smaller numbers than the heads that make their volumes known.
         for (entry, _) in &entries {
             if entry.kind() == CatalogKind::Snapshot {
                 let volume = entry.volume.get();
@@ -101,7 +101,7 @@ impl State {
                     return Err(StoreError::DamagedPool);
                 }
                 self.directory
-                    .add_snapshot(volume, entry.name(), entry.id.get());
+                    .add_snapshot(volume, entry.name(), order_of(entry));
             }
         }
         for id in [RECLAIM, RECORDS] {

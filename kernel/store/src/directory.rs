@@ -8,14 +8,16 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
+use crate::api::SnapshotOrder;
+
 /// A volume.
 pub struct Volume {
     /// The map that it writes to.
     pub head: u64,
-    /// Maps of its snapshots by name.
-    pub snapshots: HashMap<String, u64>,
+    /// Its snapshots by name.
+    pub snapshots: HashMap<String, SnapshotOrder>,
     /// The same, oldest first.
-    pub in_order: BTreeSet<u64>,
+    pub in_order: BTreeSet<SnapshotOrder>,
 }
 
 /// All of them.
@@ -71,21 +73,22 @@ impl Directory {
     pub fn remove(&mut self, volume: u64, name: &str) -> Vec<u64> {
         self.names.remove(name);
         let volume = self.volumes.remove(&volume);
-        volume.map_or_else(Vec::new, |volume| volume.snapshots.into_values().collect())
+        let snapshots = volume.map_or_else(BTreeSet::new, |volume| volume.in_order);
+        snapshots.into_iter().map(|order| order.id.0).collect()
     }
 
-    pub fn add_snapshot(&mut self, volume: u64, name: &str, map: u64) {
+    pub fn add_snapshot(&mut self, volume: u64, name: &str, order: SnapshotOrder) {
         if let Some(volume) = self.volumes.get_mut(&volume) {
-            volume.snapshots.insert(name.into(), map);
-            volume.in_order.insert(map);
+            volume.snapshots.insert(name.into(), order);
+            volume.in_order.insert(order);
         }
     }
 
     pub fn remove_snapshot(&mut self, volume: u64, name: &str) {
         if let Some(volume) = self.volumes.get_mut(&volume)
-            && let Some(map) = volume.snapshots.remove(name)
+            && let Some(order) = volume.snapshots.remove(name)
         {
-            volume.in_order.remove(&map);
+            volume.in_order.remove(&order);
         }
     }
 

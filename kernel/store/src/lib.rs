@@ -76,7 +76,8 @@ mod write;
 pub use api::{
     BaseId, BaseInfo, Change, Changes, Config, Content, Contents, Damage, Environment, Extent,
     FormatOptions, Fullness, Holes, PoolInfo, PoolState, Presence, ScrubPosition, ScrubStep,
-    SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
+    SnapshotId, SnapshotInfo, SnapshotLabel, SnapshotOrder, Source, Span, StoreError, Usage,
+    VolumeId, VolumeInfo,
 };
 pub use check::{CheckOptions, Finding, Owner, Summary, check};
 pub use counters::Counters;

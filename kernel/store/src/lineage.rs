@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
 
-use crate::api::StoreError;
+use crate::api::{SnapshotId, SnapshotOrder, StoreError};
 use crate::layout::{CatalogEntry, CatalogKind, Pointer};
 use crate::shared::{FIRST_VOLUME, State, Tree};
 
@@ -75,6 +75,14 @@ impl Place {
             Place::Volume(_) => StoreError::NoVolume,
             Place::Map(_) => StoreError::NoSnapshot,
         }
+    }
+}
+
+/// Where a snapshot is among those of its volume.
+pub fn order_of(entry: &CatalogEntry) -> SnapshotOrder {
+    SnapshotOrder {
+        created_at_nanos: entry.created_at.get(),
+        id: SnapshotId(entry.id.get()),
     }
 }
 
@@ -166,7 +174,10 @@ impl State {
             let (volume, name) = (tree.entry.volume.get(), tree.entry.name());
             match tree.kind() {
                 CatalogKind::Head => self.directory.set_head(volume, name, id),
-                CatalogKind::Snapshot => self.directory.add_snapshot(volume, name, id),
+                CatalogKind::Snapshot => {
+                    self.directory
+                        .add_snapshot(volume, name, order_of(&tree.entry));
+                }
                 CatalogKind::Hidden => drop(self.directory.hidden.insert(id)),
                 CatalogKind::Base => drop(self.directory.bases.insert(id)),
                 CatalogKind::Free | CatalogKind::Internal => {}
@@ -247,6 +258,9 @@ impl State {
         entry.seq = new.seq;
         entry.snapshot_uuid = new.snapshot_uuid;
         entry.created_at = new.created_at;
+        // A snapshot may become another volume's.
+        let was_of = entry.volume.get();
+        entry.volume = new.volume;
         if old.0 == CatalogKind::Base {
             entry.collapse_cursor = entry.collapse_cursor.max(new.collapse_cursor);
         }
@@ -260,9 +274,10 @@ impl State {
             }
             (from, CatalogKind::Snapshot) => {
                 if from == CatalogKind::Snapshot {
-                    self.directory.remove_snapshot(volume, &old.1);
+                    self.directory.remove_snapshot(was_of, &old.1);
                 }
-                self.directory.add_snapshot(volume, new.name(), id);
+                let order = order_of(entry);
+                self.directory.add_snapshot(volume, new.name(), order);
             }
             _ => {}
         }

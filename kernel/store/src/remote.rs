@@ -42,6 +42,16 @@ impl<D: Disk + 'static> Store<D> {
         self.shared.adopt_volume(name, size_bytes).await
     }
 
+    /// Makes another volume of what was adopted, as it was there: what was written here since is not in it. Durable when this returns. Its
+    /// size is that of the origin in whole blocks.
+    ///
+    /// # Errors
+    /// As for an empty volume ([`create_volume`](Store::create_volume)); [`NoVolume`](StoreError::NoVolume) when nothing needs the base any
+    /// more.
+    pub async fn adopt_again(&self, base: BaseId, name: &str) -> Result<VolumeInfo, StoreError> {
+        self.shared.adopt_again(base.0, name).await
+    }
+
     /// What volumes were adopted from, oldest first.
     #[must_use]
     pub fn bases(&self) -> Vec<BaseInfo> {
@@ -174,13 +184,37 @@ impl<D: Disk + 'static> Shared<D> {
             let mut head = CatalogEntry::new(base.id.get() + 1, CatalogKind::Head);
             head.set_name(name);
             head.size_bytes.set(size_bytes);
-            (head.volume_uuid, head.lineage_uuid) = (volume_uuid, lineage_uuid);
+            head.volume_uuid = volume_uuid;
             head.created_at = base.created_at;
-            head.bases[0] = base.id;
-            head.root = Pointer::remote(base.id.get(), base.seq.get() + blocks - 1);
-            head.height = (1..).find(|height| reach(*height) >= blocks).unwrap_or(1);
+            lead_to(&mut head, &base);
             let volume = head.volume.get();
             self.change_catalog(state, &[base, head]);
+            state.update_node_reserve(self.deltas_max);
+            state.require_volume(VolumeId(volume))?
+        };
+        self.flush_now().await?;
+        Ok(info)
+    }
+
+    async fn adopt_again(
+        self: &Handle<D>,
+        base: u64,
+        name: &str,
+    ) -> Result<VolumeInfo, StoreError> {
+        let uuid = self.environment.new_uuid();
+        let info = {
+            let state = &mut *self.state.borrow_mut();
+            state.require_serving()?;
+            state.check_volume_name(name)?;
+            let mut head = state.new_map(self.config.maps_max)?;
+            let base = state.require_base(base)?;
+            head.set_name(name);
+            head.size_bytes.set(base.blocks() * BLOCK_SIZE as u64);
+            head.volume_uuid = uuid;
+            head.created_at.set(self.wall_nanos());
+            lead_to(&mut head, &base.entry);
+            let volume = head.volume.get();
+            self.change_catalog(state, &[head]);
             state.update_node_reserve(self.deltas_max);
             state.require_volume(VolumeId(volume))?
         };
@@ -355,6 +389,15 @@ impl<D: Disk + 'static> Shared<D> {
         }
         Ok(())
     }
+}
+
+/// All that a new volume has is in a base, or will be.
+fn lead_to(head: &mut CatalogEntry, base: &CatalogEntry) {
+    let blocks = base.size_bytes.get().div_ceil(BLOCK_SIZE as u64);
+    head.lineage_uuid = base.lineage_uuid;
+    head.bases[0] = base.id;
+    head.root = Pointer::remote(base.id.get(), base.seq.get() + blocks - 1);
+    head.height = (1..).find(|height| reach(*height) >= blocks).unwrap_or(1);
 }
 
 /// The blocks of a range of bytes that consists of whole ones.

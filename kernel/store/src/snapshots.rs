@@ -6,16 +6,20 @@
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use exec::join_all;
 use world::{BLOCK_SIZE, Buf, Disk};
 
-use crate::api::{Holes, SnapshotId, SnapshotInfo, Source, Span, StoreError, VolumeId, VolumeInfo};
+use crate::api::{
+    Holes, SnapshotId, SnapshotInfo, SnapshotLabel, SnapshotOrder, Source, Span, StoreError,
+    VolumeId, VolumeInfo,
+};
 use crate::layout::{CONTROL_MAX, CatalogEntry, CatalogKind};
 use crate::lineage::{LAYERS_MAX, Place};
 use crate::overlap::Turn;
 use crate::shared::{Handle, Shared, State, Tree};
-use crate::volumes::is_name;
+use crate::volumes::{check_size, is_name};
 
 /// The most volumes that can be kept at one instant: each changes two entries of the catalog.
 const GROUP_MAX: usize = CONTROL_MAX / 2;
@@ -194,17 +198,49 @@ impl<D: Disk + 'static> Shared<D> {
         Ok(renamed)
     }
 
+    pub async fn move_snapshot(
+        self: &Handle<D>,
+        id: SnapshotId,
+        to: VolumeId,
+        label: &SnapshotLabel,
+    ) -> Result<SnapshotInfo, StoreError> {
+        check_size(label.size_bytes)?;
+        let moved = {
+            let state = &mut *self.state.borrow_mut();
+            state.require_serving()?;
+            let old = state.require_snapshot(id.0)?;
+            state.head(to)?;
+            if (old.volume, &old.name) != (to, &label.name) {
+                state.check_snapshot_name(to, &label.name)?;
+            }
+            if label.size_bytes > old.size_bytes {
+                return Err(StoreError::BadSize);
+            }
+            let mut entry = state.snapshot(id.0)?.entry.clone();
+            entry.set_name(&label.name);
+            entry.volume.set(to.0);
+            entry.snapshot_uuid = label.uuid;
+            entry.size_bytes.set(label.size_bytes);
+            entry.created_at.set(label.created_at_nanos);
+            self.change_catalog(state, &[entry]);
+            state.require_snapshot(id.0)
+        };
+        self.flush_now().await?;
+        moved
+    }
+
     pub fn snapshots_after(
         &self,
         volume: VolumeId,
-        after: Option<SnapshotId>,
+        after: Option<SnapshotOrder>,
         max: usize,
     ) -> Vec<SnapshotInfo> {
         let state = self.state.borrow();
-        let from = after.map_or(0, |after| after.0.saturating_add(1));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let snapshots = state.directory.volume(volume.0);
-        let ids = { snapshots.into_iter() }.flat_map(|volume| volume.in_order.range(from..));
-        ids.filter_map(|id| state.require_snapshot(*id).ok())
+        let ids = { snapshots.into_iter() }
+            .flat_map(|volume| volume.in_order.range((from, Bound::Unbounded)));
+        ids.filter_map(|order| state.require_snapshot(order.id.0).ok())
             .take(max)
             .collect()
     }
@@ -215,8 +251,8 @@ impl<D: Disk + 'static> Shared<D> {
 
     pub fn find_snapshot(&self, volume: VolumeId, name: &str) -> Option<SnapshotInfo> {
         let state = self.state.borrow();
-        let id = *state.directory.volume(volume.0)?.snapshots.get(name)?;
-        state.require_snapshot(id).ok()
+        let order = state.directory.volume(volume.0)?.snapshots.get(name)?;
+        state.require_snapshot(order.id.0).ok()
     }
 
     pub async fn read_source(

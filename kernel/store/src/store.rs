@@ -13,7 +13,8 @@ use world::{BLOCK_SIZE, Buf, Disk, Pool};
 
 use crate::api::{
     Changes, Config, Contents, Environment, FormatOptions, Holes, PoolInfo, ScrubPosition,
-    ScrubStep, SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
+    ScrubStep, SnapshotId, SnapshotInfo, SnapshotLabel, SnapshotOrder, Source, Span, StoreError,
+    Usage, VolumeId, VolumeInfo,
 };
 use crate::cache::NodeCache;
 use crate::delta::DeltaTable;
@@ -292,7 +293,7 @@ impl<D: Disk + 'static> Store<D> {
     pub fn snapshots_after(
         &self,
         volume: VolumeId,
-        after: Option<SnapshotId>,
+        after: Option<SnapshotOrder>,
         max: usize,
     ) -> Vec<SnapshotInfo> {
         self.shared.snapshots_after(volume, after, max)
@@ -360,6 +361,20 @@ impl<D: Disk + 'static> Store<D> {
         name: &str,
     ) -> Result<SnapshotInfo, StoreError> {
         self.shared.rename_snapshot(id, name).await
+    }
+
+    /// Makes a snapshot another volume's, called what `label` says; durable when this returns. What it holds stays, up to the size that it
+    /// gets.
+    ///
+    /// # Errors
+    /// No such snapshot or volume, a bad or taken name, a size larger than its own, or a drive that fails.
+    pub async fn move_snapshot(
+        &self,
+        id: SnapshotId,
+        to: VolumeId,
+        label: &SnapshotLabel,
+    ) -> Result<SnapshotInfo, StoreError> {
+        self.shared.move_snapshot(id, to, label).await
     }
 
     /// Where `to` differs from `from`, or where it has data if `from` is absent: from byte `start` on, at most `max` ranges, and at most as many as

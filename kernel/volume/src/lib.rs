@@ -54,7 +54,8 @@ pub use settings::{ALLOW_MAX, Network, Settings};
 pub use standing::Standing;
 pub use store::{
     BaseId, BaseInfo, Change, Changes, Content, Extent, Fullness, Holes, PoolInfo, PoolState,
-    SnapshotId, SnapshotInfo, Source, Span, StoreError, Usage, VolumeId, VolumeInfo,
+    SnapshotId, SnapshotInfo, SnapshotLabel, SnapshotOrder, Source, Span, StoreError, Usage,
+    VolumeId, VolumeInfo,
 };
 pub use traffic::{Meter, Meters, Operation, Traffic};
 pub use volume::{Access, Volume};

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use store::{Changes, SnapshotId, SnapshotInfo, Source, StoreError, Usage, VolumeInfo};
+use store::{Changes, SnapshotInfo, SnapshotOrder, Source, StoreError, Usage, VolumeInfo};
 use world::Disk;
 
 use crate::attachment::End;
@@ -16,7 +16,7 @@ impl<D: Disk + 'static> Volumes<D> {
     pub fn snapshots(
         &self,
         volume: &str,
-        after: Option<SnapshotId>,
+        after: Option<SnapshotOrder>,
         max: usize,
     ) -> Result<Vec<SnapshotInfo>, VolumeError> {
         let volume = self.get(volume)?;

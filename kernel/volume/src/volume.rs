@@ -5,7 +5,9 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use store::{Extent, Holes, SnapshotId, SnapshotInfo, Source, Span, StoreError, VolumeId};
+use store::{
+    Extent, Holes, SnapshotId, SnapshotInfo, SnapshotOrder, Source, Span, StoreError, VolumeId,
+};
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::attachment::{Attachment, Attachments, Operation};
@@ -194,7 +196,7 @@ impl<D: Disk + 'static> Volume<D> {
     /// The snapshots that [`extents`](Self::extents) can compare with, oldest first: at most `max` that are younger than
     /// `after`.
     #[must_use]
-    pub fn comparable(&self, after: Option<SnapshotId>, max: usize) -> Vec<SnapshotInfo> {
+    pub fn comparable(&self, after: Option<SnapshotOrder>, max: usize) -> Vec<SnapshotInfo> {
         match self.of_volume() {
             Some(volume) => self.volumes.store().snapshots_after(volume, after, max),
             None => Vec::new(),

@@ -2,13 +2,13 @@
 
 use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use upkeep::calendar::rfc3339;
-use volume::{SnapshotId, SnapshotInfo, Usage, VolumeError, Volumes};
+use volume::{SnapshotId, SnapshotInfo, SnapshotOrder, Usage, VolumeError, Volumes};
 use world::Disk;
 
 use super::Backend;
@@ -96,7 +96,7 @@ pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call)
     let are_more = snapshots.len() > limit;
     snapshots.truncate(limit);
     let last = snapshots.last().filter(|_| are_more);
-    let next = last.map(|info| info.id.0.to_string());
+    let next = last.map(|info| write_token(info.order()));
     let list: Vec<_> = snapshots
         .into_iter()
         .map(|info| SnapshotResource::new(volumes, volume, info, None))
@@ -108,8 +108,17 @@ pub(super) async fn list<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call)
     Ok(Response::json(200, &answer))
 }
 
-fn read_token(next: &str) -> Result<SnapshotId, Problem> {
-    next.parse().map(SnapshotId).map_err(|_| wrong_token())
+fn write_token(order: SnapshotOrder) -> String {
+    format!("{}-{}", order.created_at_nanos, order.id.0)
+}
+
+fn read_token(next: &str) -> Result<SnapshotOrder, Problem> {
+    let (time, id) = next.split_once('-').ok_or_else(wrong_token)?;
+    let number = |text: &str| text.parse().map_err(|_| wrong_token());
+    Ok(SnapshotOrder {
+        created_at_nanos: number(time)?,
+        id: SnapshotId(number(id)?),
+    })
 }
 
 /// The answer to a `next` that no answer of ours said.

@@ -140,8 +140,17 @@ impl Model {
         } else if entry.seq != old.seq {
             wrong.push(format!("the clock of {label} changes"));
         }
-        if entry.size_bytes < old.size_bytes
-            || entry.size_bytes != old.size_bytes && (from, to) != (Head, Head)
+        // A snapshot that becomes another volume's is called what it was where it came from.
+        let is_moved = (from, to) == (Snapshot, Snapshot) && entry.volume != old.volume;
+        let has_volume = |entry: &CatalogEntry| {
+            let mut maps = self.maps.iter();
+            maps.any(|map| map.kind() == Head && map.volume == entry.volume)
+        };
+        if is_moved && !has_volume(&entry) {
+            wrong.push(format!("{label} moves to a volume that is not there"));
+        }
+        if entry.size_bytes < old.size_bytes && !is_moved
+            || entry.size_bytes > old.size_bytes && (from, to) != (Head, Head)
         {
             wrong.push(format!(
                 "the size of {label} changes to {}",
@@ -150,7 +159,7 @@ impl Model {
         }
         if entry.lineage_uuid != old.lineage_uuid
             || entry.epoch_bias != old.epoch_bias
-            || entry.volume != old.volume
+            || entry.volume != old.volume && !is_moved
             || entry.volume_uuid != old.volume_uuid
             || entry.bases != old.bases
         {

@@ -17,6 +17,18 @@ const BLOCKS: u64 = 3000;
 
 impl Play {
     pub async fn adopt(&mut self) -> Result<(), StoreError> {
+        let bases: Vec<BaseId> = self.origins.keys().copied().collect();
+        if !bases.is_empty() && self.random(2) == 0 {
+            let base = bases[self.random(bases.len() as u64) as usize];
+            let again = self.store.adopt_again(base, &self.new_name()).await;
+            let Err(StoreError::NoVolume) = again else {
+                let origin = self.origins[&base].clone();
+                self.contents.insert(Source::Volume(again?.id), origin);
+                return Ok(());
+            };
+            // Nobody needs it any more.
+            self.origins.remove(&base);
+        }
         let made = self
             .store
             .adopt_volume(&self.new_name(), BLOCKS * BLOCK)

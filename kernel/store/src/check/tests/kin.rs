@@ -144,8 +144,8 @@ fn wrong_relations_are_found() {
             ),
             (
                 "larger than its child",
-                |disk| change_entry(disk, FIRST, |entry| entry.size_bytes = (48 << 20).into()),
-                &[|finding| tells(finding, MIDDLE, "smaller")],
+                |disk| change_entry(disk, MIDDLE, |entry| entry.size_bytes = (48 << 20).into()),
+                &[|finding| tells(finding, HEAD, "smaller")],
             ),
             (
                 "taken apart though needed",

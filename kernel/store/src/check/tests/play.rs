@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use world::{BLOCK_SIZE, Buf};
 
 use super::lab::Ram;
-use crate::api::{BaseId, SnapshotId, Source, Span, StoreError, VolumeId};
+use crate::api::{BaseId, SnapshotId, SnapshotInfo, Source, Span, StoreError, VolumeId};
 use crate::store::Store;
 
 /// Blocks of a volume at first; some grow.
@@ -120,10 +120,53 @@ impl Play {
                 let (_, snapshot) = self.any_snapshot();
                 self.store.rename_snapshot(snapshot, &name).await.map(drop)
             }
+            92 if !self.snapshots.is_empty() => self.move_snapshot(volume).await,
+            93 if has_room => self.keep_for_another(volume).await,
             92..95 => self.store.checkpoint().await,
             95..98 if !self.origins.is_empty() => self.arrive().await,
             _ => self.store.flush().await,
         }
+    }
+
+    /// A snapshot becomes this volume's.
+    async fn move_snapshot(&mut self, to: VolumeId) -> Result<(), StoreError> {
+        let (_, snapshot) = self.any_snapshot();
+        let mut label = self.store.snapshot(snapshot).unwrap().label();
+        label.name = self.new_name();
+        label.created_at_nanos = self.random(1000);
+        let moved = self.store.move_snapshot(snapshot, to, &label).await?;
+        assert_eq!((moved.volume, moved.label()), (to, label));
+        let of = self.snapshots.iter_mut().find(|(_, id)| *id == snapshot);
+        of.unwrap().0 = to;
+        let all = self.store.snapshots(to);
+        assert!(all.is_sorted_by_key(SnapshotInfo::order));
+        assert!(all.iter().any(|info| info.id == snapshot));
+        Ok(())
+    }
+
+    /// A volume is as it was when it was smaller, and that is kept as a snapshot of some volume.
+    async fn keep_for_another(&mut self, volume: VolumeId) -> Result<(), StoreError> {
+        let block = BLOCK_SIZE as u64;
+        let blocks = self.contents[&Source::Volume(volume)].len() as u64;
+        let left = 1 + self.random(blocks - 1);
+        let (offset, len) = (left * block, (blocks - left) * block);
+        self.store.discard(volume, offset, len).await?;
+        self.fill(volume, left, blocks - left, 0);
+        let name = self.new_name();
+        let made = self.store.create_snapshot(volume, &name).await?;
+        self.snapshots.push((volume, made.id));
+        let mut now = self.contents[&Source::Volume(volume)].clone();
+        let mut label = made.label();
+        label.size_bytes = left * block;
+        let volumes = self.volumes();
+        let to = volumes[self.random(volumes.len() as u64) as usize];
+        if to != volume {
+            self.store.move_snapshot(made.id, to, &label).await?;
+            self.snapshots.last_mut().unwrap().0 = to;
+            now.truncate(left as usize);
+        }
+        self.contents.insert(Source::Snapshot(made.id), now);
+        Ok(())
     }
 
     fn any_snapshot(&mut self) -> (VolumeId, SnapshotId) {
@@ -173,7 +216,7 @@ impl Play {
     /// Blocks close to each other, mostly: in few leaves, which several maps change.
     fn place(&mut self, volume: VolumeId, most: u64) -> (u64, u64) {
         let size = self.contents[&Source::Volume(volume)].len() as u64;
-        let reach = [100, 600, 600, size][self.random(4) as usize];
+        let reach = [100, 600, 600, size][self.random(4) as usize].min(size);
         let first = self.random(reach);
         (first, (1 + self.random(most)).min(size - first))
     }
