@@ -21,6 +21,14 @@ use crate::wire::Offer;
 /// The longest name of a volume.
 const NAME_MAX: usize = 63;
 
+/// How a volume comes.
+struct Coming {
+    from: PublicKey,
+    epoch: Epoch,
+    since: Option<Since>,
+    with_snapshots: bool,
+}
+
 /// Why a volume is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -63,6 +71,10 @@ impl<D: Disk + 'static> Shared<D> {
                 .volume(copy.volume)
                 .is_some_and(|info| info.snapshots > 0);
             self.volumes.hold(id, copy.went_back() && !has_snapshots);
+        }
+        for history in kept.histories() {
+            self.volumes
+                .set_standing(VolumeId(history), Standing::Inner);
         }
         if let Some(volume) = kept.volume {
             let standing = match kept.owner {
@@ -185,6 +197,7 @@ impl<D: Disk + 'static> Shared<D> {
             }
         }
         let info = self.volumes.store().volume(volume);
+        let has_snapshots = info.as_ref().is_some_and(|info| info.snapshots > 0);
         kept.size_bytes = info.map_or(kept.size_bytes, |info| info.size_bytes);
         kept.owner = Record::Given {
             epoch,
@@ -203,6 +216,11 @@ impl<D: Disk + 'static> Shared<D> {
                 Why::Return => After::Free,
                 Why::Superseded => After::Snapshot,
                 Why::HandOver => kept.wish.after.clone(),
+            },
+            with_snapshots: match why {
+                Why::Return => has_snapshots,
+                Why::Superseded => false,
+                Why::HandOver => kept.wish.with_snapshots,
             },
         });
         Ok(self.keep(entry, kept).await?)
@@ -266,8 +284,13 @@ impl<D: Disk + 'static> Shared<D> {
         self.set_aside(&kept).await?;
         let settings = Settings::decode(offer.settings.as_bytes());
         let settings = settings.ok_or(VolumeError::BadNetwork)?;
-        let way = (from, offer.epoch);
-        let made = self.receive(entry, &kept, way, since, settings).await;
+        let coming = Coming {
+            from,
+            epoch: offer.epoch,
+            since,
+            with_snapshots: offer.with_snapshots,
+        };
+        let made = self.receive(entry, &kept, coming, settings).await;
         let (info, came) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -279,6 +302,7 @@ impl<D: Disk + 'static> Shared<D> {
         kept.came = Some(came);
         if let Err(error) = self.keep(entry, kept.clone()).await {
             self.volumes.discard(info.id).await?;
+            self.end_history(kept.came.as_ref()).await?;
             self.put_back(&kept).await;
             return Err(error.into());
         }
@@ -290,13 +314,12 @@ impl<D: Disk + 'static> Shared<D> {
         &self,
         entry: &Entry,
         kept: &Kept,
-        (from, epoch): (PublicKey, Epoch),
-        since: Option<Since>,
+        coming: Coming,
         settings: Settings,
     ) -> Result<(VolumeInfo, Came), VolumeError> {
         let address = OriginAddress::Moved {
             id: entry.id.0,
-            epoch,
+            epoch: coming.epoch,
         };
         let passing = passing_name(entry.id);
         let names = [kept.name.as_str(), passing.as_str()];
@@ -304,11 +327,22 @@ impl<D: Disk + 'static> Shared<D> {
             .volumes
             .prepare(names, address, kept.size_bytes, settings);
         let info = made.await?;
-        let came = Came {
-            from,
-            epoch,
-            size_bytes: kept.size_bytes,
-            since,
+        let history = match coming.with_snapshots {
+            true => self.begin_history(entry.id, info.id, None).await.map(Some),
+            false => Ok(None),
+        };
+        let came = match history {
+            Ok(history) => Came {
+                from: coming.from,
+                epoch: coming.epoch,
+                size_bytes: kept.size_bytes,
+                since: coming.since,
+                history,
+            },
+            Err(error) => {
+                self.volumes.discard(info.id).await?;
+                return Err(error);
+            }
         };
         Ok((info, came))
     }
@@ -389,8 +423,16 @@ impl<D: Disk + 'static> Shared<D> {
                 }
                 None => {
                     kept.size_bytes = terms.size_bytes;
-                    self.receive_back(entry, &mut kept, (from, epoch), terms.since)
-                        .await?;
+                    let since = terms
+                        .since
+                        .and_then(|since| self.since(kept.copy(since)?, from));
+                    let coming = Coming {
+                        from,
+                        epoch,
+                        since,
+                        with_snapshots: terms.with_snapshots,
+                    };
+                    self.receive_back(entry, &mut kept, coming).await?;
                 }
             }
         }
@@ -410,15 +452,13 @@ impl<D: Disk + 'static> Shared<D> {
         &self,
         entry: &Entry,
         kept: &mut Kept,
-        (from, epoch): (PublicKey, Epoch),
-        since: Option<Epoch>,
+        coming: Coming,
     ) -> Result<(), VolumeError> {
-        let since = since.and_then(|since| self.since(kept.copy(since)?, from));
         let copy = kept.copies.last();
         let settings = copy.map(|copy| self.volumes.settings(VolumeId(copy.volume)));
         self.set_aside(kept).await?;
         let settings = settings.unwrap_or_default();
-        let made = self.receive(entry, kept, (from, epoch), since, settings);
+        let made = self.receive(entry, kept, coming, settings);
         let (info, came) = made.await?;
         (kept.volume, kept.came) = (Some(info.id.0), Some(came));
         Ok(())
@@ -443,8 +483,9 @@ impl<D: Disk + 'static> Shared<D> {
         let mut kept = entry.kept.borrow().clone();
         let volume = kept.volume.take();
         kept.owner = owner;
-        kept.came = None;
+        let came = kept.came.take();
         self.keep(entry, kept.clone()).await?;
+        self.end_history(came.as_ref()).await?;
         if let Some(volume) = volume {
             self.volumes.discard(VolumeId(volume)).await?;
         }
@@ -487,20 +528,46 @@ impl<D: Disk + 'static> Shared<D> {
                 came.since = None;
             }
         }
+        self.gather_snapshots(&kept).await?;
         let before = kept.clone();
         let is_useless = |copy: &OldCopy| self.is_useless(&before, copy);
-        let useless: Vec<u64> = { kept.copies.iter() }
+        let useless: Vec<OldCopy> = { kept.copies.iter() }
             .filter(|copy| is_useless(copy))
-            .map(|copy| copy.volume)
+            .cloned()
             .collect();
-        kept.copies.retain(|copy| !useless.contains(&copy.volume));
+        kept.copies.retain(|copy| !useless.contains(copy));
         let is_same = *entry.kept.borrow() == kept;
         if !is_same {
             // First the copies: a power cut must not leave one that is nobody's.
-            for volume in useless {
-                self.volumes.discard(VolumeId(volume)).await?;
+            for copy in useless {
+                self.volumes.discard(VolumeId(copy.volume)).await?;
+                self.end_history(copy.came.as_ref()).await?;
             }
             self.keep(entry, kept).await?;
+        }
+        Ok(())
+    }
+
+    /// A volume that is here again has the snapshots that stayed with its copies.
+    async fn gather_snapshots(&self, kept: &Kept) -> Result<(), VolumeError> {
+        let is_coming = kept.histories().next().is_some();
+        let (Record::Owned { .. }, Some(volume), false) = (kept.owner, kept.volume, is_coming)
+        else {
+            return Ok(());
+        };
+        let store = self.volumes.store();
+        for copy in &kept.copies {
+            // Those that went along came back, but for what was deleted there.
+            if !copy.has_arrived || copy.with_snapshots || self.is_read_here(kept, copy) {
+                continue;
+            }
+            for info in store.snapshots(VolumeId(copy.volume)) {
+                let label = info.label();
+                let moved = self
+                    .volumes
+                    .move_snapshot(info.id, VolumeId(volume), &label);
+                moved.await?;
+            }
         }
         Ok(())
     }
@@ -509,21 +576,27 @@ impl<D: Disk + 'static> Shared<D> {
         let Some(info) = self.volume(copy.volume) else {
             return true;
         };
-        if !copy.has_arrived || self.is_read_here(kept, copy) {
+        // Its own snapshots may still be coming.
+        let is_becoming = copy
+            .came
+            .as_ref()
+            .is_some_and(|came| came.history.is_some());
+        if !copy.has_arrived || self.is_read_here(kept, copy) || is_becoming {
             return false;
         }
         let is_newest = kept.copies.last() == Some(copy);
         let is_superseded = !is_newest || kept.owner.is_owner();
         // What went back before it was here whole never will be.
         let is_part = copy.went_back() && !self.is_whole(copy.volume);
-        // Snapshots are what somebody made, and are nowhere else.
-        info.snapshots == 0 && (is_part || is_superseded || copy.after == After::Free)
+        // Snapshots are what somebody made, and may be nowhere else.
+        let is_all_there = info.snapshots == 0 || copy.with_snapshots && !kept.is_past_coming();
+        is_all_there && (is_part || is_superseded || copy.after == After::Free)
     }
 }
 
 impl OldCopy {
     /// Whether it was given to whom it had come from.
-    fn went_back(&self) -> bool {
+    pub fn went_back(&self) -> bool {
         self.came.as_ref().is_some_and(|came| came.from == self.to)
     }
 }

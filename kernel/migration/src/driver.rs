@@ -69,6 +69,7 @@ impl<D: Disk + 'static> Shared<D> {
             let ticket = self.ticket(entry);
             let next = self.step(entry, ticket.as_ref()).await;
             let next = next.sooner(self.follow_copies(entry, ticket.as_ref()).await);
+            self.bring_history(entry);
             let delay = match next {
                 // Something changed behind our back.
                 Next::Nothing if entry.changes.get() != changes => continue,
@@ -248,6 +249,7 @@ impl<D: Disk + 'static> Shared<D> {
             size_bytes: kept.size_bytes,
             settings: settings.unwrap_or_default().encode(),
             since: kept.since_for(to, epoch),
+            with_snapshots: kept.wish.with_snapshots,
         }
     }
 
@@ -299,6 +301,7 @@ impl<D: Disk + 'static> Shared<D> {
                 has_news,
                 size_bytes,
                 since: entry.kept.borrow().since_for(to, epoch),
+                with_snapshots: entry.kept.borrow().goes_with_snapshots(epoch),
                 rate: ticket.map_or(0, Ticket::rate_max),
                 settings: self.settings_of(&entry.kept.borrow(), epoch),
             };

@@ -24,6 +24,8 @@ pub enum MoveError {
     Unconfirmed,
     /// Too many copies of it are still here.
     TooManyCopies,
+    /// Its snapshots are still coming from where it was.
+    PastComing,
     /// The appliance is starting.
     NotNow,
     /// The other appliance refuses, and why.
@@ -47,6 +49,9 @@ impl fmt::Display for MoveError {
             ),
             Self::TooManyCopies => out.write_str(
                 "too many copies of it are here, for their snapshots; delete what is not needed",
+            ),
+            Self::PastComing => out.write_str(
+                "its own snapshots are still coming from where it was; wait for them, or move it without",
             ),
             Self::NotNow => out.write_str("the appliance is starting"),
             Self::Refused(why) => write!(out, "the other appliance refuses: {why}"),

@@ -12,7 +12,7 @@ use volume::{
 use world::Disk;
 
 use crate::changes::Why;
-use crate::moves::{Entry, Shared};
+use crate::moves::{Entry, Pace, Shared};
 use crate::record::{Id, Kept, News};
 use crate::rules::{Epoch, Message, Nonce, Reaction, Record, Rules, What};
 use crate::wire::{Offer, Progress, Say};
@@ -26,6 +26,8 @@ pub(crate) struct Terms {
     pub size_bytes: u64,
     /// Only what is newer than what the new owner gave for this epoch need go back.
     pub since: Option<Epoch>,
+    /// Its snapshots are to be had, too.
+    pub with_snapshots: bool,
     /// Bytes in a second at which the rest is to be brought in; 0: no limit.
     pub rate: u64,
     /// What users have set for it.
@@ -249,6 +251,10 @@ impl<D: Disk + 'static> Shared<D> {
 
     /// Whether all is here of what was given for an ownership, as far as it is still here.
     fn is_complete(&self, kept: &Kept, epoch: Epoch) -> bool {
+        let mut cames = kept.cames().filter(|came| came.epoch == epoch);
+        if cames.any(|came| came.history.is_some()) {
+            return false;
+        }
         let copies = { kept.copies.iter() }.map(|copy| (Some(copy.volume), copy.came.as_ref()));
         let all = copies.chain([(kept.volume, kept.came.as_ref())]);
         let mut given = all.filter(|(_, came)| came.is_some_and(|came| came.epoch == epoch));
@@ -276,6 +282,7 @@ impl<D: Disk + 'static> Shared<D> {
         if !is_taken || !is_theirs {
             return Progress::default();
         }
+        let past_bytes = entry.past_bytes.get();
         match self.adoption(id, epoch) {
             Some(adoption) => Progress {
                 is_owner: true,
@@ -296,9 +303,9 @@ impl<D: Disk + 'static> Shared<D> {
                     has_all: self.is_complete(&kept, epoch),
                     known_bytes: kept.size_bytes,
                     demanded_bytes,
-                    background_bytes,
+                    background_bytes: background_bytes + past_bytes,
                     metadata_bytes: entry.metadata_bytes.get(),
-                    trouble: None,
+                    trouble: entry.past_trouble.borrow().clone(),
                 }
             }
         }
@@ -313,6 +320,9 @@ impl<D: Disk + 'static> Shared<D> {
     ) -> Say {
         if !self.progress(from, id, epoch).is_owner {
             return Say::No;
+        }
+        if let Some(entry) = self.find(id) {
+            entry.pace.set(Pace { is_paused, rate });
         }
         let adoption = self.adoption(id, epoch);
         let (Some(jobs), Some(adoption)) = (self.jobs.get(), adoption) else {

@@ -19,6 +19,7 @@
 //! | `moves` | what users ask for |
 //! | `wire`, `links`, `serving` | messages; asking; answering |
 //! | `origin` | other appliances as where blocks come from |
+//! | `history` | snapshots that come with a volume |
 //!
 //! Invariants:
 //! - at most one appliance takes writes to a volume, whatever is lost, repeated, or cut off by power;
@@ -38,6 +39,7 @@ mod changes;
 mod driver;
 mod error;
 mod hearing;
+mod history;
 mod links;
 mod moves;
 mod origin;

@@ -15,6 +15,7 @@ use volume::{OriginAddress, Origins, Standing, VolumeError, VolumeId, VolumeInfo
 use world::{Buf, Disk, Entropy, Pool};
 
 use crate::error::MoveError;
+use crate::history::Present;
 use crate::links::{Answered, CallError, Calls, Links};
 use crate::origin::AllOrigins;
 use crate::record::{After, Id, Kept, Wish};
@@ -81,8 +82,27 @@ pub struct Entry {
     pub changes: Cell<u64>,
     /// What keeps it from going on.
     pub trouble: RefCell<Option<String>>,
+    /// How fast what is not here may come.
+    pub pace: Cell<Pace>,
+    /// Somebody brings in its snapshots.
+    pub is_in_past: Cell<bool>,
+    /// As what.
+    pub present: RefCell<Option<Present>>,
+    /// What keeps them from coming.
+    pub past_trouble: RefCell<Option<String>>,
+    /// Bytes that were fetched for them.
+    pub past_bytes: Cell<u64>,
     /// Bytes that were said about the data, since the start.
     pub metadata_bytes: Cell<u64>,
+}
+
+/// How fast what is not here may come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// Not at all for now.
+    pub is_paused: bool,
+    /// Bytes in a second; 0: no limit.
+    pub rate: u64,
 }
 
 impl Entry {
@@ -90,6 +110,12 @@ impl Entry {
     pub fn note_change(&self) {
         self.changes.set(self.changes.get() + 1);
         self.changed.notify();
+    }
+
+    /// What keeps it, or its snapshots, from going on.
+    pub fn why(&self) -> Option<String> {
+        let why = self.trouble.borrow().clone();
+        why.or_else(|| self.past_trouble.borrow().clone())
     }
 }
 
@@ -119,6 +145,8 @@ pub struct MigrateOptions {
     pub at_once: bool,
     /// What becomes of the copy that stays.
     pub after: After,
+    /// Whether its snapshots go along.
+    pub with_snapshots: bool,
     /// The most bytes in a second; 0: no limit.
     pub rate: u64,
 }
@@ -173,6 +201,7 @@ impl<D: Disk + 'static> Moves<D> {
     /// are nobody's until it can.
     pub async fn load(&self) {
         let shared = &self.shared;
+        let mut unreadable = Vec::new();
         for key in shared.volumes.store().record_keys() {
             let Some(id) = Id::of_key(&key) else {
                 continue;
@@ -186,9 +215,13 @@ impl<D: Disk + 'static> Moves<D> {
                     let entry = shared.enter(id, kept);
                     shared.apply(&entry);
                 }
-                None => shared.fence_unknown(id),
+                None => {
+                    shared.fence_unknown(id);
+                    unreadable.push(id);
+                }
             }
         }
+        shared.discard_stray_histories(&unreadable).await;
         shared.discard_strays().await;
     }
 
@@ -197,7 +230,7 @@ impl<D: Disk + 'static> Moves<D> {
         // Whoever calls this twice changes nothing.
         let _ = self.shared.jobs.set(jobs.clone());
         let shared = &self.shared;
-        let all: Vec<_> = shared.table.borrow().values().cloned().collect();
+        let all = shared.all();
         for ticket in jobs.migrations() {
             let is_it = |entry: &Rc<Entry>| entry.kept.borrow().wish.job == ticket.id();
             if !all.iter().any(is_it) {
@@ -248,6 +281,10 @@ impl<D: Disk + 'static> Moves<D> {
         shared.require_owner(&info)?;
         if entry.kept.borrow().copies.len() >= COPIES_MAX {
             return Err(MoveError::TooManyCopies);
+        }
+        let is_coming = entry.kept.borrow().is_past_coming();
+        if options.with_snapshots && is_coming {
+            return Err(MoveError::PastComing);
         }
         let jobs = shared.jobs.get().ok_or(MoveError::NotNow)?;
         // From now on its name and size stay as they are.
@@ -362,6 +399,7 @@ impl<D: Disk + 'static> Shared<D> {
         kept.wish = Wish {
             at_once: options.at_once,
             after: options.after,
+            with_snapshots: options.with_snapshots,
             job: ticket.id(),
         };
         if let Err(error) = self.keep(entry, kept).await {
@@ -374,6 +412,10 @@ impl<D: Disk + 'static> Shared<D> {
 
     pub(crate) fn find(&self, id: Id) -> Option<Rc<Entry>> {
         self.table.borrow().get(&id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Rc<Entry>> {
+        self.table.borrow().values().cloned().collect()
     }
 
     /// Whether there is no room for volumes that nobody here asked for.
@@ -415,6 +457,11 @@ impl<D: Disk + 'static> Shared<D> {
             changed: Notify::default(),
             changes: Cell::default(),
             trouble: RefCell::default(),
+            pace: Cell::default(),
+            is_in_past: Cell::default(),
+            present: RefCell::default(),
+            past_trouble: RefCell::default(),
+            past_bytes: Cell::default(),
             metadata_bytes: Cell::default(),
         });
         self.table.borrow_mut().insert(id, entry.clone());
@@ -445,7 +492,7 @@ impl<D: Disk + 'static> Shared<D> {
 
     /// Counts what was said about data.
     pub(crate) fn count_metadata(&self, of: &Part, bytes: usize) {
-        if let Part::Moved { id, .. } = of
+        if let Part::Moved { id, .. } | Part::Past { id, .. } = of
             && let Some(entry) = self.find(*id)
         {
             let sum = entry.metadata_bytes.get() + bytes as u64;
@@ -489,7 +536,7 @@ impl<D: Disk + 'static> Shared<D> {
             state,
             peer: peer.and_then(|key| self.name_of(&key)),
             is_confirmed,
-            trouble: entry.trouble.borrow().clone(),
+            trouble: entry.why(),
         }
     }
 

@@ -105,16 +105,16 @@ async fn open_snapshot<D: Disk + 'static>(
 }
 
 /// Something on another appliance.
-struct PeerOrigin<D> {
-    shared: Weak<Shared<D>>,
-    from: PublicKey,
-    of: Part,
+pub(crate) struct PeerOrigin<D> {
+    pub shared: Weak<Shared<D>>,
+    pub from: PublicKey,
+    pub of: Part,
     /// The volume here that has what did not change.
-    copy: Option<u64>,
+    pub copy: Option<u64>,
     /// What its blocks are sealed with.
-    identity: [u8; 16],
-    version: u64,
-    size_bytes: u64,
+    pub identity: [u8; 16],
+    pub version: u64,
+    pub size_bytes: u64,
 }
 
 impl<D: Disk + 'static> Origin for PeerOrigin<D> {
@@ -172,8 +172,12 @@ impl<D: Disk + 'static> PeerOrigin<D> {
         }
     }
 
-    async fn find_extents(&self, offset: u64, len: u64) -> Result<Vec<OriginExtent>, OriginError> {
-        let shared = self.shared()?;
+    /// What lies there, compared with what this appliance has.
+    pub(crate) async fn ask_extents(
+        &self,
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<Extent>, OriginError> {
         let ask = Ask::Extents {
             of: self.of.clone(),
             offset,
@@ -185,7 +189,13 @@ impl<D: Disk + 'static> PeerOrigin<D> {
             Say::Failed(failure) => return Err(failure.into()),
             _ => return Err(OriginError::Protocol),
         };
-        shared.count_metadata(&self.of, answered.data.len());
+        self.shared()?.count_metadata(&self.of, answered.data.len());
+        Ok(extents)
+    }
+
+    async fn find_extents(&self, offset: u64, len: u64) -> Result<Vec<OriginExtent>, OriginError> {
+        let shared = self.shared()?;
+        let extents = self.ask_extents(offset, len).await?;
         let mut found = Vec::with_capacity(extents.len());
         let mut at = offset;
         for Extent { len, content } in extents {
@@ -237,7 +247,8 @@ impl<D: Disk + 'static> PeerOrigin<D> {
         Ok(true)
     }
 
-    async fn fetch(&self, offset: u64, into: Buf) -> Result<Buf, OriginError> {
+    /// Reads blocks, and verifies them.
+    pub(crate) async fn fetch(&self, offset: u64, into: Buf) -> Result<Buf, OriginError> {
         let shared = self.shared()?;
         let wanted = into.blocks();
         let ask = Ask::Read {

@@ -75,6 +75,9 @@ pub struct Wish {
     pub at_once: bool,
     /// What becomes of the copy.
     pub after: After,
+    /// Snapshots go along.
+    #[serde(default)]
+    pub with_snapshots: bool,
     /// Number of the job.
     pub job: u64,
 }
@@ -90,6 +93,27 @@ pub struct Came {
     pub size_bytes: u64,
     /// Only what is newer than this comes from there.
     pub since: Option<Since>,
+    /// Snapshots that are still to come.
+    #[serde(default)]
+    pub history: Option<History>,
+}
+
+/// Snapshots that are still to come with a volume, the newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The volume that becomes what they are, one after the other; at first it is what was given.
+    pub volume: u64,
+    /// The last that came.
+    pub last: Option<Moment>,
+}
+
+/// A snapshot, where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Its identity.
+    pub snapshot: Id,
+    /// When it was made, in nanoseconds since 1970.
+    pub created_at_nanos: u64,
 }
 
 /// What a volume was when it was given away, and is read from when it comes back.
@@ -116,6 +140,9 @@ pub struct OldCopy {
     pub has_arrived: bool,
     /// What becomes of it then.
     pub after: After,
+    /// Its snapshots go along.
+    #[serde(default)]
+    pub with_snapshots: bool,
 }
 
 impl Kept {
@@ -149,6 +176,12 @@ impl Kept {
         self.came.iter().chain(copies)
     }
 
+    /// Volumes that become what snapshots are that are still to come.
+    pub fn histories(&self) -> impl Iterator<Item = u64> {
+        let histories = self.cames().filter_map(|came| came.history.as_ref());
+        histories.map(|history| history.volume)
+    }
+
     /// Whether a volume is what is moved, or a copy of it.
     pub fn has(&self, volume: u64) -> bool {
         self.volume == Some(volume) || self.copies.iter().any(|copy| copy.volume == volume)
@@ -157,6 +190,18 @@ impl Kept {
     /// Whether who was given the volume for an ownership has all of it, or there is nothing to tell by.
     pub fn has_arrived(&self, epoch: Epoch) -> bool {
         self.copy(epoch).is_none_or(|copy| copy.has_arrived)
+    }
+
+    /// Whether the snapshots of what was given for an ownership go along.
+    pub fn goes_with_snapshots(&self, epoch: Epoch) -> bool {
+        self.copy(epoch).is_some_and(|copy| copy.with_snapshots)
+    }
+
+    /// Whether snapshots of the volume are still to come.
+    pub fn is_past_coming(&self) -> bool {
+        self.came
+            .as_ref()
+            .is_some_and(|came| came.history.is_some())
     }
 
     /// Whether something that comes back is read from a copy.
@@ -278,6 +323,13 @@ mod tests {
                 epoch: 2,
                 size_bytes: 4096,
                 since,
+                history: Some(History {
+                    volume: 9,
+                    last: Some(Moment {
+                        snapshot: Id([7; 16]),
+                        created_at_nanos: 1,
+                    }),
+                }),
             });
             kept.copies = vec![OldCopy {
                 volume: 5,
@@ -286,6 +338,7 @@ mod tests {
                 came: None,
                 has_arrived: true,
                 after: After::Snapshot,
+                with_snapshots: true,
             }];
             assert_eq!(Kept::decode(&kept.encode()), Some(kept));
         }

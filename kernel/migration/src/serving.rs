@@ -3,21 +3,24 @@
 use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use exec::Semaphore;
 use net::Stream;
 use peer::{Channel, MESSAGE_MAX, PublicKey};
-use store::{Content, Extent, StoreError, seal};
-use volume::{Access, OriginError, Settings, Volume, VolumeError, VolumeId};
+use store::{Changes, Content, Extent, StoreError, seal};
+use volume::{
+    Access, OriginError, Settings, SnapshotId, SnapshotInfo, Source, Volume, VolumeError, VolumeId,
+};
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::hearing::Terms;
 use crate::moves::Shared;
 use crate::origin::zero_from;
-use crate::record::{Came, Id, Kept, News};
+use crate::record::{Came, Id, Kept, Moment, News};
 use crate::rules::{EPOCH_MAX, Epoch, Record};
 use crate::wire::{
-    Answer, Ask, EXTENTS_MAX, Failure, Kind, Part, Question, Say, decode, encode_extents,
+    Answer, Ask, EXTENTS_MAX, Failure, Kind, Part, Past, Question, Say, decode, encode_extents,
     encode_head,
 };
 
@@ -94,6 +97,7 @@ impl<D: Disk + 'static> Shared<D> {
                 has_news,
                 size_bytes,
                 since,
+                with_snapshots,
                 rate,
                 settings,
             } => {
@@ -105,6 +109,7 @@ impl<D: Disk + 'static> Shared<D> {
                     has_news,
                     size_bytes,
                     since,
+                    with_snapshots,
                     rate,
                     settings,
                 };
@@ -131,6 +136,7 @@ impl<D: Disk + 'static> Shared<D> {
                 heat.map_or_else(Say::Failed, Say::Heat).into()
             }
             Ask::Open { snapshot } => self.open(&snapshot).into(),
+            Ask::Past { id, epoch, before } => self.past(peer, id, epoch, before).into(),
             Ask::Extents { of, offset, len } => {
                 let extents = self.extents_of(peer, &of, offset, len).await;
                 extents.map_or_else(
@@ -148,8 +154,8 @@ impl<D: Disk + 'static> Shared<D> {
         }
     }
 
-    /// What a peer may read, and what of it it has already.
-    fn attach(&self, peer: PublicKey, of: &Part) -> Result<(Volume<D>, Option<VolumeId>), Failure> {
+    /// What a peer may read, and what it is compared with.
+    fn attach(&self, peer: PublicKey, of: &Part) -> Result<(Volume<D>, Known), Failure> {
         match of {
             Part::Moved { id, epoch, since } => {
                 let entry = self.find(*id).ok_or(Failure::NotThere)?;
@@ -162,7 +168,30 @@ impl<D: Disk + 'static> Shared<D> {
                 }
                 let volume = VolumeId(volume);
                 let attached = self.volumes.attach_inside(volume).map_err(failure)?;
-                Ok((attached, since.map(|_| volume)))
+                let known = since.map_or(Known::Nothing, |_| Known::Origin(volume));
+                Ok((attached, known))
+            }
+            Part::Past {
+                id,
+                epoch,
+                snapshot: (number, identity),
+                from,
+            } => {
+                let entry = self.find(*id).ok_or(Failure::NotThere)?;
+                let kept = entry.kept.borrow();
+                let (volume, _) = kept.lent_to(peer, *epoch).ok_or(Failure::NotThere)?;
+                let of_it = |number: u64| {
+                    let info = self.volumes.store().snapshot(SnapshotId(number));
+                    info.filter(|info| info.volume.0 == volume)
+                };
+                let info = of_it(*number).filter(|info| info.uuid == identity.0);
+                let info = info.ok_or(Failure::NotThere)?;
+                let from = match from {
+                    Some(number) => of_it(*number).ok_or(Failure::NotThere)?.id.into(),
+                    None => VolumeId(volume).into(),
+                };
+                let attached = self.volumes.attach_inside(info.id).map_err(failure)?;
+                Ok((attached, Known::Other(from, info.id.into())))
             }
             Part::Snapshot { name, id } => {
                 let found = self.snapshot(name).ok_or(Failure::NotThere)?;
@@ -170,7 +199,7 @@ impl<D: Disk + 'static> Shared<D> {
                     return Err(Failure::NotThere);
                 }
                 let attached = self.volumes.attach(name, Access::ReadOnly);
-                Ok((attached.map_err(failure)?, None))
+                Ok((attached.map_err(failure)?, Known::Nothing))
             }
         }
     }
@@ -195,20 +224,50 @@ impl<D: Disk + 'static> Shared<D> {
         offset: u64,
         len: u64,
     ) -> Result<Vec<Extent>, Failure> {
-        let (volume, since) = self.attach(peer, of)?;
-        let extents = match since {
-            Some(id) => {
+        let (volume, known) = self.attach(peer, of)?;
+        let extents = match known {
+            Known::Origin(id) => {
                 let extents = self
                     .volumes
                     .extents_since_adoption(id, offset, len, EXTENTS_MAX);
                 extents.await.map_err(VolumeError::from)
             }
-            None => volume
+            Known::Other(from, to) => {
+                let max = EXTENTS_MAX / 2 - 1;
+                let changes = self.volumes.diff(Some(from), to, offset, max);
+                let end = offset.saturating_add(len).min(volume.size_bytes());
+                changes.await.map(|changes| compared(&changes, offset..end))
+            }
+            Known::Nothing => volume
                 .extents(None, offset, len, EXTENTS_MAX)
                 .await
                 .map(as_zeros),
         };
         extents.map_err(failure)
+    }
+
+    /// The newest snapshot of what was given to a peer, or the newest before one that it has.
+    fn past(&self, peer: PublicKey, id: Id, epoch: Epoch, before: Option<Moment>) -> Say {
+        let Some(entry) = self.find(id) else {
+            return Say::Failed(Failure::NotThere);
+        };
+        let Some((volume, _)) = entry.kept.borrow().lent_to(peer, epoch) else {
+            return Say::Failed(Failure::NotThere);
+        };
+        let mut all = self.volumes.store().snapshots(VolumeId(volume));
+        if let Some(before) = before {
+            let known = { all.iter() }.position(|info| info.uuid == before.snapshot.0);
+            // That one may have been deleted.
+            let older = |info: &SnapshotInfo| info.created_at_nanos <= before.created_at_nanos;
+            all.truncate(known.unwrap_or_else(|| all.partition_point(older)));
+        }
+        Say::Past(all.pop().map(|info| Past {
+            number: info.id.0,
+            id: Id(info.uuid),
+            name: info.name,
+            size_bytes: info.size_bytes,
+            created_at_nanos: info.created_at_nanos,
+        }))
     }
 
     fn heat_of(&self, peer: PublicKey, of: &Part) -> Result<Vec<(u64, u64)>, Failure> {
@@ -229,18 +288,19 @@ impl<D: Disk + 'static> Shared<D> {
         if !offset.is_multiple_of(BLOCK) || !(1..=Buf::PAGES_MAX).contains(&blocks) {
             return Err(Failure::Nonsense);
         }
-        let (volume, since) = self.attach(peer, of)?;
+        let (volume, known) = self.attach(peer, of)?;
         let size = volume.size_bytes();
         let len = size.saturating_sub(offset).min((blocks as u64) * BLOCK);
         if len == 0 || len.div_ceil(BLOCK) != blocks as u64 {
             return Err(Failure::Nonsense);
         }
-        let extents = match since {
-            Some(id) => {
+        let extents = match known {
+            Known::Origin(id) => {
                 let extents = self.volumes.extents_since_adoption(id, offset, len, blocks);
                 extents.await.map_err(|error| failure(error.into()))?
             }
-            None => vec![Extent {
+            // Who asks for blocks of the past has asked before what is the same.
+            Known::Other(..) | Known::Nothing => vec![Extent {
                 len,
                 content: Content::Data,
             }],
@@ -248,6 +308,7 @@ impl<D: Disk + 'static> Shared<D> {
         let (identity, version) = match of {
             Part::Moved { id, epoch, .. } => (id.0, *epoch),
             Part::Snapshot { id, .. } => (id.0, 0),
+            Part::Past { snapshot, .. } => (snapshot.1.0, 0),
         };
         let mut runs: Vec<(Kind, u16)> = Vec::new();
         let mut add = |kind, count: usize| {
@@ -315,6 +376,40 @@ impl<D: Disk + 'static> Shared<D> {
         zero_from(&mut buf, len);
         Ok((buf, holes))
     }
+}
+
+/// What whoever asks has already.
+enum Known {
+    Nothing,
+    /// What this volume was adopted from.
+    Origin(VolumeId),
+    /// The first of these; the second is wanted.
+    Other(Source, Source),
+}
+
+/// What a difference says of a range; as far as it goes.
+fn compared(changes: &Changes, range: Range<u64>) -> Vec<Extent> {
+    let end = changes.next.map_or(range.end, |next| next.min(range.end));
+    let mut extents = Vec::with_capacity(2 * changes.ranges.len() + 1);
+    let mut at = range.start;
+    let mut add = |until: u64, content| {
+        let until = until.min(end);
+        if until > at {
+            let len = until - at;
+            extents.push(Extent { len, content });
+            at = until;
+        }
+    };
+    for change in &changes.ranges {
+        add(change.offset, Content::Same);
+        let content = match change.is_zero {
+            true => Content::Zero,
+            false => Content::Data,
+        };
+        add(change.offset + change.len, content);
+    }
+    add(end, Content::Same);
+    extents
 }
 
 /// What is not there reads as zeros, for whoever has nothing to compare with.

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use store::{Content, Extent};
 
-use crate::record::Id;
+use crate::record::{Id, Moment};
 use crate::rules::{Epoch, Nonce};
 
 /// The longest head.
@@ -67,6 +67,8 @@ pub enum Ask {
         size_bytes: u64,
         /// As of an [`Offer`].
         since: Option<Epoch>,
+        /// As of an [`Offer`].
+        with_snapshots: bool,
         /// Bytes in a second at which the rest is to be brought in; 0: no limit.
         rate: u64,
         /// What users have set for it: lines of text.
@@ -116,6 +118,15 @@ pub enum Ask {
         /// `VOLUME@SNAPSHOT`.
         snapshot: String,
     },
+    /// Which snapshot of what I was given is the newest, or the newest before this one?
+    Past {
+        /// Identity of the volume.
+        id: Id,
+        /// For which ownership.
+        epoch: Epoch,
+        /// The one that I have.
+        before: Option<Moment>,
+    },
     /// What lies there?
     Extents {
         /// Of what.
@@ -145,6 +156,7 @@ impl Ask {
             | Self::Return { epoch, .. }
             | Self::TakenOver { epoch, .. }
             | Self::Progress { epoch, .. }
+            | Self::Past { epoch, .. }
             | Self::Pace { epoch, .. } => *epoch,
             Self::Holds { .. }
             | Self::Cancel { .. }
@@ -173,6 +185,8 @@ pub struct Offer {
     pub settings: String,
     /// It came here from whom it is offered to, who gave it for this epoch: only what is newer need go back.
     pub since: Option<Epoch>,
+    /// Its snapshots are to be had, too.
+    pub with_snapshots: bool,
 }
 
 /// What is read from.
@@ -187,6 +201,17 @@ pub enum Part {
         epoch: Epoch,
         /// Whoever asks has what it was when it gave it for this epoch.
         since: Option<Epoch>,
+    },
+    /// A snapshot of a volume that was given.
+    Past {
+        /// Identity of the volume.
+        id: Id,
+        /// For which ownership.
+        epoch: Epoch,
+        /// Number and identity of the snapshot.
+        snapshot: (u64, Id),
+        /// Whoever asks has this one, and what it does not differ in is the same; else what was given.
+        from: Option<u64>,
     },
     /// A snapshot.
     Snapshot {
@@ -229,6 +254,8 @@ pub enum Say {
         /// Identity.
         id: Id,
     },
+    /// A snapshot; or there is none.
+    Past(Option<Past>),
     /// Begins and ends of parts, the one that was used most first.
     Heat(Vec<(u64, u64)>),
     /// Extents follow.
@@ -263,6 +290,21 @@ pub enum Failure {
     Damaged,
     /// The question makes no sense.
     Nonsense,
+}
+
+/// A snapshot of a volume that was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// Its number where it is.
+    pub number: u64,
+    /// Its identity.
+    pub id: Id,
+    /// Its name.
+    pub name: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// When it was made, in nanoseconds since 1970.
+    pub created_at_nanos: u64,
 }
 
 /// How much of a volume is where it was given to.

@@ -6,7 +6,7 @@ mod lab;
 mod random;
 
 use lab::{BLOCK, Lab};
-use migration::{After, MoveError};
+use migration::{After, MigrateOptions, MoveError};
 use upkeep::JobState;
 use volume::VolumeError;
 
@@ -269,11 +269,14 @@ fn snapshots_are_not_freed_with_a_copy() {
     lab.pass(std::time::Duration::from_secs(15));
     assert_eq!(job_state(&lab, 0, job), JobState::Done);
     assert_eq!(lab.read(0, "db@monday", 8), Ok(1008));
-    // What comes back leaves the snapshots that were made there.
+    // What comes back brings those that were made there.
     lab.take_back(0, "db").expect("taken back");
     lab.wait_for_all(0);
     lab.pass(std::time::Duration::from_secs(15));
-    assert_eq!(lab.read(1, "db@tuesday", 8), Ok(1008));
+    for snapshot in ["db@monday", "db@tuesday"] {
+        assert_eq!(lab.read(0, snapshot, 8), Ok(1008), "{snapshot}");
+    }
+    assert!(lab.node(1).volumes.list().is_empty(), "nothing stays there");
     expect_all(&lab, 0, &[]);
 }
 
@@ -321,5 +324,170 @@ fn the_largest_volume_is_there_as_fast_as_a_small_one() {
         let asked = lab.node(1).moves.questions() - before;
         // Those of whoever brings in the rest among them.
         assert!(asked <= 16, "{name}: {asked} questions");
+    }
+}
+
+/// The first block of each snapshot that `has_past` makes.
+const MOMENTS: [(&str, u64); 3] = [("s1", 100), ("s2", 200), ("s3", 300)];
+
+/// A volume with a past: each snapshot has ten blocks otherwise than the one before, and the volume ten more.
+fn has_past(lab: &Lab) -> Vec<[u8; 16]> {
+    let mut uuids = Vec::new();
+    for (name, first) in MOMENTS {
+        for block in first..first + 10 {
+            lab.write(0, "db", block, first).expect("a write");
+        }
+        uuids.push(lab.keep(0, "db", name).expect("a snapshot"));
+        lab.pass(std::time::Duration::from_secs(1));
+    }
+    for block in 95..105 {
+        lab.write(0, "db", block, 9).expect("a write");
+    }
+    uuids
+}
+
+fn expect_past(lab: &Lab, of: usize, uuids: &[[u8; 16]]) {
+    let volume = lab.node(of).volumes.get("db").expect("a volume").id;
+    let found = lab.node(of).volumes.store().snapshots(volume);
+    let labels: Vec<_> = found
+        .iter()
+        .map(|info| (&info.name[..], info.uuid))
+        .collect();
+    let names = MOMENTS.iter().map(|(name, _)| *name);
+    let expected: Vec<_> = names.zip(uuids.iter().copied()).collect();
+    assert_eq!(labels[..3], expected);
+    for (index, info) in found[..3].iter().enumerate() {
+        assert_eq!(info.size_bytes, BLOCKS * BLOCK);
+        let read = lab.read_snapshot(of, info.id, BLOCKS);
+        for (block, found) in (0..BLOCKS).zip(read) {
+            let mut expected = if block % 8 == 0 { 1000 + block } else { 0 };
+            for (_, first) in &MOMENTS[..=index] {
+                if (*first..first + 10).contains(&block) {
+                    expected = *first;
+                }
+            }
+            assert_eq!(found, expected, "block {block} of {}", info.name);
+        }
+    }
+}
+
+fn with_snapshots(to: &str, after: After) -> MigrateOptions {
+    MigrateOptions {
+        to: to.into(),
+        at_once: true,
+        after,
+        with_snapshots: true,
+        rate: 0,
+    }
+}
+
+/// Waits until a job is done, for ten minutes; bytes that it fetched.
+fn wait_for(lab: &Lab, of: usize, job: u64) -> u64 {
+    for _ in 0..600 {
+        lab.pass(std::time::Duration::from_secs(1));
+        if job_state(lab, of, job) == JobState::Done {
+            let info = lab.node(of).upkeep.jobs.get(job).expect("a job");
+            let upkeep::Work::Migrate(migration) = info.work else {
+                panic!("{info:?}");
+            };
+            return migration.demanded_bytes + migration.background_bytes;
+        }
+    }
+    panic!("{:?}", lab.node(of).upkeep.jobs.get(job));
+}
+
+#[test]
+fn snapshots_go_along_and_what_they_share_goes_once() {
+    let lab = lab(2);
+    let uuids = has_past(&lab);
+    let options = with_snapshots("b", After::Free);
+    let job = lab.migrate_as(0, "db", options).expect("a migration");
+    lab.wait(1, "db", "owned");
+    // What was given stays in the snapshots, whatever is written now.
+    for block in 0..400 {
+        lab.write(1, "db", block, 7).expect("the new owner writes");
+    }
+    let fetched = wait_for(&lab, 0, job);
+    expect_past(&lab, 1, &uuids);
+    assert_eq!(lab.read(1, "db", 399), Ok(7));
+    // The blocks of the volume, but for holes; and of each snapshot those of which the next has something else.
+    let own = (0..BLOCKS)
+        .filter(|at| at % 8 == 0 || is_in_past(*at))
+        .count() as u64;
+    assert_eq!(fetched, (own + 6 + 1 + 2) * BLOCK);
+    lab.pass(std::time::Duration::from_secs(15));
+    assert!(
+        lab.node(0).volumes.store().volumes().is_empty(),
+        "the copy is freed"
+    );
+    assert_eq!(lab.node(1).volumes.store().volumes().len(), 1);
+}
+
+/// Whether the volume has a block there that was written after it was filled.
+fn is_in_past(block: u64) -> bool {
+    let mut moments = MOMENTS.iter();
+    (95..105).contains(&block) || moments.any(|(_, first)| (*first..first + 10).contains(&block))
+}
+
+#[test]
+fn snapshots_come_back_and_only_what_is_new_of_them() {
+    let lab = lab(2);
+    let uuids = has_past(&lab);
+    let job = lab.migrate_as(0, "db", with_snapshots("b", After::Keep));
+    wait_for(&lab, 0, job.expect("a migration"));
+    lab.write(1, "db", 500, 8).expect("the new owner writes");
+    let new = lab.keep(1, "db", "new").expect("a snapshot");
+    lab.write(1, "db", 500, 9).expect("the new owner writes");
+    let job = lab.migrate_as(1, "db", with_snapshots("a", After::Free));
+    let fetched = wait_for(&lab, 1, job.expect("a migration"));
+    expect_past(&lab, 0, &uuids);
+    // The rest was here before; what went to the volume from the copy counts, too.
+    let own = (0..BLOCKS).filter(|at| at % 8 == 0 || is_in_past(*at) || *at == 500);
+    assert_eq!(fetched, (own.count() as u64 + 1) * BLOCK);
+    let found = lab.snapshots(0);
+    let new = found.iter().find(|info| info.uuid == new).expect("it came");
+    assert_eq!(lab.read_snapshot(0, new.id, BLOCKS)[500], 8);
+    lab.pass(std::time::Duration::from_secs(15));
+    assert!(
+        lab.node(1).volumes.store().volumes().is_empty(),
+        "the copy is freed"
+    );
+    assert_eq!(lab.node(0).volumes.store().volumes().len(), 1);
+}
+
+#[test]
+fn snapshots_that_stayed_are_the_volumes_again_when_it_comes_back() {
+    let lab = lab(2);
+    let uuids = has_past(&lab);
+    let job = lab.migrate(0, "db", 1, true, After::Keep);
+    wait_for(&lab, 0, job.expect("a migration"));
+    assert_eq!(lab.snapshots(1), []);
+    lab.write(1, "db", 500, 8).expect("the new owner writes");
+    lab.take_back(0, "db").expect("taken back");
+    lab.wait_for_all(0);
+    lab.pass(std::time::Duration::from_secs(15));
+    expect_past(&lab, 0, &uuids);
+    assert_eq!(lab.read(0, "db", 500), Ok(8));
+    assert_eq!(lab.node(0).volumes.store().volumes().len(), 1);
+}
+
+#[test]
+fn snapshots_arrive_whole_whatever_is_interrupted() {
+    for cut in 0..12 {
+        let mut lab = lab(2);
+        let uuids = has_past(&lab);
+        let job = lab.migrate_as(0, "db", with_snapshots("b", After::Keep));
+        let job = job.expect("a migration");
+        lab.wait(1, "db", "owned");
+        let kept = || lab.snapshots(1).len() as u64;
+        while lab.node(1).volumes.adoptions().len() == 1 && kept() < cut / 4 {
+            lab.turns(5);
+        }
+        lab.turns(cut * 40);
+        lab.kill(1);
+        lab.start(1, false);
+        wait_for(&lab, 0, job);
+        expect_past(&lab, 1, &uuids);
+        assert_eq!(lab.node(1).volumes.store().volumes().len(), 1);
     }
 }

@@ -121,6 +121,7 @@ fn a_volume_moves_though_frames_get_lost() {
             to: "b".into(),
             at_once: true,
             after: After::Keep,
+            with_snapshots: false,
             rate: 0,
         };
         let job = from

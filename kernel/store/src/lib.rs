@@ -81,6 +81,7 @@ pub use api::{
 };
 pub use check::{CheckOptions, Finding, Owner, Summary, check};
 pub use counters::Counters;
+pub use layout::NAME_MAX;
 pub use mutant::{Mutant, Mutants};
 pub use seal::{Seal, seal};
 pub use store::Store;

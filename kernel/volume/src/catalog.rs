@@ -9,7 +9,7 @@ use core::cell::RefCell;
 use core::net::IpAddr;
 
 use exec::{Permit, Semaphore};
-use store::{BaseId, PoolState, Source, Store, VolumeId, VolumeInfo};
+use store::{BaseId, PoolState, SnapshotInfo, Source, Store, VolumeId, VolumeInfo};
 use world::{Disk, Pool};
 
 use crate::adoption::{Adoption, AdoptionInfo, Reason};
@@ -89,6 +89,17 @@ impl From<VolumeInfo> for Export {
     }
 }
 
+impl From<SnapshotInfo> for Export {
+    fn from(info: SnapshotInfo) -> Self {
+        Self {
+            source: info.id.into(),
+            volume: info.volume,
+            name: info.name,
+            size_bytes: info.size_bytes,
+        }
+    }
+}
+
 impl<D: Disk + 'static> Volumes<D> {
     /// The catalog of `store`. Make one and clone it: attachments are counted per catalog.
     #[must_use]
@@ -110,10 +121,12 @@ impl<D: Disk + 'static> Volumes<D> {
         }
     }
 
-    /// All volumes, oldest first.
+    /// All volumes that users know, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<VolumeInfo> {
-        self.shared.store.volumes()
+        let mut all = self.shared.store.volumes();
+        all.retain(|info| self.standing(info.id) != Standing::Inner);
+        all
     }
 
     /// The volume called `name`.
@@ -121,7 +134,9 @@ impl<D: Disk + 'static> Volumes<D> {
     /// # Errors
     /// [`VolumeError::NoVolume`].
     pub fn get(&self, name: &str) -> Result<VolumeInfo, VolumeError> {
-        self.shared.store.find(name).ok_or(VolumeError::NoVolume)
+        let found = self.shared.store.find(name);
+        let known = found.filter(|info| self.standing(info.id) != Standing::Inner);
+        known.ok_or(VolumeError::NoVolume)
     }
 
     /// What a client means by `name`: a volume, `VOLUME@SNAPSHOT`, or for an empty name `demo`, else the only volume.
@@ -135,10 +150,8 @@ impl<D: Disk + 'static> Volumes<D> {
             (volume, Some(snapshot)) => {
                 let info = self.snapshot(volume, snapshot)?;
                 Ok(Export {
-                    source: info.id.into(),
-                    volume: info.volume,
                     name: format!("{volume}@{snapshot}"),
-                    size_bytes: info.size_bytes,
+                    ..info.into()
                 })
             }
         }
@@ -359,13 +372,21 @@ impl<D: Disk + 'static> Volumes<D> {
         self.attach_as(None, export, access)
     }
 
-    /// Attaches whoever needs a volume for another appliance: read-only, and whosever it is.
+    /// Attaches whoever needs a volume or snapshot for another appliance: read-only, and whosever it is.
     ///
     /// # Errors
-    /// No such volume, and as [`attach`](Self::attach).
-    pub fn attach_inside(&self, id: VolumeId) -> Result<Volume<D>, VolumeError> {
-        let info = self.store().volume(id).ok_or(VolumeError::NoVolume)?;
-        let export = Export::from(info);
+    /// No such volume or snapshot, and as [`attach`](Self::attach).
+    pub fn attach_inside(&self, of: impl Into<Source>) -> Result<Volume<D>, VolumeError> {
+        let export = match of.into() {
+            Source::Volume(id) => {
+                let info = self.store().volume(id).ok_or(VolumeError::NoVolume)?;
+                Export::from(info)
+            }
+            Source::Snapshot(id) => {
+                let info = self.store().snapshot(id).ok_or(VolumeError::NoSnapshot)?;
+                Export::from(info)
+            }
+        };
         Ok(self.open(None, export, Access::ReadOnly)?.for_inside())
     }
 

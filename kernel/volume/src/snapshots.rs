@@ -95,7 +95,7 @@ impl<D: Disk + 'static> Volumes<D> {
     /// Deletes a snapshot; gone at once and durably, what only it used comes back in the background. Clones live on.
     ///
     /// # Errors
-    /// No such snapshot, [`VolumeError::Attached`] unless `force`, and what the store says; it stays then.
+    /// No such snapshot, [`VolumeError::Attached`] or [`VolumeError::Needed`] unless `force`, and what the store says; it stays then.
     pub async fn delete_snapshot(
         &self,
         volume: &str,
@@ -103,6 +103,7 @@ impl<D: Disk + 'static> Volumes<D> {
         force: bool,
     ) -> Result<(), VolumeError> {
         let info = self.snapshot(volume, name)?;
+        self.standing(info.volume).require_own_past(force)?;
         let ending = self.attachments().end(
             (info.id.into(), name, info.size_bytes),
             core::iter::empty(),

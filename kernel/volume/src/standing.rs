@@ -1,8 +1,12 @@
 //! Whose a volume is while it moves from one appliance to another. Who decides that is elsewhere; here it is kept to.
 
+use alloc::format;
 use alloc::vec::Vec;
 
-use store::{Extent, Source, StoreError, VolumeId, VolumeInfo};
+use store::{
+    Extent, NAME_MAX, SnapshotId, SnapshotInfo, SnapshotLabel, Source, StoreError, VolumeId,
+    VolumeInfo,
+};
 use world::Disk;
 
 use crate::{OriginAddress, Settings, VolumeError, Volumes};
@@ -22,6 +26,8 @@ pub enum Standing {
         /// The other one has not all of it.
         is_needed: bool,
     },
+    /// Nobody's, but a tool of this appliance: users do not see it.
+    Inner,
 }
 
 impl Standing {
@@ -35,6 +41,7 @@ impl Standing {
             Self::Prepared if !is_write => Ok(()),
             Self::Prepared => Err(VolumeError::NotYet),
             Self::Given { .. } => Err(VolumeError::Elsewhere),
+            Self::Inner => Err(VolumeError::NoVolume),
         }
     }
 
@@ -43,6 +50,14 @@ impl Standing {
         match self {
             Self::Offered => Err(VolumeError::Offered),
             other => other.require(true),
+        }
+    }
+
+    /// Whether snapshots may be deleted.
+    pub(crate) fn require_own_past(self, force: bool) -> Result<(), VolumeError> {
+        match self {
+            Self::Given { is_needed: true } if !force => Err(VolumeError::Needed),
+            _ => Ok(()),
         }
     }
 
@@ -75,7 +90,9 @@ impl<D: Disk + 'static> Volumes<D> {
         if let Some(attachment) = self.attachments().get(id.into()) {
             attachment.standing.set(standing);
         }
-        self.hold(id, standing == Standing::Prepared);
+        if standing != Standing::Inner {
+            self.hold(id, standing == Standing::Prepared);
+        }
     }
 
     /// Says whether nothing more of what a volume was adopted from is brought in, but what clients want.
@@ -126,6 +143,61 @@ impl<D: Disk + 'static> Volumes<D> {
                 Err(error)
             }
         }
+    }
+
+    /// Makes another volume of what one was adopted from, as that is there, for this appliance alone: [`Standing::Inner`].
+    ///
+    /// # Errors
+    /// [`VolumeError::NoVolume`] of one that was not adopted, and what the store says.
+    pub async fn adopt_again(&self, id: VolumeId, name: &str) -> Result<VolumeInfo, VolumeError> {
+        let info = self.store().volume(id).ok_or(VolumeError::NoVolume)?;
+        let base = info.bases.first().ok_or(VolumeError::NoVolume)?;
+        let made = self.store().adopt_again(*base, name).await?;
+        self.set_standing(made.id, Standing::Inner);
+        Ok(made)
+    }
+
+    /// Keeps a volume as it is now as a snapshot of another one, with what is known of that on other appliances; if that name is taken,
+    /// another one is found.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn keep_for(
+        &self,
+        id: VolumeId,
+        to: VolumeId,
+        label: &SnapshotLabel,
+    ) -> Result<SnapshotInfo, VolumeError> {
+        const NAME: &str = "kept";
+        if let Some(left) = self.store().find_snapshot(id, NAME) {
+            self.store().delete_snapshot(left.id).await?;
+        }
+        let made = self.store().create_snapshot(id, NAME).await?;
+        self.move_snapshot(made.id, to, label).await
+    }
+
+    /// Makes a snapshot another volume's; if its name is taken there, another one is found.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn move_snapshot(
+        &self,
+        id: SnapshotId,
+        to: VolumeId,
+        label: &SnapshotLabel,
+    ) -> Result<SnapshotInfo, VolumeError> {
+        let mut label = label.clone();
+        let mut number = 0;
+        let wanted = label.name.clone();
+        while self.store().find_snapshot(to, &label.name).is_some() {
+            number += 1;
+            let tail = format!(".{number}");
+            let room = NAME_MAX - tail.len();
+            label.name = format!("{}{tail}", &wanted[..wanted.len().min(room)]);
+        }
+        let moved = self.store().move_snapshot(id, to, &label).await;
+        self.usages().forget();
+        Ok(moved?)
     }
 
     /// Deletes a volume whatever its standing is; its clients are told.

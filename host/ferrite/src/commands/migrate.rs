@@ -14,7 +14,7 @@ const OTHERS: [&str; 3] = ["hand_over", "take_back", "take_over"];
 /// Move a volume to another appliance, while it is used
 ///
 /// The other appliance gets ready, the volume is handed over, and its blocks follow: what clients there read comes first. From the hand-over on
-/// clients are refused here and welcome there. Ctrl-C ends only the watching. Snapshots and schedules do not move.
+/// clients are refused here and welcome there. Ctrl-C ends only the watching. Schedules do not move.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["to", "hand_over", "take_back", "take_over"]))]
 pub struct Migrate {
@@ -29,6 +29,9 @@ pub struct Migrate {
     /// What becomes of the copy here, once everything is there: it stays, it goes, or it stays with a snapshot of the hand-over
     #[arg(long, conflicts_with_all = OTHERS, value_parser = ["keep", "free", "snapshot"])]
     after: Option<String>,
+    /// Its snapshots follow, too; otherwise they stay here, with the copy
+    #[arg(long, conflicts_with_all = OTHERS)]
+    with_snapshots: bool,
     /// The most bytes in a second, e.g. 50MiB; as fast as clients leave room for when left out
     #[arg(long, conflicts_with_all = OTHERS, value_parser = qemu::size::parse)]
     rate: Option<u64>,
@@ -74,6 +77,9 @@ impl Migrate {
         }
         if let Some(after) = &self.after {
             wanted["after"] = after.as_str().into();
+        }
+        if self.with_snapshots {
+            wanted["with_snapshots"] = true.into();
         }
         if let Some(rate) = self.rate {
             wanted["rate"] = rate.into();

@@ -21,6 +21,8 @@ struct Play {
     /// What each block may be.
     blocks: Vec<BTreeSet<u64>>,
     next: u64,
+    /// Snapshots that were made, and what each block of them may be.
+    kept: Vec<([u8; 16], Vec<BTreeSet<u64>>)>,
     log: Vec<String>,
 }
 
@@ -33,6 +35,7 @@ impl Play {
             dice: Dice::new(seed),
             blocks: vec![BTreeSet::from([0]); BLOCKS as usize],
             next: 1,
+            kept: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -55,7 +58,8 @@ impl Play {
             return self.start();
         };
         match self.dice.roll(100) {
-            0..30 => self.write(of),
+            0..28 => self.write(of),
+            28..30 => self.keep(of),
             30..45 => self.read(of),
             45..57 => self.migrate(of),
             57..64 => self.wish(of, true),
@@ -111,6 +115,38 @@ impl Play {
         may_be.insert(value);
     }
 
+    fn keep(&mut self, of: usize) {
+        let name = format!("s{}", self.kept.len());
+        let kept = self.lab.keep(of, "db", &name);
+        self.note(format!("{of} keeps {name}: {kept:?}"));
+        if let Ok(uuid) = kept {
+            self.kept.push((uuid, self.blocks.clone()));
+        }
+    }
+
+    /// Every snapshot is somewhere, and what it was.
+    fn check_kept(&mut self) {
+        for (index, (uuid, blocks)) in self.kept.iter().enumerate() {
+            let mut copies = 0;
+            for of in 0..NODES as usize {
+                for info in self.lab.snapshots(of) {
+                    if info.uuid != *uuid {
+                        continue;
+                    }
+                    copies += 1;
+                    let found = self.lab.read_snapshot(of, info.id, BLOCKS);
+                    for (block, (found, may_be)) in found.iter().zip(blocks).enumerate() {
+                        assert!(
+                            may_be.contains(found),
+                            "snapshot {index} at {of} has {found} in {block}, which may be {may_be:?}"
+                        );
+                    }
+                }
+            }
+            assert!(copies > 0, "snapshot {index} is nowhere");
+        }
+    }
+
     fn read(&mut self, of: usize) {
         let block = self.dice.roll(BLOCKS);
         self.check_block(of, block);
@@ -135,6 +171,7 @@ impl Play {
             to: name_of(to),
             at_once: self.dice.roll(2) == 0,
             after,
+            with_snapshots: self.dice.roll(2) == 0,
             rate: [0, 50_000][self.dice.roll(2) as usize],
         };
         self.note(format!("{of} migrates: {options:?}"));
@@ -188,6 +225,7 @@ impl Play {
         assert!(self.log.last().is_some_and(|last| last.ends_with("Ok(())")));
         self.lab.wait_for_all(owner);
         self.lab.pass(Duration::from_secs(40));
+        self.check_kept();
         for other in (0..NODES as usize).filter(|of| *of != owner) {
             self.lab.kill(other);
         }

@@ -261,7 +261,7 @@ pub(super) const DESTINATION: Property =
 pub(super) const WITH_SNAPSHOTS: Property = optional(
     "with_snapshots",
     Kind::Flag,
-    "Whether snapshots go along. They cannot yet, so only `false` is taken: they stay here, with the copy.",
+    "Whether its snapshots go along, behind the volume. Otherwise they stay here, with the copy.",
 );
 /// What [`HAND_OVER`] can be besides `now`.
 pub(super) const WAIT: &str = "wait";

@@ -67,11 +67,6 @@ pub(super) fn address<D: Disk + 'static>(backend: &Backend<D>, address: &OriginA
 
 pub(super) async fn migrate<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Call) -> Handled {
     let moves = moves(&backend)?;
-    if call.body.get(WITH_SNAPSHOTS.name) == Some(&true.into()) {
-        let detail = "snapshots do not move: they stay here, with the copy that stays (`after`: `keep`); \
-                      leave `with_snapshots` out to move the volume alone";
-        return Err(Problem::of_field(422, WITH_SNAPSHOTS.name, detail));
-    }
     let asked = Asked::new(&backend, &call)?;
     let to = call.text(&DESTINATION).unwrap_or_default();
     let options = MigrateOptions {
@@ -82,6 +77,7 @@ pub(super) async fn migrate<D: Disk + 'static>(backend: Rc<Backend<D>>, call: Ca
             Some(AFTER_SNAPSHOT) => After::Snapshot,
             _ => After::Keep,
         },
+        with_snapshots: call.body.get(WITH_SNAPSHOTS.name) == Some(&true.into()),
         rate: call.number(&RATE).unwrap_or(0),
     };
     let job = moves.migrate(asked.name, options).await;
@@ -188,7 +184,6 @@ impl<'a, D: Disk + 'static> Asked<'a, D> {
                 Err(problem) => problem,
             },
             MoveError::NotPrepared => Problem::new(409, detail).with_header("Retry-After", 1),
-            MoveError::TooManyCopies => Problem::new(409, detail),
             MoveError::NotNow => Problem::new(503, detail).with_header("Retry-After", 1),
             MoveError::Unconfirmed => Problem::new(504, detail),
             _ => Problem::new(409, detail),

@@ -347,13 +347,6 @@ fn wrong_wishes_are_refused_with_what_to_do() {
         ("none", json!({"to": "other"}), 404, "", "`none`"),
         (
             "db",
-            json!({"to": "other", "with_snapshots": true}),
-            422,
-            "with_snapshots",
-            "they stay here",
-        ),
-        (
-            "db",
             json!({"to": "other", "hand_over": "later"}),
             422,
             "hand_over",

@@ -233,8 +233,7 @@ impl Maps {
             wrong.push(format!("its parent is {label} of another lineage"));
         }
         // A snapshot from elsewhere may begin as one of later times, when the volume was larger.
-        let is_smaller =
-            parent.size_bytes > entry.size_bytes && entry.kind() == CatalogKind::Head;
+        let is_smaller = parent.size_bytes > entry.size_bytes && entry.kind() == CatalogKind::Head;
         if is_smaller || parent.height > entry.height {
             wrong.push(format!("it is smaller than its parent, {label}"));
         }

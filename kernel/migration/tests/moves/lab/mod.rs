@@ -18,7 +18,9 @@ use peer::{Me, Peers};
 use ram::RamDisk;
 use store::{Config, Environment, FormatOptions, Span, Store};
 use upkeep::Upkeep;
-use volume::{Access, OriginAddress, OriginError, Origins, VolumeError, Volumes};
+use volume::{
+    Access, OriginAddress, OriginError, Origins, SnapshotId, SnapshotInfo, VolumeError, Volumes,
+};
 use world::{BLOCK_SIZE, Buf, Clock, Entropy, Instant, Pool};
 
 /// Bytes that a connection holds in each direction.
@@ -354,6 +356,38 @@ impl Lab {
         })
     }
 
+    /// Makes a snapshot; its identity.
+    pub fn keep(&self, of: usize, name: &str, snapshot: &str) -> Result<[u8; 16], VolumeError> {
+        let (volumes, name) = (self.node(of).volumes.clone(), name.to_owned());
+        let snapshot = snapshot.to_owned();
+        let made = self.run(of, async move {
+            volumes.create_snapshot(&name, &snapshot).await
+        });
+        made.map(|info| info.uuid)
+    }
+
+    /// Everything that a snapshot has, wherever it is here.
+    pub fn read_snapshot(&self, of: usize, id: SnapshotId, blocks: u64) -> Vec<u64> {
+        let volumes = self.node(of).volumes.clone();
+        self.run(of, async move {
+            let snapshot = volumes.attach_inside(id).expect("a snapshot");
+            let mut found = Vec::new();
+            for block in 0..blocks {
+                found.push(read(&snapshot, block).await.expect("a block"));
+            }
+            found
+        })
+    }
+
+    /// All snapshots, whosever they are.
+    pub fn snapshots(&self, of: usize) -> Vec<SnapshotInfo> {
+        let store = self.node(of).volumes.store();
+        let volumes = store.volumes();
+        { volumes.iter() }
+            .flat_map(|info| store.snapshots(info.id))
+            .collect()
+    }
+
     pub fn create(&self, of: usize, name: &str, blocks: u64) {
         let (volumes, name) = (self.node(of).volumes.clone(), name.to_owned());
         let made = self.run(
@@ -384,13 +418,23 @@ impl Lab {
         after: After,
         rate: u64,
     ) -> Result<u64, migration::MoveError> {
-        let (moves, name) = (self.node(of).moves.clone(), name.to_owned());
         let options = MigrateOptions {
             to: name_of(to),
             at_once,
             after,
+            with_snapshots: false,
             rate,
         };
+        self.migrate_as(of, name, options)
+    }
+
+    pub fn migrate_as(
+        &self,
+        of: usize,
+        name: &str,
+        options: MigrateOptions,
+    ) -> Result<u64, migration::MoveError> {
+        let (moves, name) = (self.node(of).moves.clone(), name.to_owned());
         self.run(of, async move {
             moves.migrate(&name, options).await.map(|job| job.id)
         })
