@@ -1,5 +1,6 @@
 //! How what an appliance has to do with a volume changes: each change is durable before anything is said of it.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -410,6 +411,10 @@ impl<D: Disk + 'static> Shared<D> {
         terms: Terms,
     ) -> Result<(), VolumeError> {
         let mut kept = entry.kept.borrow().clone();
+        for copy in &mut kept.copies {
+            // Of those that do not come back with it, or may not have arrived there, the only ones are here.
+            copy.with_snapshots &= terms.with_snapshots && copy.has_arrived;
+        }
         if !matches!(kept.owner, Record::Prepared { .. }) {
             // It comes back.
             let copy = match terms.has_news {
@@ -561,7 +566,11 @@ impl<D: Disk + 'static> Shared<D> {
             if !copy.has_arrived || copy.with_snapshots || self.is_read_here(kept, copy) {
                 continue;
             }
+            let known = self.past_of(volume);
             for info in store.snapshots(VolumeId(copy.volume)) {
+                if known.contains(&info.uuid) {
+                    continue;
+                }
                 let label = info.label();
                 let moved = self
                     .volumes
@@ -570,6 +579,12 @@ impl<D: Disk + 'static> Shared<D> {
             }
         }
         Ok(())
+    }
+
+    /// Identities of the snapshots of a volume.
+    fn past_of(&self, volume: u64) -> BTreeSet<[u8; 16]> {
+        let all = self.volumes.store().snapshots(VolumeId(volume));
+        all.iter().map(|info| info.uuid).collect()
     }
 
     fn is_useless(&self, kept: &Kept, copy: &OldCopy) -> bool {
@@ -589,7 +604,12 @@ impl<D: Disk + 'static> Shared<D> {
         // What went back before it was here whole never will be.
         let is_part = copy.went_back() && !self.is_whole(copy.volume);
         // Snapshots are what somebody made, and may be nowhere else.
-        let is_all_there = info.snapshots == 0 || copy.with_snapshots && !kept.is_past_coming();
+        let is_all_there = info.snapshots == 0
+            || copy.with_snapshots && !kept.is_past_coming()
+            || kept.volume.is_some_and(|volume| {
+                let known = self.past_of(volume);
+                self.past_of(copy.volume).is_subset(&known)
+            });
         is_all_there && (is_part || is_superseded || copy.after == After::Free)
     }
 }
