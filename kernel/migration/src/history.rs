@@ -304,9 +304,8 @@ impl<D: Disk + 'static> Shared<D> {
             if self.volumes.operations() != operations {
                 self.exec.sleep(BREATH).await;
             }
-            let pace = entry.pace.get();
-            if pace.rate > 0 {
-                let nanos = len.saturating_mul(1_000_000_000) / pace.rate;
+            let nanos = len.saturating_mul(1_000_000_000);
+            if let Some(nanos) = nanos.checked_div(entry.pace.get().rate) {
                 self.exec.sleep(Duration::from_nanos(nanos)).await;
             }
             while entry.pace.get().is_paused {

@@ -83,6 +83,11 @@ const PLACE_FORM: Kind = Kind::Form(&Form {
     is: is_place,
     what: "what the answer before said",
 });
+const MOMENT_FORM: Kind = Kind::Form(&Form {
+    pattern: "^[0-9]{1,19}-[0-9]{1,19}$",
+    is: is_moment,
+    what: "what the answer before said",
+});
 macro_rules! v4 {
     () => {
         "((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -170,6 +175,11 @@ const LEVELS: Kind = Kind::Word(&["off", "error", "warn", "info", "debug", "trac
 
 fn is_digits(text: &str) -> bool {
     (1..=DIGITS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_moment(text: &str) -> bool {
+    text.split_once('-')
+        .is_some_and(|(time, id)| is_digits(time) && is_digits(id))
 }
 
 fn is_place(text: &str) -> bool {
@@ -318,6 +328,11 @@ pub(super) const LIMIT: Property = optional(
 pub(super) const NEXT: Property = optional(
     "next",
     DIGITS_FORM,
+    "Where to go on: what the answer before said under this name. None there: that was all.",
+);
+pub(super) const NEXT_MOMENT: Property = optional(
+    "next",
+    MOMENT_FORM,
     "Where to go on: what the answer before said under this name. None there: that was all.",
 );
 pub(super) const NEXT_PLACE: Property = optional(

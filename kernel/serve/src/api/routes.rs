@@ -7,8 +7,8 @@ use world::Disk;
 
 use super::forms::{
     EXACT, FORCE, FROM, GIVE_UP, GROUP, JOB_CHANGE, LIMIT, LOG_LEVELS, MIGRATION, NAMED, NEW_PEER,
-    NEW_TOKEN, NEW_VOLUME, NEXT, NEXT_PLACE, NOTHING, PEER_CHANGE, ROLLBACK, SCHEDULE, SCRUB, TAIL,
-    TAKE_OVER, TO, VOLUME_CHANGE,
+    NEW_TOKEN, NEW_VOLUME, NEXT, NEXT_MOMENT, NEXT_PLACE, NOTHING, PEER_CHANGE, ROLLBACK, SCHEDULE,
+    SCRUB, TAIL, TAKE_OVER, TO, VOLUME_CHANGE,
 };
 use super::router::{Method, Route};
 use super::{
@@ -113,7 +113,7 @@ pub(super) fn routes<D: Disk + 'static>() -> &'static [Route<D>] {
             route!(Get "/v1/volumes/{volume}/diff", ReadOnly, [FROM, TO, LIMIT, NEXT_PLACE], NOTHING, 200 CHANGES,
                 changes::diff, "Where a volume or snapshot differs from an older one."),
 
-            route!(Get "/v1/volumes/{volume}/snapshots", ReadOnly, [EXACT, LIMIT, NEXT], NOTHING, 200 SNAPSHOTS, snapshots::list,
+            route!(Get "/v1/volumes/{volume}/snapshots", ReadOnly, [EXACT, LIMIT, NEXT_MOMENT], NOTHING, 200 SNAPSHOTS, snapshots::list,
                 "The snapshots of a volume, oldest first."),
             once!(Post "/v1/volumes/{volume}/snapshots", Operator, [], NAMED, 201 SNAPSHOT, snapshots::create,
                 "Keeps a volume as it is now."),
