@@ -53,7 +53,11 @@ impl Model {
 
     /// Reads all of it.
     fn compare(&self, station: &Station) -> Result<()> {
-        let mut nbd = Nbd::connect(station.options.nbd, "db", READY_LIMIT)?;
+        self.compare_with(station, "db")
+    }
+
+    fn compare_with(&self, station: &Station, export: &str) -> Result<()> {
+        let mut nbd = Nbd::connect(station.options.nbd, export, READY_LIMIT)?;
         let per_mib = (MIB / BLOCK) as usize;
         let mut bytes = vec![0; MIB as usize];
         for (index, blocks) in self.0.chunks(per_mib).enumerate() {
@@ -203,5 +207,59 @@ fn an_offer_is_cancelled_and_a_snapshot_is_adopted() -> Result<()> {
     a.power_down(in_a)?;
     before.compare(&b)?;
     b.power_down(in_b)?;
+    b.check()
+}
+
+#[test]
+fn snapshots_go_along() -> Result<()> {
+    let [a, b] = ["past-a", "past-b"].map(|name| Station::for_peers(name, 256 << 20));
+    let (a, b) = (a?, b?);
+    let (in_a, in_b) = (a.start()?, b.start()?);
+    a.pair_with(&b)?;
+    let mut model = Model::new();
+    a.api()
+        .post("/v1/volumes", &json!({"name": "db", "size": SIZE}))?;
+    model.fill(&a)?;
+    let mut past = Vec::new();
+    for (block, name) in [(3, "monday"), (300, "tuesday"), (4000, "wednesday")] {
+        model.write(&a, block, 0xa1)?;
+        a.api()
+            .post("/v1/volumes/db/snapshots", &json!({"name": name}))?;
+        past.push((format!("db@{name}"), Model(model.0.clone())));
+        model.write(&a, block, 0xa2)?;
+    }
+    let times = |station: &Station| -> Result<Vec<String>> {
+        let page = station.api().get("/v1/volumes/db/snapshots")?;
+        let all = page["snapshots"].as_array().into_iter().flatten();
+        Ok(all
+            .map(|one| format!("{} {}", one["name"], one["created_at"]))
+            .collect())
+    };
+    let before = times(&a)?;
+    tool(&a, "migrate db --to past-b --with-snapshots --after free")?;
+    // What is written now is in no snapshot.
+    for block in [3, 300, 4000] {
+        model.write(&b, block, 0xb3)?;
+    }
+    model.compare(&b)?;
+    let after = times(&b)?;
+    ensure!(before == after, "{before:?} became {after:?}");
+    for (export, model) in &past {
+        model.compare_with(&b, export)?;
+    }
+    let begun = Instant::now();
+    while shown(&a).is_ok() && begun.elapsed() < LIMIT {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    ensure!(shown(&a).is_err(), "the copy is not freed");
+    a.power_down(in_a)?;
+    b.cut_power(in_b)?;
+    let in_b = b.start()?;
+    model.compare(&b)?;
+    for (export, model) in &past {
+        model.compare_with(&b, export)?;
+    }
+    b.power_down(in_b)?;
+    a.check()?;
     b.check()
 }
