@@ -246,6 +246,17 @@ pub struct SnapshotLabel {
     pub created_at_nanos: u64,
 }
 
+/// What a part of a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SweepStep {
+    /// Where to go on, in bytes; absent at the end.
+    pub next: Option<u64>,
+    /// Bytes that were freed.
+    pub freed_bytes: u64,
+    /// Ranges that they were in.
+    pub holes: u64,
+}
+
 /// Who uses how much. `referenced = unique + shared`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

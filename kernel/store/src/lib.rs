@@ -67,6 +67,7 @@ mod shelf;
 mod snapshots;
 mod space;
 mod store;
+mod sweep;
 mod tag;
 mod trim;
 mod update;
@@ -76,8 +77,8 @@ mod write;
 pub use api::{
     BaseId, BaseInfo, Change, Changes, Config, Content, Contents, Damage, Environment, Extent,
     FormatOptions, Fullness, Holes, PoolInfo, PoolState, Presence, ScrubPosition, ScrubStep,
-    SnapshotId, SnapshotInfo, SnapshotLabel, SnapshotOrder, Source, Span, StoreError, Usage,
-    VolumeId, VolumeInfo,
+    SnapshotId, SnapshotInfo, SnapshotLabel, SnapshotOrder, Source, Span, StoreError, SweepStep,
+    Usage, VolumeId, VolumeInfo,
 };
 pub use check::{CheckOptions, Finding, Owner, Summary, check};
 pub use counters::Counters;

@@ -261,6 +261,9 @@ impl State {
         // A snapshot may become another volume's.
         let was_of = entry.volume.get();
         entry.volume = new.volume;
+        if new.is_swept() {
+            entry.set_swept();
+        }
         if old.0 == CatalogKind::Base {
             entry.collapse_cursor = entry.collapse_cursor.max(new.collapse_cursor);
         }

@@ -47,7 +47,7 @@ impl<D: Disk + 'static> Store<D> {
     ///
     /// # Errors
     /// As for an empty volume ([`create_volume`](Store::create_volume)); [`NoVolume`](StoreError::NoVolume) when nothing needs the base any
-    /// more.
+    /// more, or what nobody needed is gone ([`sweep`](Store::sweep)).
     pub async fn adopt_again(&self, base: BaseId, name: &str) -> Result<VolumeInfo, StoreError> {
         self.shared.adopt_again(base.0, name).await
     }
@@ -208,6 +208,9 @@ impl<D: Disk + 'static> Shared<D> {
             state.check_volume_name(name)?;
             let mut head = state.new_map(self.config.maps_max)?;
             let base = state.require_base(base)?;
+            if base.entry.is_swept() {
+                return Err(StoreError::NoVolume);
+            }
             head.set_name(name);
             head.size_bytes.set(base.blocks() * BLOCK_SIZE as u64);
             head.volume_uuid = uuid;
@@ -361,7 +364,7 @@ impl<D: Disk + 'static> Shared<D> {
     }
 
     /// As [`lookup`](Self::lookup), in a base; it may go while this waits.
-    async fn look_up_in_base(
+    pub async fn look_up_in_base(
         &self,
         base: u64,
         lba: u64,
@@ -421,7 +424,7 @@ fn goes_on(run: &mut Option<Range<u64>>, at: u64, is_wanted: bool) -> bool {
 
 impl State {
     /// Volumes and snapshots whose remote pointers may lead to a base.
-    fn maps_with(&self, base: u64) -> Vec<u64> {
+    pub fn maps_with(&self, base: u64) -> Vec<u64> {
         let needs = |tree: &&Tree| tree.is_visible() && tree.may_lead_to(base);
         self.trees.values().filter(needs).map(Tree::id).collect()
     }
@@ -438,7 +441,7 @@ impl State {
         }
     }
 
-    fn require_base(&self, id: u64) -> Result<&Tree, StoreError> {
+    pub fn require_base(&self, id: u64) -> Result<&Tree, StoreError> {
         let tree = self.trees.get(&id);
         let tree = tree.filter(|tree| tree.kind() == CatalogKind::Base);
         tree.ok_or(StoreError::NoVolume)

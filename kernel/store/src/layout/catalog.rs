@@ -43,6 +43,7 @@ pub struct CatalogEntry {
     /// Levels of the map above its blocks.
     pub height: u8,
     key_slot: u8,
+    /// 1: a base of which what nobody needs may be gone.
     flags: u8,
     reserved_a: [u8; 4],
     /// The map that this one began as; 0 if it began empty. Always of a smaller number.
@@ -94,6 +95,9 @@ impl fmt::Debug for CatalogEntry {
     }
 }
 
+/// The flag of a base that was swept.
+const SWEPT: u8 = 1;
+
 /// Maps are numbered below this.
 pub const IDS_MAX: u64 = 1 << 28;
 
@@ -143,6 +147,17 @@ impl CatalogEntry {
             && self.blocks.get() <= BLOCKS_MAX
             && self.epoch_bias.get() < MOUNTS_MAX
             && self.bases.iter().all(is_base)
+    }
+
+    /// Whether it is a base of which what nobody needs may be gone.
+    #[must_use]
+    pub fn is_swept(&self) -> bool {
+        self.flags & SWEPT != 0
+    }
+
+    /// Notes that.
+    pub fn set_swept(&mut self) {
+        self.flags |= SWEPT;
     }
 
     /// What it describes.

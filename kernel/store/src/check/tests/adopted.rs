@@ -50,7 +50,9 @@ impl Play {
         let contents = self.origins[&base].clone();
         let first = self.random(BLOCKS);
         let last = (first + 1 + self.random(300)).min(BLOCKS);
-        let result = match self.random(4) {
+        let result = match self.random(8) {
+            4 => self.arrive_before(base, &contents, BLOCKS).await,
+            5..7 => self.sweep(base).await,
             0 => self.zeros(base, &contents, first, last).await,
             1 => self.arrive_before(base, &contents, last).await,
             _ => fill(&self.store, base, &contents, first, last).await,
@@ -85,6 +87,15 @@ impl Play {
                     .fill_zeros(base, start * BLOCK, (end - start) * BLOCK)
                     .await?;
             }
+        }
+        Ok(())
+    }
+
+    /// What nobody needs goes, if all is here; and nobody begins as it was any more.
+    async fn sweep(&self, base: BaseId) -> Result<(), StoreError> {
+        let mut at = Some(0);
+        while let Some(from) = at {
+            at = self.store.sweep(base, from).await?.next;
         }
         Ok(())
     }
@@ -378,4 +389,71 @@ fn zeros_are_known_where_they_were_found_and_nowhere_else() {
     assert_eq!(found, Some(0..8 * BLOCK));
     lab.exec.clear();
     lab.expect_sound();
+}
+
+#[test]
+fn what_everybody_has_replaced_is_given_back_and_nothing_else() {
+    let lab = Lab::new(1);
+    lab.format();
+    let store = lab.open();
+    let sweep = async |store: &Store<Ram>, base| {
+        let (mut at, mut freed) = (Some(0), 0);
+        while let Some(from) = at {
+            let step = store.sweep(base, from).await.unwrap();
+            (at, freed) = (step.next, freed + step.freed_bytes);
+        }
+        freed / BLOCK
+    };
+    let (volume, base) = lab.run(async move {
+        let store = &store;
+        let (volume, base) = adopt(store).await;
+        fill(store, base, &[3; 1000], 0, 500).await.unwrap();
+        assert_eq!(sweep(store, base).await, 0, "not all is here");
+        fill(store, base, &[3; 1000], 500, 1000).await.unwrap();
+        store.set_known(base, 1000 * BLOCK).unwrap();
+        let snapshot = store.create_snapshot(volume, "s").await.unwrap().id;
+        fill_volume(store, volume, 100..400).await;
+        store
+            .discard(volume, 600 * BLOCK, 200 * BLOCK)
+            .await
+            .unwrap();
+        assert_eq!(sweep(store, base).await, 0, "the snapshot has it");
+        let again = store.adopt_again(base, "again").await;
+        assert_eq!(again.map(drop), Err(StoreError::NoVolume));
+        let clone = store.clone_snapshot(snapshot, "c").await.unwrap().id;
+        fill_volume(store, clone, 0..390).await;
+        store.delete_snapshot(snapshot).await.unwrap();
+        assert_eq!(sweep(store, base).await, 290, "the clone needs the rest");
+        store.delete_volume(clone).await.unwrap();
+        let before = store.pool().used_bytes;
+        assert_eq!(sweep(store, base).await, 10 + 200);
+        assert_eq!(sweep(store, base).await, 0);
+        for _ in 0..3 {
+            store.checkpoint().await.unwrap();
+        }
+        assert!(store.pool().used_bytes + 210 * BLOCK <= before);
+        assert_eq!(store.base(base).unwrap().stored_bytes, 500 * BLOCK);
+        (volume, base)
+    });
+    lab.exec.clear();
+    lab.expect_sound();
+    let store = lab.open();
+    lab.run(async move {
+        let found = read(&store, volume.into(), 90, 20).await;
+        assert_eq!(found, [[3; 10], [9; 10]].concat());
+        let found = read(&store, volume.into(), 395, 10).await;
+        assert_eq!(found, [[9; 5], [3; 5]].concat());
+        let found = read(&store, volume.into(), 795, 10).await;
+        assert_eq!(found, [[0; 5], [3; 5]].concat());
+        let again = store.adopt_again(base, "again").await;
+        assert_eq!(again.map(drop), Err(StoreError::NoVolume));
+    });
+}
+
+async fn fill_volume(store: &Store<Ram>, volume: VolumeId, blocks: core::ops::Range<u64>) {
+    for lba in blocks {
+        let mut buf = Buf::from_heap(1);
+        buf.block_mut(0).fill(9);
+        store.write(volume, span(lba, 1), buf).await.unwrap();
+    }
 }
