@@ -143,9 +143,9 @@ fn wrong_relations_are_found() {
                 &[|finding| tells(finding, HEAD, "lineage")],
             ),
             (
-                "larger than its child",
-                |disk| change_entry(disk, MIDDLE, |entry| entry.size_bytes = (48 << 20).into()),
-                &[|finding| tells(finding, HEAD, "smaller")],
+                "higher than its child",
+                |disk| change_entry(disk, MIDDLE, |entry| entry.height = 5),
+                &[|finding| tells(finding, HEAD, "lower")],
             ),
             (
                 "taken apart though needed",
