@@ -68,6 +68,7 @@ pub enum Ask {
         /// As of an [`Offer`].
         since: Option<Epoch>,
         /// As of an [`Offer`].
+        #[serde(default)]
         with_snapshots: bool,
         /// Bytes in a second at which the rest is to be brought in; 0: no limit.
         rate: u64,
@@ -186,6 +187,7 @@ pub struct Offer {
     /// It came here from whom it is offered to, who gave it for this epoch: only what is newer need go back.
     pub since: Option<Epoch>,
     /// Its snapshots are to be had, too.
+    #[serde(default)]
     pub with_snapshots: bool,
 }
 

@@ -5,6 +5,7 @@
 //! | [`jobs`] | long work: listed, paused, cancelled, kept in the store's records, so that it survives a restart |
 //! | [`scrub`], [`pace`] | the job that verifies every block in use, and how much of the drives it takes |
 //! | [`hydration`] | the job that brings in what is not here yet of an adopted volume |
+//! | `sweep` | gives back what arrived of adopted volumes and nobody needs any more |
 //! | [`migration`] | the job that moves a volume to another appliance; what it does is elsewhere |
 //! | [`schedules`], [`policy`] | snapshots by the clock, and which of them stay |
 //! | [`alert`] | a word in the log when space runs out |
@@ -30,6 +31,7 @@ pub mod pace;
 pub mod policy;
 pub mod schedules;
 mod scrub;
+mod sweep;
 
 use exec::Exec;
 use volume::Volumes;
@@ -60,11 +62,13 @@ impl<D> Clone for Upkeep<D> {
 }
 
 impl<D: Disk + 'static> Upkeep<D> {
-    /// Reads what was kept, and goes on with it on `exec`. What cannot be read is left out, with a word in the log.
+    /// Reads what was kept, and goes on with it on `exec`; to be called when it is known whose the volumes are. What cannot be read is left
+    /// out, with a word in the log.
     pub async fn open(exec: &Exec, volumes: &Volumes<D>) -> Self {
         let jobs = Jobs::open(exec.clone(), volumes.clone()).await;
         let schedules = Schedules::open(exec.clone(), volumes.clone()).await;
         exec.spawn(alert::watch(exec.clone(), volumes.clone()));
+        exec.spawn(sweep::run(exec.clone(), volumes.clone()));
         Self { jobs, schedules }
     }
 }

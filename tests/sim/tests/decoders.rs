@@ -309,6 +309,24 @@ fn what_peers_say_of_volumes() {
             b"",
         ),
         message(
+            &format!(
+                r#"{{"number":3,"ask":{{"past":{{"id":"{id}","epoch":2,"before":{{"snapshot":"{id}","created_at_nanos":5}}}}}}}}"#
+            ),
+            b"",
+        ),
+        message(
+            &format!(
+                r#"{{"number":4,"ask":{{"extents":{{"of":{{"past":{{"id":"{id}","epoch":2,"snapshot":[17,"{id}"],"from":18}}}},"offset":0,"len":4096}}}}}}"#
+            ),
+            b"",
+        ),
+        message(
+            &format!(
+                r#"{{"number":3,"say":{{"past":{{"number":17,"id":"{id}","name":"monday","size_bytes":4096,"created_at_nanos":5}}}}}}"#
+            ),
+            b"",
+        ),
+        message(
             r#"{"number":7,"say":{"blocks":[["data",1],["zero",2],["same",29]]}}"#,
             &[7; 4112],
         ),
