@@ -338,6 +338,7 @@ impl<D: Disk + 'static> Shared<D> {
                 epoch: coming.epoch,
                 size_bytes: kept.size_bytes,
                 since: coming.since,
+                with_snapshots: coming.with_snapshots,
                 history,
             },
             Err(error) => {
@@ -415,7 +416,9 @@ impl<D: Disk + 'static> Shared<D> {
             // Of those that do not come back with it, or may not have arrived there, the only ones are here.
             copy.with_snapshots &= terms.with_snapshots && copy.has_arrived;
         }
-        if !matches!(kept.owner, Record::Prepared { .. }) {
+        if matches!(kept.owner, Record::Prepared { .. }) {
+            self.prepare_history(entry, &mut kept, &terms).await?;
+        } else {
             // It comes back.
             let copy = match terms.has_news {
                 true => None,
@@ -449,6 +452,23 @@ impl<D: Disk + 'static> Shared<D> {
         (kept.owner, kept.giver) = (Record::Owned { epoch }, Some(from));
         self.keep(entry, kept).await?;
         self.hydrate(entry, terms.rate).await;
+        Ok(())
+    }
+
+    /// It may be given otherwise than it was offered.
+    async fn prepare_history(
+        &self,
+        entry: &Entry,
+        kept: &mut Kept,
+        terms: &Terms,
+    ) -> Result<(), VolumeError> {
+        let (Some(volume), Some(came)) = (kept.volume, kept.came.as_mut()) else {
+            return Ok(());
+        };
+        if terms.with_snapshots && came.history.is_none() {
+            came.history = Some(self.begin_history(entry.id, VolumeId(volume), None).await?);
+            came.with_snapshots = true;
+        }
         Ok(())
     }
 
@@ -511,11 +531,17 @@ impl<D: Disk + 'static> Shared<D> {
     }
 
     /// Whoever a copy was given to has all of it, or needs it no more.
-    pub(crate) async fn note_arrived(&self, entry: &Entry, epoch: Epoch) -> Result<(), StoreError> {
+    pub(crate) async fn note_arrived(
+        &self,
+        entry: &Entry,
+        epoch: Epoch,
+        with_snapshots: bool,
+    ) -> Result<(), StoreError> {
         let _turn = entry.turn.acquire().await;
         let mut kept = entry.kept.borrow().clone();
-        for copy in &mut kept.copies {
-            copy.has_arrived |= copy.epoch == epoch;
+        for copy in kept.copies.iter_mut().filter(|copy| copy.epoch == epoch) {
+            copy.has_arrived = true;
+            copy.with_snapshots &= with_snapshots;
         }
         self.keep(entry, kept).await
     }

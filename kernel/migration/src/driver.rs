@@ -393,7 +393,10 @@ impl<D: Disk + 'static> Shared<D> {
         if !(progress.is_owner && progress.has_all) {
             return Next::After(PROGRESS_EVERY);
         }
-        match self.note_arrived(entry, epoch).await {
+        match self
+            .note_arrived(entry, epoch, progress.has_snapshots)
+            .await
+        {
             Ok(()) => Next::After(Duration::ZERO),
             Err(error) => self.trouble(entry, ticket, Some(error.to_string())),
         }

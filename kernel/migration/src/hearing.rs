@@ -287,6 +287,7 @@ impl<D: Disk + 'static> Shared<D> {
             Some(adoption) => Progress {
                 is_owner: true,
                 has_all: false,
+                has_snapshots: false,
                 known_bytes: self.known_bytes(&adoption.base),
                 demanded_bytes: adoption.demanded_bytes,
                 background_bytes: adoption.background_bytes,
@@ -301,6 +302,7 @@ impl<D: Disk + 'static> Shared<D> {
                 Progress {
                     is_owner: true,
                     has_all: self.is_complete(&kept, epoch),
+                    has_snapshots: kept.came_for(epoch).is_some_and(|came| came.with_snapshots),
                     known_bytes: kept.size_bytes,
                     demanded_bytes,
                     background_bytes: background_bytes + past_bytes,

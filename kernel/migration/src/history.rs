@@ -59,8 +59,10 @@ pub struct Present {
 enum Step {
     /// There may be more.
     More,
-    /// Nothing more is to come.
+    /// All have come.
     Done,
+    /// Nobody wants them any more.
+    Unwanted,
 }
 
 impl<D: Disk + 'static> Shared<D> {
@@ -122,9 +124,11 @@ impl<D: Disk + 'static> Shared<D> {
             while let Some(way) = shared.next_way(&entry) {
                 match shared.bring_one(&entry, &way).await {
                     Ok(Step::More) => drop(entry.past_trouble.take()),
-                    Ok(Step::Done) => {
+                    Ok(step) => {
                         entry.past_trouble.take();
-                        if shared.finish_history(&entry, way.epoch).await.is_err() {
+                        let have_come = matches!(step, Step::Done);
+                        let finished = shared.finish_history(&entry, way.epoch, have_come);
+                        if finished.await.is_err() {
                             shared.exec.sleep(REST).await;
                         }
                     }
@@ -165,7 +169,7 @@ impl<D: Disk + 'static> Shared<D> {
     async fn bring_one(self: &Rc<Self>, entry: &Entry, way: &Way) -> Result<Step, Option<String>> {
         let info = self.volume(way.volume.0);
         let Some(info) = info.filter(|_| !self.went_back(entry, way.epoch)) else {
-            return Ok(Step::Done);
+            return Ok(Step::Unwanted);
         };
         if self.adoption(entry.id, way.epoch).is_some() || entry.pace.get().is_paused {
             return Err(None);
@@ -358,11 +362,19 @@ impl<D: Disk + 'static> Shared<D> {
         Ok(self.keep(entry, kept).await?)
     }
 
-    /// All has come, or nothing more is to.
-    async fn finish_history(&self, entry: &Entry, epoch: Epoch) -> Result<(), VolumeError> {
+    /// All have come, or nothing more is to.
+    async fn finish_history(
+        &self,
+        entry: &Entry,
+        epoch: Epoch,
+        have_come: bool,
+    ) -> Result<(), VolumeError> {
         let _turn = entry.turn.acquire().await;
         let mut kept = entry.kept.borrow().clone();
-        let history = kept.came_mut(epoch).and_then(|came| came.history.take());
+        let history = kept.came_mut(epoch).and_then(|came| {
+            came.with_snapshots &= have_come;
+            came.history.take()
+        });
         self.keep(entry, kept).await?;
         entry.present.take();
         match history {

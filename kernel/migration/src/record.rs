@@ -93,7 +93,10 @@ pub struct Came {
     pub size_bytes: u64,
     /// Only what is newer than this comes from there.
     pub since: Option<Since>,
-    /// Snapshots that are still to come.
+    /// Its snapshots come, or have come, too.
+    #[serde(default)]
+    pub with_snapshots: bool,
+    /// Those that are still to come.
     #[serde(default)]
     pub history: Option<History>,
 }
@@ -218,6 +221,11 @@ impl Kept {
         came.filter(|came| came.from == to).map(|came| came.epoch)
     }
 
+    /// What came for an ownership.
+    pub fn came_for(&self, epoch: Epoch) -> Option<&Came> {
+        self.cames().find(|came| came.epoch == epoch)
+    }
+
     /// The copy that was given for an ownership.
     pub fn copy(&self, epoch: Epoch) -> Option<&OldCopy> {
         self.copies.iter().find(|copy| copy.epoch == epoch)
@@ -323,6 +331,7 @@ mod tests {
                 epoch: 2,
                 size_bytes: 4096,
                 since,
+                with_snapshots: true,
                 history: Some(History {
                     volume: 9,
                     last: Some(Moment {

@@ -316,6 +316,9 @@ pub struct Progress {
     pub is_owner: bool,
     /// All of it is there, durably, or nothing needs it any more.
     pub has_all: bool,
+    /// All its snapshots, too, that were given with it.
+    #[serde(default)]
+    pub has_snapshots: bool,
     /// Of so many bytes from the beginning on, all is there.
     pub known_bytes: u64,
     /// Bytes that were fetched because somebody wanted them.
