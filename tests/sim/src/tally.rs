@@ -45,12 +45,14 @@ pub enum Count {
     Fills,
     /// Requests refused for what was absent.
     Absences,
+    /// Sweeps of what arrived that freed something.
+    Sweeps,
 }
 
 /// Counts that were there before those of faults, in lines that were written then.
 const EARLIER: usize = 16;
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "seeds",
     "requests",
     "points of possible power cuts",
@@ -70,6 +72,7 @@ const NAMES: [&str; 19] = [
     "volumes adopted",
     "fills",
     "requests for what was absent",
+    "sweeps of what arrived",
 ];
 
 /// Counts of everything.

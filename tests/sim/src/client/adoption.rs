@@ -149,6 +149,9 @@ impl Session {
             base.map_or(0, |base| base.known_for_certain())
         };
         let from = known(self);
+        if from == aim.origin.blocks() {
+            return self.sweep(aim).await;
+        }
         let exponent = random.between(3, 10);
         let until = (from + random.between(1, 1 << exponent)).min(aim.origin.blocks());
         let arrived = match random.one_in(3) {
@@ -170,6 +173,23 @@ impl Session {
         self.model
             .borrow_mut()
             .set_known(aim.lineage, block, result)
+    }
+
+    /// What nobody needs may go. Whatever comes of it, nobody can tell but by the room.
+    async fn sweep(&self, aim: &BaseAim) -> Checked {
+        let (mut at, mut freed) = (Some(0), 0);
+        self.model.borrow_mut().begin_sweep(aim.lineage);
+        while let Some(from) = at {
+            let Ok(step) = self.store.sweep(aim.id, from).await else {
+                break;
+            };
+            (at, freed) = (step.next, freed + step.freed_bytes);
+        }
+        self.note("sweep", [aim.lineage, freed, 0]);
+        if freed > 0 {
+            self.count(Count::Sweeps);
+        }
+        Ok(())
     }
 
     /// Brings everything of a part that is not zeros. Returns whether all of it is here.

@@ -31,6 +31,8 @@ pub struct Base {
     durable_known: u64,
     /// When more became known, since: tick and block.
     learned: VecDeque<(Tick, u64)>,
+    /// What nobody needs may be gone.
+    pub is_swept: bool,
 }
 
 /// A block that arrived, or may have.
@@ -68,6 +70,7 @@ impl Base {
             known: 0,
             durable_known: 0,
             learned: VecDeque::new(),
+            is_swept: false,
         }
     }
 
@@ -121,6 +124,9 @@ impl Base {
 
     /// How many blocks arrived as data, if that is certain.
     pub(super) fn data_blocks(&self) -> Option<u64> {
+        if self.is_swept {
+            return None;
+        }
         let mut count = 0;
         for (block, fill) in &self.fills {
             let is_certain = self.is_here(*block) && fill.as_data != fill.as_zeros;
@@ -215,6 +221,13 @@ impl Model {
     #[must_use]
     pub fn base(&self, lineage: u64) -> Option<&Base> {
         self.bases.get(&lineage)
+    }
+
+    /// What nobody needs of a base may go.
+    pub fn begin_sweep(&mut self, lineage: u64) {
+        if let Some(base) = self.bases.get_mut(&lineage) {
+            base.is_swept = true;
+        }
     }
 
     /// What may need a base: volumes and snapshots that users see.
