@@ -144,18 +144,20 @@ impl<D: Disk> Shared<D> {
         let mut first = 0;
         while first < pointers.len() {
             let count = together(&pointers[first..]);
-            let after = rest.split_off(count);
-            let buf = core::mem::replace(&mut rest, after);
             if pointers[first].is_hole() {
                 holes = holes.and(Holes::new(first, count));
             }
             pieces.push(Piece {
                 first,
                 pointers: &pointers[first..first + count],
-                buf,
+                buf: Buf::empty(),
                 result: Ok(()),
             });
             first += count;
+        }
+        // From the end: no page is moved twice.
+        for piece in pieces.iter_mut().rev() {
+            piece.buf = rest.split_off(piece.first);
         }
         if let [piece] = &mut pieces[..] {
             self.read_piece(place, lineage, lba, piece).await;
@@ -179,21 +181,39 @@ impl<D: Disk> Shared<D> {
             piece.buf.zero();
             return;
         }
-        let wanted = piece.pointers.len();
-        let read = self.read_pointers(piece.pointers, &mut piece.buf).await;
+        let (wanted, addr) = (piece.pointers.len(), piece.pointers[0].addr());
         let first = lba + piece.first as u64;
-        if read.is_ok() && self.are_right(lineage, first, piece.pointers, &piece.buf) {
+        // What is rare is in a box: there may be as many of these as there are blocks.
+        let is_read = if let Some((device, block, _)) = self.first_place(addr, wanted) {
+            let buf = core::mem::take(&mut piece.buf);
+            let (buf, result) = self.disks[device].read(block, buf).await;
+            piece.buf = buf;
+            result.is_ok()
+        } else {
+            let read = self.read_pointers(piece.pointers, &mut piece.buf);
+            Box::pin(read).await.is_ok()
+        };
+        if is_read && self.are_right(lineage, first, piece.pointers, &piece.buf) {
             return;
         }
-        if piece.buf.blocks() < wanted {
-            piece.buf = Buf::from_heap(wanted);
+        Box::pin(self.read_singly(place, lineage, first, piece)).await;
+    }
+
+    /// Reads one block at a time, so that only the damaged one fails.
+    async fn read_singly(
+        &self,
+        place: Place,
+        lineage: [u8; 16],
+        first: u64,
+        piece: &mut Piece<'_>,
+    ) {
+        if piece.buf.blocks() < piece.pointers.len() {
+            piece.buf = Buf::from_heap(piece.pointers.len());
         }
-        // One block at a time, so that only the damaged one fails.
-        for index in 0..wanted {
-            let at = lba + (piece.first + index) as u64;
-            let pointer = piece.pointers[index];
+        for (index, pointer) in piece.pointers.iter().enumerate() {
+            let at = first + index as u64;
             let result = self
-                .read_one(place, lineage, at, pointer, &mut piece.buf, index)
+                .read_one(place, lineage, at, *pointer, &mut piece.buf, index)
                 .await;
             piece.result = piece.result.and(result);
         }

@@ -368,6 +368,14 @@ impl Buf {
         } else if blocks == 0 {
             core::mem::take(&mut self.pages)
         } else if let Pages::Several(list) = &mut self.pages {
+            if blocks + 1 == list.len()
+                && let Some(last) = list.pop()
+            {
+                return Self {
+                    pages: Pages::One([last]),
+                    pool: self.pool.clone(),
+                };
+            }
             let mut rest = Pages::list();
             rest.extend(list.drain(blocks..));
             Pages::Several(rest)
@@ -398,7 +406,11 @@ impl Buf {
         let blocks = self.blocks() + rest.blocks();
         assert!(blocks <= Self::PAGES_MAX, "a buffer of {blocks} pages");
         let mut list = core::mem::take(&mut self.pages).into_list();
-        list.append(&mut core::mem::take(&mut rest.pages).into_list());
+        match core::mem::take(&mut rest.pages) {
+            Pages::None => {}
+            Pages::One([page]) => list.push(page),
+            Pages::Several(mut more) => list.append(&mut more),
+        }
         self.pages = Pages::Several(list);
     }
 

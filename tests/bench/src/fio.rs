@@ -30,6 +30,14 @@ pub struct Job {
     pub is_stream: bool,
 }
 
+impl Job {
+    /// The same under another name, for another moment.
+    #[must_use]
+    pub const fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+}
+
 /// What is measured on every target.
 pub const JOBS: [Job; 7] = [
     job("4 KiB random read, QD 1", "randread", 4, 1),

@@ -94,6 +94,9 @@ struct Arguments {
     /// With --peers: measure only this; repeatable
     #[arg(long, value_name = "NAME", requires = "peers")]
     part: Vec<peers::Part>,
+    /// With --peers: only this one, ours for instance; repeatable
+    #[arg(long, value_name = "NAME", requires = "peers")]
+    peer: Vec<peers::Peer>,
     /// Measure operations and instructions as work grows: depth, connections, size, snapshots, memory
     #[arg(long, conflicts_with_all = ["only", "profile", "check", "loss", "peers"])]
     curves: bool,
@@ -181,10 +184,20 @@ fn measure(arguments: &Arguments) -> Result<()> {
     } else if arguments.adoption {
         adoption::measure(&bench, &mut report)
     } else if arguments.peers {
-        peers::measure(&bench, &arguments.part, None, &mut report)
+        peers::measure(
+            &bench,
+            (&arguments.part, &arguments.peer),
+            None,
+            &mut report,
+        )
     } else if arguments.host {
         let parts = [peers::Part::Fio, peers::Part::Boot];
-        peers::measure(&bench, &parts, arguments.drive.as_deref(), &mut report)
+        peers::measure(
+            &bench,
+            (&parts, &[]),
+            arguments.drive.as_deref(),
+            &mut report,
+        )
     } else {
         measure_parts(&bench, &wanted, &mut report)
     };

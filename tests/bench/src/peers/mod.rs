@@ -8,13 +8,14 @@ mod exits;
 mod linux;
 mod site;
 
+use std::iter::once;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::client::{Kind, Load};
-use crate::fio::{self, JOBS};
+use crate::fio::{self, JOBS, Job};
 use crate::grid::Grid;
 use crate::interrupt;
 use crate::profile::{Plan, count, title};
@@ -34,11 +35,16 @@ const SCARCE_LIMIT: Duration = Duration::from_secs(40);
 const SERVE_LIMIT: Duration = Duration::from_secs(30);
 /// Sizes of memory that are tried, in MiB: least, most, step.
 const MEMORIES_MIB: (u32, u32, u32) = (8, 160, 8);
-/// Operations while QEMU traces its devices.
+/// Reads in the order in which the volume was filled; those of [`JOBS`] come after random writes, which move blocks elsewhere
+/// in a store that never overwrites.
+const AS_FILLED: Job = JOBS[4].named("128 KiB sequential read, QD 8, as filled");
+/// Operations while QEMU traces its devices, one at a time.
 const TRACED: u64 = 2000;
+/// The same where there are more at a time: enough that what a store does now and then, a checkpoint, has its share.
+const TRACED_AT_DEPTH: u64 = 32_000;
 
 /// Who is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Peer {
     /// Linux, dm-thin, nbdkit: what others are measured against.
     ThinNbdkit,
@@ -89,18 +95,19 @@ pub enum Part {
     Room,
 }
 
-/// Compares; what was measured before a failure is in the report. Ours gets `drive`, the PCI address of a controller, when
-/// there is one.
+/// Compares `peers`, or all where none is named; what was measured before a failure is in the report. Ours gets `drive`,
+/// the PCI address of a controller, when there is one.
 ///
 /// # Errors
 /// Without root, when a package cannot be had, or when a peer does not serve.
 pub fn measure(
     bench: &Bench,
-    parts: &[Part],
+    (parts, peers): (&[Part], &[Peer]),
     drive: Option<&str>,
     report: &mut Report,
 ) -> Result<()> {
     let wanted = |part| parts.is_empty() || parts.contains(&part);
+    let is_compared = |peer: &Peer| peers.is_empty() || peers.contains(peer);
     eprintln!("putting the Linux storage VM together");
     let image = Image::prepare()?;
     report.notes.push(format!(
@@ -108,7 +115,7 @@ pub fn measure(
         linux::versions()?
     ));
     let mut sites = Vec::new();
-    for peer in Peer::ALL {
+    for peer in Peer::ALL.into_iter().filter(is_compared) {
         let mut site = Site::new(bench, peer, &image)?;
         if let (Peer::Ferrite, Some(address)) = (peer, drive) {
             site.pass_through(address);
@@ -127,7 +134,7 @@ pub fn measure(
             result?;
         }
         if wanted(Part::Exits) {
-            report.grids.push(traced(&served)?);
+            report.grids.push(traced(bench, &served)?);
         }
         for one in served {
             one.finish()?;
@@ -178,7 +185,7 @@ impl FioGrids {
 
 fn fio_rounds(bench: &Bench, served: &[Served<'_>], grids: &mut FioGrids) -> Result<()> {
     let [operations, streams, latency, cpu] = &mut grids.0;
-    for job in JOBS {
+    for job in once(AS_FILLED).chain(JOBS) {
         for run in 1..=bench.runs {
             for one in served {
                 interrupt::check()?;
@@ -225,35 +232,40 @@ fn plan(kind: Kind, depth: u32, operations: u64) -> Plan {
     }
 }
 
-fn traced(served: &[Served<'_>]) -> Result<Grid> {
+fn traced(bench: &Bench, served: &[Served<'_>]) -> Result<Grid> {
     let mut grid = grid("exits and interrupts for each operation", "times")
         .remark("kicks of virtio queues, NVMe doorbells and interrupts of both, from QEMU's trace");
     for (kind, depth, _) in COUNTED {
-        let plan = plan(kind, depth, TRACED);
-        for one in served {
-            interrupt::check()?;
-            let Some(running) = one.running() else {
-                continue;
-            };
-            eprintln!("exits: {}, {}", title(&plan), one.site.peer.name());
-            let mut connections = one.connect(1)?;
-            let session = &mut connections[0];
-            session.run(plan.load, TRACED / 4)?;
-            let counts = exits::count(running, &one.messages(), || session.run(plan.load, TRACED))?;
-            let name = title(&plan);
-            let each = |count: u64| count as f64 / TRACED as f64;
-            let all = counts.iter().map(|(_, count)| count).sum();
-            grid.push(&name, one.site.peer.name(), each(all));
-            for (what, count) in counts {
-                grid.push(
-                    &format!("{name}: {what}"),
-                    one.site.peer.name(),
-                    each(count),
-                );
+        let operations = if depth == 1 { TRACED } else { TRACED_AT_DEPTH };
+        let plan = plan(kind, depth, operations);
+        for _ in 0..bench.runs {
+            for one in served {
+                interrupt::check()?;
+                trace_one(one, &plan, &mut grid)?;
             }
         }
     }
     Ok(grid)
+}
+
+fn trace_one(one: &Served<'_>, plan: &Plan, grid: &mut Grid) -> Result<()> {
+    let Some(running) = one.running() else {
+        return Ok(());
+    };
+    let (name, peer) = (title(plan), one.site.peer.name());
+    eprintln!("exits: {name}, {peer}");
+    let mut connections = one.connect(1)?;
+    let session = &mut connections[0];
+    session.run(plan.load, TRACED / 4)?;
+    let work = || session.run(plan.load, plan.operations);
+    let counts = exits::count(running, &one.messages(), work)?;
+    let each = |count: u64| count as f64 / plan.operations as f64;
+    let all = counts.iter().map(|(_, count)| count).sum();
+    grid.push(&name, peer, each(all));
+    for (what, count) in counts {
+        grid.push(&format!("{name}: {what}"), peer, each(count));
+    }
+    Ok(())
 }
 
 fn instructions(bench: &Bench, sites: &mut [Site]) -> Result<Grid> {

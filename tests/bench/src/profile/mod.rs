@@ -31,9 +31,10 @@ const SPAN: u64 = 256 << 20;
 /// Which loads are profiled; without options the four that matter most.
 #[derive(Args, Debug)]
 pub struct Choice {
-    /// With --profile: only this kind of operation
+    /// With --profile: only this kind of operation; repeatable, and done in this order: what is written at random is read
+    /// otherwise than what was written in order
     #[arg(long, value_name = "JOB", requires = "profile")]
-    job: Option<Job>,
+    job: Vec<Job>,
     /// With --profile: operations in flight on each connection
     #[arg(long, value_name = "N", requires = "job", value_parser = clap::value_parser!(u32).range(1..=256))]
     depth: Option<u32>,
@@ -68,17 +69,18 @@ impl Choice {
     /// The loads in the order in which they run.
     #[must_use]
     pub fn plans(&self) -> Vec<Plan> {
-        match self.job {
-            Some(job) => vec![self.plan(job, self.depth.unwrap_or(job.usual_depth()))],
-            None => [
+        if self.job.is_empty() {
+            let usual = [
                 (Job::Read, 32),
                 (Job::Read, 1),
                 (Job::Write, 32),
                 (Job::Flush, 1),
-            ]
-            .map(|(job, depth)| self.plan(job, depth))
-            .to_vec(),
+            ];
+            return usual.map(|(job, depth)| self.plan(job, depth)).to_vec();
         }
+        let depth = |job: Job| self.depth.unwrap_or(job.usual_depth());
+        let plans = self.job.iter().map(|job| self.plan(*job, depth(*job)));
+        plans.collect()
     }
 
     fn plan(&self, job: Job, depth: u32) -> Plan {
