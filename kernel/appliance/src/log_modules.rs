@@ -2,7 +2,7 @@
 
 /// Modules that log anything, and the rooms that they are in: the parts of what `log` calls a target. A rule of the house
 /// compares this with the sources.
-pub const LOG_MODULES: [&str; 65] = [
+pub const LOG_MODULES: [&str; 66] = [
     "access",
     "alert",
     "apart",
@@ -61,6 +61,7 @@ pub const LOG_MODULES: [&str; 65] = [
     "stack",
     "start",
     "store",
+    "sweep",
     "tokens",
     "transport",
     "trim",

@@ -14,6 +14,7 @@
 //! | `rules` | who owns a volume: what follows from what is said |
 //! | `record` | what is kept of a volume |
 //! | `changes` | how that changes: durable before anything is said of it |
+//! | `copies` | what stays where a volume was, and for how long |
 //! | `hearing` | what follows from what another appliance says |
 //! | `driver` | who says what is to be said, until it is heard |
 //! | `moves` | what users ask for |
@@ -36,6 +37,7 @@
 extern crate alloc;
 
 mod changes;
+mod copies;
 mod driver;
 mod error;
 mod hearing;

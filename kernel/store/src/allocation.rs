@@ -150,27 +150,6 @@ impl<D: Disk + 'static> Shared<D> {
         Ok(())
     }
 
-    /// The first of these blocks of a map that is data.
-    pub async fn first_data(
-        &self,
-        to: Place,
-        blocks: Range<u64>,
-    ) -> Result<Option<u64>, StoreError> {
-        let (mut at, end) = (blocks.start, blocks.end);
-        while at < end {
-            let (start, len) = (at * BLOCK_SIZE as u64, (end - at) * BLOCK_SIZE as u64);
-            let mut list = List::new(start, len, 2);
-            self.walk(Question { from: None, to }, &mut list).await?;
-            for part in &list.parts {
-                if part.content == Content::Data {
-                    return Ok(Some(at));
-                }
-                at += part.len / BLOCK_SIZE as u64;
-            }
-        }
-        Ok(None)
-    }
-
     async fn walk(&self, question: Question, list: &mut List) -> Result<(), StoreError> {
         let end = list.end.div_ceil(BLOCK_SIZE as u64);
         let mut view = self.view(question, list.block()..end).await?;

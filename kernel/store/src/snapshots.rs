@@ -19,6 +19,7 @@ use crate::layout::{CONTROL_MAX, CatalogEntry, CatalogKind};
 use crate::lineage::{LAYERS_MAX, Place};
 use crate::overlap::Turn;
 use crate::shared::{Handle, Shared, State, Tree};
+use crate::store::Store;
 use crate::volumes::{check_size, is_name};
 
 /// The most volumes that can be kept at one instant: each changes two entries of the catalog.
@@ -26,6 +27,34 @@ const GROUP_MAX: usize = CONTROL_MAX / 2;
 
 /// A checkpoint begins when a volume sees the changes of this many maps, so that no snapshot has to wait for one.
 const LAYERS_ENOUGH: usize = LAYERS_MAX / 4;
+
+impl<D: Disk + 'static> Store<D> {
+    /// Gives a snapshot another name; durable when this returns.
+    ///
+    /// # Errors
+    /// No such snapshot, a bad or taken name, or a drive that fails.
+    pub async fn rename_snapshot(
+        &self,
+        id: SnapshotId,
+        name: &str,
+    ) -> Result<SnapshotInfo, StoreError> {
+        self.shared.rename_snapshot(id, name).await
+    }
+
+    /// Makes a snapshot another volume's, called what `label` says; durable when this returns. What it holds stays, up to the size that it
+    /// gets.
+    ///
+    /// # Errors
+    /// No such snapshot or volume, a bad or taken name, a size larger than its own, or a drive that fails.
+    pub async fn move_snapshot(
+        &self,
+        id: SnapshotId,
+        to: VolumeId,
+        label: &SnapshotLabel,
+    ) -> Result<SnapshotInfo, StoreError> {
+        self.shared.move_snapshot(id, to, label).await
+    }
+}
 
 impl<D: Disk + 'static> Shared<D> {
     pub async fn create_snapshots(

@@ -13,8 +13,8 @@ use world::{BLOCK_SIZE, Buf, Disk, Pool};
 
 use crate::api::{
     Changes, Config, Contents, Environment, FormatOptions, Holes, PoolInfo, ScrubPosition,
-    ScrubStep, SnapshotId, SnapshotInfo, SnapshotLabel, SnapshotOrder, Source, Span, StoreError,
-    Usage, VolumeId, VolumeInfo,
+    ScrubStep, SnapshotId, SnapshotInfo, SnapshotOrder, Source, Span, StoreError, Usage, VolumeId,
+    VolumeInfo,
 };
 use crate::cache::NodeCache;
 use crate::delta::DeltaTable;
@@ -349,32 +349,6 @@ impl<D: Disk + 'static> Store<D> {
     /// No such volume, a bad or taken name, or a drive that fails.
     pub async fn rename_volume(&self, id: VolumeId, name: &str) -> Result<VolumeInfo, StoreError> {
         self.shared.rename_volume(id, name).await
-    }
-
-    /// Gives a snapshot another name; durable when this returns.
-    ///
-    /// # Errors
-    /// No such snapshot, a bad or taken name, or a drive that fails.
-    pub async fn rename_snapshot(
-        &self,
-        id: SnapshotId,
-        name: &str,
-    ) -> Result<SnapshotInfo, StoreError> {
-        self.shared.rename_snapshot(id, name).await
-    }
-
-    /// Makes a snapshot another volume's, called what `label` says; durable when this returns. What it holds stays, up to the size that it
-    /// gets.
-    ///
-    /// # Errors
-    /// No such snapshot or volume, a bad or taken name, a size larger than its own, or a drive that fails.
-    pub async fn move_snapshot(
-        &self,
-        id: SnapshotId,
-        to: VolumeId,
-        label: &SnapshotLabel,
-    ) -> Result<SnapshotInfo, StoreError> {
-        self.shared.move_snapshot(id, to, label).await
     }
 
     /// Where `to` differs from `from`, or where it has data if `from` is absent: from byte `start` on, at most `max` ranges, and at most as many as

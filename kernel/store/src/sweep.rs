@@ -10,8 +10,10 @@ use core::ops::Range;
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::api::{BaseId, StoreError, SweepStep};
-use crate::layout::{FAN, Kind};
+use crate::diff::root_of;
+use crate::layout::{FAN, Kind, Pointer};
 use crate::lineage::Place;
+use crate::lockstep::Root;
 use crate::shared::{Handle, Shared};
 use crate::store::Store;
 
@@ -44,11 +46,9 @@ impl<D: Disk + 'static> Shared<D> {
             self.settle(Place::Map(base), true).await?;
             self.mark_swept(base)?;
         }
-        let Some(first) = self.first_data(Place::Map(base), from..blocks).await? else {
+        let Some(leaf) = self.next_leaf(base, from..blocks).await? else {
             return Ok(SweepStep::default());
         };
-        let fan = FAN as u64;
-        let leaf = first / fan * fan..((first / fan + 1) * fan).min(blocks);
         let turn = self
             .in_flight
             .enter(base, leaf.start, leaf.end, self.config.mutants)
@@ -69,6 +69,33 @@ impl<D: Disk + 'static> Shared<D> {
         drop(turn);
         self.throttle().await;
         Ok(step)
+    }
+
+    /// The next leaf in which something has arrived.
+    async fn next_leaf(
+        &self,
+        base: u64,
+        blocks: Range<u64>,
+    ) -> Result<Option<Range<u64>>, StoreError> {
+        let root = {
+            let state = self.state.borrow();
+            root_of(state.require_base(base)?)
+        };
+        let has_data = |[_, own]: [&Pointer; 2], _| !own.is_hole();
+        let roots = [Root::default(), root];
+        let leaves = match self.next_leaves(roots, blocks.start, has_data).await {
+            Ok(leaves) => leaves,
+            // A checkpoint may have freed a node that this was on its way to; another try knows better.
+            Err(error) => {
+                let is_new = root_of(self.state.borrow().require_base(base)?) != root;
+                return match is_new {
+                    true => Ok(Some(blocks.start..blocks.start)),
+                    false => Err(error),
+                };
+            }
+        };
+        let leaf = leaves.map(|leaves| leaves.first..(leaves.first + FAN as u64).min(blocks.end));
+        Ok(leaf.filter(|leaf| leaf.start < blocks.end))
     }
 
     /// Nobody begins as this base any more.

@@ -335,19 +335,6 @@ impl<D: Disk + 'static> Volumes<D> {
         all.iter().filter_map(|one| self.describe(one)).collect()
     }
 
-    /// Bases of which all is here, and what nobody needs may go: no more volumes are to begin as these.
-    #[must_use]
-    pub fn sweepable(&self) -> Vec<BaseId> {
-        let mut bases = self.store().bases();
-        bases.retain(|base| base.is_complete() && base.stored_bytes > 0);
-        for info in self.store().volumes() {
-            if self.standing(info.id) == Standing::Inner {
-                bases.retain(|base| !info.bases.contains(&base.id));
-            }
-        }
-        bases.iter().map(|base| base.id).collect()
-    }
-
     /// The origin of one base, if it is still needed.
     #[must_use]
     pub fn adoption(&self, base: BaseId) -> Option<AdoptionInfo> {

@@ -4,8 +4,8 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use store::{
-    Extent, NAME_MAX, SnapshotId, SnapshotInfo, SnapshotLabel, Source, StoreError, VolumeId,
-    VolumeInfo,
+    BaseId, Extent, NAME_MAX, SnapshotId, SnapshotInfo, SnapshotLabel, Source, StoreError,
+    VolumeId, VolumeInfo,
 };
 use world::Disk;
 
@@ -155,6 +155,19 @@ impl<D: Disk + 'static> Volumes<D> {
         let made = self.store().adopt_again(*base, name).await?;
         self.set_standing(made.id, Standing::Inner);
         Ok(made)
+    }
+
+    /// Bases of which all is here, and what nobody needs may go: no more volumes are to begin as these.
+    #[must_use]
+    pub fn sweepable(&self) -> Vec<BaseId> {
+        let mut bases = self.store().bases();
+        bases.retain(|base| base.is_complete() && base.stored_bytes > 0);
+        for info in self.store().volumes() {
+            if self.standing(info.id) == Standing::Inner {
+                bases.retain(|base| !info.bases.contains(&base.id));
+            }
+        }
+        bases.iter().map(|base| base.id).collect()
     }
 
     /// Keeps a volume as it is now as a snapshot of another one, with what is known of that on other appliances; if that name is taken,
