@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use migration::After;
+use migration::rules::{Message, Reaction, Record, Rules, What};
 use upkeep::JobState;
 use volume::{Access, OriginError, VolumeError};
 
@@ -206,4 +207,22 @@ fn what_the_second_has_is_read_though_the_rest_is_lost() {
     assert_eq!(lab.read(2, "db", 2050), Ok(9));
     let lost = lab.read(2, "db", 2056);
     assert_eq!(lost, Err(VolumeError::Origin(OriginError::Behind)));
+}
+
+#[test]
+fn who_has_forgotten_takes_only_what_was_offered_since() {
+    let takes = |floor, epoch| {
+        let message = Message {
+            other: 7,
+            nonce: 1,
+            what: What::Give(epoch, Some(())),
+        };
+        let reaction = Rules::default().hear(&Record::Nothing { floor }, &message, ());
+        matches!(reaction, Reaction::Become(Record::Owned { .. }))
+    };
+    assert!(takes(4, 5), "a return that crossed an offer");
+    // An older owner tells over its restarts what it gave.
+    for (floor, epoch) in [(0, 1), (0, 2), (4, 4), (4, 6), (4, 1 << 32)] {
+        assert!(!takes(floor, epoch), "{epoch} after {floor}");
+    }
 }
