@@ -14,9 +14,10 @@ use core::cell::{Cell, RefCell};
 use core::ops::Range;
 
 use exec::{Notify, Permit, Semaphore, join_all};
-use store::{BaseId, BaseInfo, Presence, Source, Span, Store, StoreError, VolumeInfo};
+use store::{BaseId, BaseInfo, Presence, Source, Span, VolumeInfo};
 use world::{BLOCK_SIZE, Buf, Disk};
 
+use crate::intake::take_in;
 use crate::plan::{Told, plan};
 use crate::{
     Origin, OriginAddress, OriginError, Standing, VolumeError, Volumes, check_name, check_size,
@@ -565,32 +566,6 @@ impl<D: Disk + 'static> Volumes<D> {
         adoption.count(reason, data);
         Ok(())
     }
-}
-
-/// Gives the store what arrived; returns how many bytes of it are data.
-async fn take_in<D: Disk + 'static>(
-    store: &Store<D>,
-    base: BaseId,
-    mut offset: u64,
-    mut rest: Buf,
-) -> Result<u64, StoreError> {
-    let is_zero = |buf: &Buf, index| buf.block(index).iter().all(|byte| *byte == 0);
-    let mut data = 0;
-    while !rest.is_empty() {
-        let zero = is_zero(&rest, 0);
-        let same = (0..rest.blocks()).take_while(|index| is_zero(&rest, *index) == zero);
-        let after = rest.split_off(same.count());
-        let part = core::mem::replace(&mut rest, after);
-        let len = part.len() as u64;
-        if zero {
-            store.fill_zeros(base, offset, len).await?;
-        } else {
-            store.fill(base, offset, part).await?;
-            data += len;
-        }
-        offset += len;
-    }
-    Ok(data)
 }
 
 fn key(base: BaseId) -> String {
