@@ -2,7 +2,7 @@
 
 /// Modules that log anything, and the rooms that they are in: the parts of what `log` calls a target. A rule of the house
 /// compares this with the sources.
-pub const LOG_MODULES: [&str; 66] = [
+pub const LOG_MODULES: [&str; 67] = [
     "access",
     "alert",
     "apart",
@@ -24,6 +24,7 @@ pub const LOG_MODULES: [&str; 66] = [
     "entropy",
     "enumerate",
     "ferrite",
+    "forget",
     "freed",
     "groups",
     "hal",

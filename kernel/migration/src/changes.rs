@@ -50,6 +50,7 @@ impl<D: Disk + 'static> Shared<D> {
             entry.trouble.take();
         }
         *entry.kept.borrow_mut() = kept;
+        entry.quiet_since.set(self.exec.now());
         self.apply(entry);
         entry.note_change();
         Ok(())

@@ -11,7 +11,7 @@ use world::{Buf, Disk};
 
 use crate::moves::{Entry, Shared};
 use crate::record::{Id, Kept};
-use crate::rules::{Epoch, Nonce, Record};
+use crate::rules::{Epoch, FORCED, Nonce, Record};
 use crate::wire::{Ask, Offer, Progress, Say};
 
 /// The first rest when the other appliance does not answer; each further one is twice as long.
@@ -75,7 +75,7 @@ impl<D: Disk + 'static> Shared<D> {
                 Next::Nothing if entry.changes.get() != changes => continue,
                 Next::Nothing => {
                     entry.is_driven.set(false);
-                    return;
+                    return self.forget_what_was_deleted(entry).await;
                 }
                 Next::After(delay) => {
                     rest = REST;
@@ -121,18 +121,41 @@ impl<D: Disk + 'static> Shared<D> {
             }
             Record::Owned { .. } => {
                 if let Some(ticket) = ticket {
-                    let why = Some("the volume was taken back".into());
+                    let why = Some(self.how_it_came_back(entry, ticket).into());
                     ticket.end(JobState::Cancelled, why).await;
                 }
                 self.tell_superseded(entry).await
             }
             Record::Nothing { .. } => {
                 if let Some(ticket) = ticket {
-                    ticket.end(JobState::Done, None).await;
+                    // It came by here again, as an offer that was taken back.
+                    self.end_gone(ticket).await;
                 }
                 Next::Nothing
             }
         }
+    }
+
+    /// Why a volume is this appliance's that was to go to another one.
+    fn how_it_came_back(&self, entry: &Entry, ticket: &Ticket<D>) -> &'static str {
+        let kept = entry.kept.borrow();
+        let Some(migration) = ticket.migration().filter(|one| one.phase.is_given()) else {
+            return "the volume was taken back";
+        };
+        let giver = kept.giver.and_then(|giver| self.name_of(&giver));
+        if kept.owner.epoch() >= FORCED && kept.superseded.is_some() {
+            "the volume was taken over by force"
+        } else if giver == Some(migration.to) {
+            "the volume was taken back"
+        } else {
+            "the volume came back by way of another appliance"
+        }
+    }
+
+    /// The volume was given on before all of it was there.
+    async fn end_gone(&self, ticket: &Ticket<D>) {
+        let why = "the volume went on from there before all of it had arrived";
+        ticket.end(JobState::Cancelled, Some(why.into())).await;
     }
 
     fn trouble(&self, entry: &Entry, ticket: Option<&Ticket<D>>, trouble: Option<String>) -> Next {
@@ -289,6 +312,11 @@ impl<D: Disk + 'static> Shared<D> {
         (to, nonce, epoch): (peer::PublicKey, Nonce, Epoch),
         has_news: bool,
     ) -> Next {
+        // Who has all of it has taken it.
+        let kept = entry.kept.borrow().clone();
+        if kept.copy(epoch).is_some_and(|copy| copy.has_arrived) {
+            entry.is_taken.set(true);
+        }
         if !entry.is_taken.get() {
             let size_bytes = entry.kept.borrow().size_bytes;
             if let Some(ticket) = ticket {
@@ -390,8 +418,15 @@ impl<D: Disk + 'static> Shared<D> {
         if let Some(ticket) = ticket {
             note(ticket, self.exec.now(), &progress);
         }
-        if !(progress.is_owner && progress.has_all) {
+        if !progress.is_owner {
+            let why = "it knows nothing of the volume any more";
+            return self.trouble(entry, ticket, Some(why.into()));
+        }
+        if !progress.has_all {
             return Next::After(PROGRESS_EVERY);
+        }
+        if let (true, Some(ticket)) = (progress.is_gone, ticket) {
+            self.end_gone(ticket).await;
         }
         match self
             .note_arrived(entry, epoch, progress.has_snapshots)

@@ -50,9 +50,11 @@ impl<D: Disk + 'static> Shared<D> {
             return refusal(error);
         }
         let known = self.find(offer.id);
-        if known.is_none() && self.has_many() {
+        if known.is_none() && !self.make_room().await {
             return Say::Refused("it knows too many volumes that moved".into());
         }
+        // Somebody else may have been told of it meanwhile.
+        let known = known.or_else(|| self.find(offer.id));
         let entry = known.unwrap_or_else(|| {
             let kept = Kept::new(&offer.name, offer.size_bytes, Record::default(), None);
             self.enter(offer.id, kept)
@@ -288,6 +290,7 @@ impl<D: Disk + 'static> Shared<D> {
                 is_owner: true,
                 has_all: false,
                 has_snapshots: false,
+                is_gone: false,
                 known_bytes: self.known_bytes(&adoption.base),
                 demanded_bytes: adoption.demanded_bytes,
                 background_bytes: adoption.background_bytes,
@@ -297,12 +300,15 @@ impl<D: Disk + 'static> Shared<D> {
             None => {
                 let address = OriginAddress::Moved { id: id.0, epoch };
                 let took = self.volumes.finished_adoption(&address);
+                let is_here = kept.cames().any(|came| came.epoch == epoch);
+                let is_gone = kept.owner.epoch() > epoch && !is_here && took.is_none();
                 let [demanded_bytes, background_bytes] =
                     took.map_or([0; 2], |took| [took.demanded_bytes, took.background_bytes]);
                 Progress {
                     is_owner: true,
                     has_all: self.is_complete(&kept, epoch),
                     has_snapshots: kept.came_for(epoch).is_some_and(|came| came.with_snapshots),
+                    is_gone,
                     known_bytes: kept.size_bytes,
                     demanded_bytes,
                     background_bytes: background_bytes + past_bytes,

@@ -20,6 +20,7 @@
 //! | `moves` | what users ask for |
 //! | `wire`, `links`, `serving` | messages; asking; answering |
 //! | `origin` | other appliances as where blocks come from |
+//! | `forget` | what need not be known any more |
 //! | `history` | snapshots that come with a volume |
 //!
 //! Invariants:
@@ -40,6 +41,7 @@ mod changes;
 mod copies;
 mod driver;
 mod error;
+mod forget;
 mod hearing;
 mod history;
 mod links;

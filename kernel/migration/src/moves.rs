@@ -12,7 +12,7 @@ use net::{Connect, Stream};
 use peer::{Channel, Peer, Peers, PublicKey};
 use upkeep::{JobInfo, JobState, Jobs, Migration, Phase, Ticket};
 use volume::{OriginAddress, Origins, Standing, VolumeError, VolumeId, VolumeInfo, Volumes};
-use world::{Buf, Disk, Entropy, Pool};
+use world::{Buf, Disk, Entropy, Instant, Pool};
 
 use crate::error::MoveError;
 use crate::history::Present;
@@ -26,7 +26,7 @@ use crate::wire::{Ask, Part};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long clients wait for blocks of an appliance that does not answer, unless somebody says otherwise.
 const ORIGIN_PATIENCE: Duration = Duration::from_secs(30);
-/// Volumes that moved; beyond these, nobody offers more.
+/// Volumes that moved; beyond these, those are forgotten that need not be known, and nobody offers more when there are none.
 const ENTRIES_MAX: usize = 1024;
 /// Copies of one volume; with more, it is not offered.
 const COPIES_MAX: usize = 6;
@@ -56,6 +56,8 @@ pub struct Shared<D> {
     pub(crate) pages: Pool,
     /// How long clients wait for blocks of an appliance that does not answer.
     pub(crate) patience: Cell<Duration>,
+    /// Volumes of which something is known, at most.
+    entries_max: Cell<usize>,
     /// Questions that were asked.
     questions: Cell<u64>,
     calls: Rc<dyn Calls>,
@@ -74,6 +76,8 @@ pub struct Entry {
     pub is_taken: Cell<bool>,
     /// Somebody wants back what was given.
     pub is_wanted_back: Cell<bool>,
+    /// When something changed last, since the start.
+    pub quiet_since: Cell<Instant>,
     /// Somebody looks after it.
     pub is_driven: Cell<bool>,
     /// Something changed, or somebody wants something.
@@ -173,6 +177,7 @@ impl<D: Disk + 'static> Moves<D> {
                 jobs: OnceCell::new(),
                 pages,
                 patience: Cell::new(ORIGIN_PATIENCE),
+                entries_max: Cell::new(ENTRIES_MAX),
                 questions: Cell::default(),
                 calls,
                 table: RefCell::default(),
@@ -183,6 +188,17 @@ impl<D: Disk + 'static> Moves<D> {
     /// From now on clients wait so long for blocks of an appliance that does not answer.
     pub fn set_patience(&self, patience: Duration) {
         self.shared.patience.set(patience);
+    }
+
+    /// From now on so many volumes that others offer are known, and not [more](Self::known) but those that cannot be forgotten.
+    pub fn set_known_max(&self, volumes: usize) {
+        self.shared.entries_max.set(volumes);
+    }
+
+    /// Of how many volumes it is known that they move or moved.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.shared.table.borrow().len()
     }
 
     /// How often other appliances were asked something since the start.
@@ -420,7 +436,12 @@ impl<D: Disk + 'static> Shared<D> {
 
     /// Whether there is no room for volumes that nobody here asked for.
     pub(crate) fn has_many(&self) -> bool {
-        self.table.borrow().len() >= ENTRIES_MAX
+        self.table.borrow().len() >= self.entries_max.get()
+    }
+
+    /// Nobody has it any more.
+    pub(crate) fn drop_entry(&self, id: Id) {
+        self.table.borrow_mut().remove(&id);
     }
 
     pub(crate) fn find_volume(&self, volume: VolumeId) -> Option<Rc<Entry>> {
@@ -453,6 +474,7 @@ impl<D: Disk + 'static> Shared<D> {
             is_ready: Cell::default(),
             is_taken: Cell::default(),
             is_wanted_back: Cell::default(),
+            quiet_since: Cell::new(self.exec.now()),
             is_driven: Cell::default(),
             changed: Notify::default(),
             changes: Cell::default(),

@@ -346,9 +346,11 @@ impl Rules {
             Record::Given {
                 epoch: given, to, ..
             } => epoch == given + 1 && from == to,
-            // A return crossed an offer that was taken back. It is nobody else's, so it is taken.
+            // A return crossed an offer that was taken back. It is nobody else's, so it is taken. Who knows nothing takes nothing, and what is
+            // not given with the epoch of that offer is of another time.
             Record::Nothing { floor } => {
-                (epoch > floor && !self.has(Flaw::RefuseReturn)) || self.has(Flaw::TakeUnprepared)
+                let is_crossed = floor > 0 && epoch == floor + 1;
+                (is_crossed && !self.has(Flaw::RefuseReturn)) || self.has(Flaw::TakeUnprepared)
             }
             Record::Owned { .. } | Record::Offered { .. } => false,
         };

@@ -65,12 +65,22 @@ impl<D: Disk + 'static> Shared<D> {
             };
             let (shared, channel, reads) = (self.clone(), channel.clone(), reads.clone());
             self.exec.spawn(async move {
-                // Who owns what is said while reads wait for somebody else.
+                // What is not here is waited for before: two appliances that each read what the other one has would wait for each other.
+                let absent = match &ask {
+                    Ask::Read { of, offset, blocks } => {
+                        shared.bring(peer, of, *offset, (*blocks).into()).await
+                    }
+                    _ => Ok(()),
+                };
+                // Who owns what is said while others read.
                 let _read = match ask {
                     Ask::Extents { .. } | Ask::Read { .. } => Some(reads.acquire().await),
                     _ => None,
                 };
-                let Reply { say, data, blocks } = shared.reply(peer, ask).await;
+                let Reply { say, data, blocks } = match absent {
+                    Ok(()) => shared.reply(peer, ask).await,
+                    Err(failure) => Say::Failed(failure).into(),
+                };
                 let head = encode_head(&Answer { number, say });
                 let mut parts: Vec<&[u8]> = vec![&head, &data];
                 parts.extend((0..blocks.blocks()).map(|index| &blocks.block(index)[..]));
@@ -276,6 +286,28 @@ impl<D: Disk + 'static> Shared<D> {
         Ok({ hottest.iter() }
             .map(|part| (part.start, part.end))
             .collect())
+    }
+
+    /// Waits until what a peer wants to read is here, as far as it is not what the peer has.
+    async fn bring(
+        &self,
+        peer: PublicKey,
+        of: &Part,
+        offset: u64,
+        blocks: usize,
+    ) -> Result<(), Failure> {
+        let (volume, known) = self.attach(peer, of)?;
+        let len = volume.size_bytes().saturating_sub(offset);
+        let len = len.min(blocks as u64 * BLOCK);
+        // What clients changed here is here. What makes no sense is refused by who reads.
+        if matches!(known, Known::Origin(_)) || len == 0 || blocks > Buf::PAGES_MAX {
+            return Ok(());
+        }
+        let span = volume::Span {
+            offset,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        };
+        volume.await_presence(span).await.map_err(failure)
     }
 
     async fn read(

@@ -319,6 +319,9 @@ pub struct Progress {
     /// All its snapshots, too, that were given with it.
     #[serde(default)]
     pub has_snapshots: bool,
+    /// It was given on before all of it was there.
+    #[serde(default)]
+    pub is_gone: bool,
     /// Of so many bytes from the beginning on, all is there.
     pub known_bytes: u64,
     /// Bytes that were fetched because somebody wanted them.

@@ -1,5 +1,7 @@
 //! Volumes move between appliances, and everybody has what they should.
 
+#[path = "moves/journeys.rs"]
+mod journeys;
 #[path = "moves/lab/mod.rs"]
 mod lab;
 #[path = "moves/random.rs"]

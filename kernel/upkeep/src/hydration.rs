@@ -130,7 +130,10 @@ pub(crate) async fn run<D: Disk + 'static>(shared: Rc<Shared<D>>, job: Rc<Job>) 
                         hydration.fetched_bytes += step.bytes;
                     }
                 });
-                shared.rest(&job, begun, is_busy, step.bytes).await;
+                let took = exec.now() - begun;
+                let rest = pace::rest_of_arrival(took, is_busy, step.bytes, job.rate_max());
+                // Whoever wants something is heard at once.
+                let _ = exec.timeout(rest, job.wanted.wait()).await;
             }
             Ok(None) => {}
             // The next start goes on with it.

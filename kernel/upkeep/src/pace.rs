@@ -1,9 +1,12 @@
-//! How much of the drives work in the background takes: all of it while nobody else wants anything, a tenth otherwise.
+//! How much of the drives work in the background takes: all of it while nobody else wants anything; otherwise a tenth, or a quarter for what
+//! clients will have to wait for as long as it is not done.
 
 use core::time::Duration;
 
 /// Of the time that a step took, how many times that is left to clients who are waiting.
 const REST_FACTOR: u32 = 9;
+/// The same after a step that brought in what was not here: clients of that volume wait for each block that has not come.
+const REST_FACTOR_ARRIVAL: u32 = 3;
 /// The longest rest, so that progress and wishes are seen to.
 const REST_MAX: Duration = Duration::from_secs(1);
 /// Blocks of a step while nobody else wants anything.
@@ -21,8 +24,18 @@ pub fn blocks(is_busy: bool) -> u64 {
 /// step before; `rate` is the most bytes in a second, 0 for no such limit.
 #[must_use]
 pub fn rest(took: Duration, is_busy: bool, bytes: u64, rate: u64) -> Duration {
+    rest_by(REST_FACTOR, took, is_busy, bytes, rate)
+}
+
+/// As [`rest`], after a step of what arrives.
+#[must_use]
+pub fn rest_of_arrival(took: Duration, is_busy: bool, bytes: u64, rate: u64) -> Duration {
+    rest_by(REST_FACTOR_ARRIVAL, took, is_busy, bytes, rate)
+}
+
+fn rest_by(factor: u32, took: Duration, is_busy: bool, bytes: u64, rate: u64) -> Duration {
     let for_clients = if is_busy {
-        (took * REST_FACTOR).min(REST_MAX)
+        (took * factor).min(REST_MAX)
     } else {
         Duration::ZERO
     };
@@ -46,6 +59,15 @@ mod tests {
         // A drive that is that slow must not look like a job that hangs.
         assert_eq!(rest(500 * MS, true, 1 << 20, 0), REST_MAX);
         assert!(blocks(true) < blocks(false));
+    }
+
+    #[test]
+    fn what_arrives_has_a_quarter_however_busy_clients_are() {
+        assert_eq!(rest_of_arrival(10 * MS, true, 1 << 20, 0), 30 * MS);
+        assert_eq!(rest_of_arrival(10 * MS, false, 1 << 20, 0), Duration::ZERO);
+        assert_eq!(rest_of_arrival(10 * MS, true, 500_000, 1_000_000), 490 * MS);
+        // One buffer: nobody waits behind more than one request.
+        assert!(blocks(true) <= world::Buf::PAGES_MAX as u64);
     }
 
     #[test]

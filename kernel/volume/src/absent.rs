@@ -45,6 +45,25 @@ impl<D: Disk + 'static> Volume<D> {
         (into, Err(StoreError::Absent.into()))
     }
 
+    /// Waits until what `span` touches is here, as far as that can be kept here: who reads next has it, and need hold nothing meanwhile.
+    ///
+    /// # Errors
+    /// An origin that does not answer, or does not have it.
+    pub async fn await_presence(&self, span: Span) -> Result<(), VolumeError> {
+        let volumes = self.volumes();
+        let fullness = volumes.pool().fullness;
+        if volumes.store().bases().is_empty()
+            || matches!(fullness, Fullness::Critical | Fullness::Full)
+        {
+            return Ok(());
+        }
+        match self.unless_ended(volumes.bring(self.source(), span)).await {
+            // What cannot be kept can be passed on.
+            Err(VolumeError::Store(_)) => Ok(()),
+            result => result,
+        }
+    }
+
     /// What waits for somebody elsewhere is in nobody's way who deletes the volume or rolls it back.
     async fn unless_ended<T>(
         &self,

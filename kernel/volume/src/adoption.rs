@@ -14,10 +14,11 @@ use core::cell::{Cell, RefCell};
 use core::ops::Range;
 
 use exec::{Notify, Permit, Semaphore, join_all};
-use store::{BaseId, BaseInfo, Presence, Source, Span, Store, StoreError, VolumeInfo};
+use store::{BaseId, BaseInfo, Presence, Source, Span, VolumeInfo};
 use world::{BLOCK_SIZE, Buf, Disk};
 
-use crate::plan::plan;
+use crate::intake::take_in;
+use crate::plan::{Told, plan};
 use crate::{
     Origin, OriginAddress, OriginError, Standing, VolumeError, Volumes, check_name, check_size,
 };
@@ -79,6 +80,8 @@ pub(crate) struct Adoption {
     address: OriginAddress,
     origin: RefCell<Option<Rc<dyn Origin>>>,
     opening: Semaphore,
+    /// What it said last of what it has.
+    told: RefCell<Told>,
     under_way: RefCell<Vec<Rc<Fetch>>>,
     demand: Semaphore,
     background: Semaphore,
@@ -144,6 +147,7 @@ impl Adoption {
             address,
             origin: RefCell::new(origin),
             opening: Semaphore::new(1),
+            told: RefCell::default(),
             under_way: RefCell::default(),
             demand: Semaphore::new(DEMAND_AT_ONCE),
             background: Semaphore::new(BACKGROUND_AT_ONCE),
@@ -402,7 +406,13 @@ impl<D: Disk + 'static> Volumes<D> {
             if let Some(base) = absent {
                 let adoption = self.find_adoption(base)?;
                 let wanted = at / DEMAND_BYTES * DEMAND_BYTES..end.next_multiple_of(DEMAND_BYTES);
-                self.fetch(&adoption, wanted, Reason::Demand).await?;
+                match self.fetch(&adoption, wanted, Reason::Demand).await {
+                    // It may have what is wanted, and not what lies beside it.
+                    Err(VolumeError::Origin(OriginError::Behind)) => {
+                        self.fetch(&adoption, at..end, Reason::Demand).await?;
+                    }
+                    fetched => fetched?,
+                }
             }
             at = end;
         }
@@ -445,8 +455,11 @@ impl<D: Disk + 'static> Volumes<D> {
         let mut parts = Vec::new();
         // What is nothing but zeros is passed over, in longer and longer steps.
         while next < size && parts.is_empty() && ask <= EXTENTS_BYTES_MAX {
-            let extents = origin.extents(next, ask.min(size - next)).await;
-            (next, parts) = plan(&adoption.note(extents)?, next, max, size);
+            if !adoption.told.borrow_mut().pass(next, size) {
+                let extents = origin.extents(next, ask.min(size - next)).await;
+                *adoption.told.borrow_mut() = Told::new(next, adoption.note(extents)?);
+            }
+            (next, parts) = plan(&adoption.told.borrow().extents, next, max, size);
             ask *= 16;
         }
         let before = adoption.background_bytes.get();
@@ -498,17 +511,10 @@ impl<D: Disk + 'static> Volumes<D> {
             }
             let len = wanted.end - wanted.start;
             // Clients know what they want; what everybody has replaced is nobody's.
+            let (store, base, at) = (self.store(), adoption.base, wanted.start);
             let absent = match reason {
-                Reason::Demand => {
-                    self.store()
-                        .first_absent(adoption.base, wanted.start, len)
-                        .await
-                }
-                Reason::Background => {
-                    self.store()
-                        .first_wanted(adoption.base, wanted.start, len)
-                        .await
-                }
+                Reason::Demand => store.first_absent(base, at, len).await,
+                Reason::Background => store.first_wanted(base, at, len).await,
             };
             let Some(absent) = absent? else {
                 return Ok(());
@@ -560,32 +566,6 @@ impl<D: Disk + 'static> Volumes<D> {
         adoption.count(reason, data);
         Ok(())
     }
-}
-
-/// Gives the store what arrived; returns how many bytes of it are data.
-async fn take_in<D: Disk + 'static>(
-    store: &Store<D>,
-    base: BaseId,
-    mut offset: u64,
-    mut rest: Buf,
-) -> Result<u64, StoreError> {
-    let is_zero = |buf: &Buf, index| buf.block(index).iter().all(|byte| *byte == 0);
-    let mut data = 0;
-    while !rest.is_empty() {
-        let zero = is_zero(&rest, 0);
-        let same = (0..rest.blocks()).take_while(|index| is_zero(&rest, *index) == zero);
-        let after = rest.split_off(same.count());
-        let part = core::mem::replace(&mut rest, after);
-        let len = part.len() as u64;
-        if zero {
-            store.fill_zeros(base, offset, len).await?;
-        } else {
-            store.fill(base, offset, part).await?;
-            data += len;
-        }
-        offset += len;
-    }
-    Ok(data)
 }
 
 fn key(base: BaseId) -> String {

@@ -30,6 +30,7 @@ mod attachment;
 mod catalog;
 mod error;
 mod heat;
+mod intake;
 mod limits;
 mod name;
 mod origin;

@@ -9,6 +9,42 @@ use crate::OriginExtent;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
+/// What an origin said of a part of it: enough for many steps, as it does not change.
+#[derive(Default)]
+pub struct Told {
+    at: u64,
+    /// What lies there, one behind the other.
+    pub extents: Vec<OriginExtent>,
+}
+
+impl Told {
+    /// It said this of what lies at byte `at`.
+    pub fn new(at: u64, extents: Vec<OriginExtent>) -> Self {
+        Self { at, extents }
+    }
+
+    /// Forgets what lies before byte `at`; whether it says what lies there, of an origin of `size` bytes.
+    pub fn pass(&mut self, at: u64, size: u64) -> bool {
+        let told: u64 = self.extents.iter().map(|extent| extent.len).sum();
+        // Of a block it has to say all.
+        if at < self.at || self.at + told < (at + BLOCK).min(size) {
+            return false;
+        }
+        let mut passed = 0;
+        while let Some(extent) = self.extents.get_mut(passed) {
+            let len = extent.len.min(at - self.at);
+            extent.len -= len;
+            self.at += len;
+            if extent.len > 0 {
+                break;
+            }
+            passed += 1;
+        }
+        self.extents.drain(..passed);
+        true
+    }
+}
+
 /// What is to be fetched of what an origin has at `at`, up to `max` bytes, and how far that is.
 pub fn plan(extents: &[OriginExtent], at: u64, max: u64, size: u64) -> (u64, Vec<Range<u64>>) {
     let mut end = at;
@@ -48,6 +84,31 @@ mod tests {
         extents
             .map(|&(len, is_zero)| OriginExtent { len, is_zero })
             .collect()
+    }
+
+    #[test]
+    fn what_was_told_is_not_asked_again() {
+        let mut told = Told::new(
+            2 * BLOCK,
+            extents(&[(BLOCK, true), (2 * BLOCK + 512, false)]),
+        );
+        let size = 9 * BLOCK;
+        assert!(
+            !told.pass(BLOCK, size),
+            "it said nothing of what lies before"
+        );
+        assert!(told.pass(3 * BLOCK, size));
+        assert_eq!(told.extents, extents(&[(2 * BLOCK + 512, false)]));
+        assert!(told.pass(4 * BLOCK, size));
+        assert_eq!(told.extents, extents(&[(BLOCK + 512, false)]));
+        assert!(
+            !told.pass(5 * BLOCK, size),
+            "it said a part of a block only"
+        );
+        assert!(!told.pass(3 * BLOCK, size), "that is passed");
+        assert!(!Told::default().pass(0, size));
+        let mut end = Told::new(0, extents(&[(512, false)]));
+        assert!(end.pass(0, 512));
     }
 
     #[test]

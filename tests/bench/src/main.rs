@@ -106,6 +106,9 @@ struct Arguments {
     /// Measure a volume that is adopted beside copies of the same image, and what clients notice meanwhile
     #[arg(long, conflicts_with_all = ["only", "profile", "check", "loss", "peers", "curves"])]
     adoption: bool,
+    /// With --adoption: only what clients notice while the rest arrives
+    #[arg(long, requires = "adoption")]
+    beside: bool,
     /// Measure as --peers does on a host with KVM, after looking whether it can
     #[arg(long, conflicts_with_all = ["only", "profile", "check", "loss", "peers", "curves", "adoption"])]
     host: bool,
@@ -182,7 +185,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     } else if arguments.curves {
         curves::measure(&bench, &arguments.axis, &mut report)
     } else if arguments.adoption {
-        adoption::measure(&bench, &mut report)
+        adoption::measure(&bench, arguments.beside, &mut report)
     } else if arguments.peers {
         peers::measure(
             &bench,

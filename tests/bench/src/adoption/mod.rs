@@ -79,11 +79,11 @@ pub struct Place {
     is_tap: bool,
 }
 
-/// Measures; what was measured before a failure is in the report.
+/// Measures, or only what clients notice while the rest arrives; what was measured before a failure is in the report.
 ///
 /// # Errors
 /// When a program is missing, something does not work, or adoption fetches what it should not.
-pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
+pub fn measure(bench: &Bench, is_beside: bool, report: &mut Report) -> Result<()> {
     match bench.namespace() {
         Ok(inside) => {
             let place = Place {
@@ -91,7 +91,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
                 host: namespace::HOST,
                 is_tap: true,
             };
-            inside.within(|| measure_at(bench, place, report))
+            inside.within(|| measure_at(bench, place, is_beside, report))
         }
         Err(reason) => {
             report.notes.push(format!(
@@ -102,12 +102,12 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
                 host: "10.0.2.2",
                 is_tap: false,
             };
-            measure_at(bench, place, report)
+            measure_at(bench, place, is_beside, report)
         }
     }
 }
 
-fn measure_at(bench: &Bench, place: Place, report: &mut Report) -> Result<()> {
+fn measure_at(bench: &Bench, place: Place, is_beside: bool, report: &mut Report) -> Result<()> {
     report.notes.push(
         "origin: qcow2 behind qemu-nbd, over a line that counts; the appliance has 256 MiB and one NVMe drive in memory, \
          nbdcopy and blockdev-mirror their defaults (`--destination-is-zero`, `discard=unmap`)"
@@ -124,6 +124,9 @@ fn measure_at(bench: &Bench, place: Place, report: &mut Report) -> Result<()> {
             image: &image,
             scratch: &scratch,
         };
+        if is_beside {
+            return reads::beside(&stage, report);
+        }
         let mut grids = Grids::new(&shape);
         let result = stage.compare(&mut grids);
         report.grids.extend(grids.0);

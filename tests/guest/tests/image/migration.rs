@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use guest::nbd::Nbd;
+use guest::nbd::{EIO, Nbd, NbdError};
 use guest::{READY_LIMIT, Station};
 use serde_json::{Value, json};
 
@@ -259,6 +259,105 @@ fn snapshots_go_along() -> Result<()> {
     for (export, model) in &past {
         model.compare_with(&b, export)?;
     }
+    b.power_down(in_b)?;
+    a.check()?;
+    b.check()
+}
+
+/// How long a read may take that waits for two seconds, on a busy machine.
+const EIO_LIMIT: Duration = Duration::from_secs(30);
+
+/// What of the data is there, by MiB: its last block is read, and is either what it should be or refused.
+fn read_what_is_there(station: &Station, model: &Model, parts: &[u64]) -> Result<Vec<bool>> {
+    let mut nbd = Nbd::connect(station.options.nbd, "db", EIO_LIMIT)?;
+    let mut are_there = Vec::new();
+    for part in parts {
+        let block = (part + 1) * MIB / BLOCK - 1;
+        let mut found = [0x55; BLOCK as usize];
+        match nbd.read(block * BLOCK, &mut found) {
+            Ok(()) => {
+                let expected = [model.0[block as usize]; BLOCK as usize];
+                ensure!(found == expected, "block {block} is {}", found[0]);
+                are_there.push(true);
+            }
+            Err(NbdError::Refused(EIO)) => are_there.push(false),
+            Err(error) => bail!("block {block}: {error}"),
+        }
+    }
+    Ok(are_there)
+}
+
+#[test]
+fn who_is_lost_before_all_has_arrived_takes_nothing_else_along() -> Result<()> {
+    let [a, b] = ["lost-a", "lost-b"].map(|name| Station::for_peers(name, 256 << 20));
+    let (a, mut b) = (a?, b?);
+    b.options.set("origin.patience", 2);
+    let (in_a, in_b) = (a.start()?, b.start()?);
+    a.pair_with(&b)?;
+    let mut model = Model::new();
+    for (station, name) in [(&a, "db"), (&b, "own")] {
+        let wanted = json!({"name": name, "size": SIZE});
+        station.api().post("/v1/volumes", &wanted)?;
+    }
+    model.fill(&a)?;
+    let mut own = Nbd::connect(b.options.nbd, "own", READY_LIMIT)?;
+    own.write(0, &[0x77; BLOCK as usize], 0)?;
+    own.flush()?;
+    // What is used most comes first, and takes a while.
+    let mut nbd = Nbd::connect(a.options.nbd, "db", READY_LIMIT)?;
+    let mut block = [0; BLOCK as usize];
+    for _ in 0..100 {
+        nbd.read(0, &mut block)?;
+    }
+    drop(nbd);
+    tool(&a, "migrate db --to lost-b --rate 128KiB --detach")?;
+    wait_for(&b, |volume| is(volume, "owned"))?;
+    // Fetched because a client wants it, and written without being fetched.
+    ensure!(read_what_is_there(&b, &model, &[20])? == [true]);
+    model.write(&b, 22 * MIB / BLOCK, 0xb1)?;
+    a.cut_power(in_a)?;
+
+    let mut nbd = Nbd::connect(b.options.nbd, "db", EIO_LIMIT)?;
+    let are_there = read_what_is_there(&b, &model, &[30, 28, 26, 20])?;
+    ensure!(are_there == [false, false, false, true], "{are_there:?}");
+    nbd.read(22 * MIB, &mut block)?;
+    ensure!(block == [0xb1; BLOCK as usize], "what was written is gone");
+    // A part of a block needs the rest of it; a whole one does not.
+    let refused = nbd.write(24 * MIB, &[0xb2; 512], 0);
+    ensure!(
+        matches!(refused, Err(NbdError::Refused(EIO))),
+        "{refused:?}"
+    );
+    model.write(&b, 26 * MIB / BLOCK, 0xb3)?;
+    own.read(0, &mut block)?;
+    ensure!(block == [0x77; BLOCK as usize], "another volume is changed");
+    own.write(0, &[0x78; BLOCK as usize], 0)?;
+    own.flush()?;
+
+    // Who does not answer is said.
+    wait_for(&b, |volume| {
+        let hydration = &volume["hydration"];
+        let from = hydration["from"].as_str().unwrap_or_default();
+        let error = hydration["error"].as_str().unwrap_or_default();
+        from.contains("lost-a") && error.contains("does not answer")
+    })?;
+    let job = shown(&b)?["hydration"]["job"].clone();
+    let job = b.api().get(&format!("/v1/jobs/{job}"))?;
+    let error = job["error"].as_str().unwrap_or_default();
+    ensure!(
+        job["state"] == "running" && error.contains("does not answer"),
+        "{job}"
+    );
+
+    // It was not lost for good: everything goes on by itself.
+    let in_a = a.start()?;
+    let job = shown(&a)?["move"]["job"].clone();
+    tool(&a, &format!("jobs rate {job} 0"))?;
+    wait_for_all(&a, &b)?;
+    model.compare(&b)?;
+    own.read(0, &mut block)?;
+    ensure!(block == [0x78; BLOCK as usize], "another volume is changed");
+    a.power_down(in_a)?;
     b.power_down(in_b)?;
     a.check()?;
     b.check()

@@ -228,7 +228,7 @@ impl Lab {
                 way,
                 pages,
             );
-            volumes.reach_origins_by(moves.origins(Rc::new(NoOrigins)), 128);
+            volumes.reach_origins_by(moves.origins(Rc::new(NoOrigins)), 1024);
             volumes.load_adoptions().await;
             volumes.load().await;
             moves.load().await;
