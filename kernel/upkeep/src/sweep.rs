@@ -8,6 +8,8 @@ use world::{BLOCK_SIZE, Disk};
 
 use crate::pace;
 
+/// A start has better things to do at first.
+const FIRST_REST: Duration = Duration::from_secs(60);
 /// The least time between two looks.
 const REST: Duration = Duration::from_secs(600);
 /// A look that took long is not repeated before so many times that: most of them find little.
@@ -18,6 +20,7 @@ const STEP_BYTES: u64 = 128 * BLOCK_SIZE as u64;
 /// Does it again and again; ends with the store.
 pub(crate) async fn run<D: Disk + 'static>(exec: Exec, volumes: Volumes<D>) {
     let mut operations = None;
+    exec.sleep(FIRST_REST).await;
     loop {
         let begun = exec.now();
         // What nobody changed has nothing to give.
