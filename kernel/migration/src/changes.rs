@@ -12,7 +12,7 @@ use world::Disk;
 
 use crate::error::MoveError;
 use crate::hearing::Terms;
-use crate::moves::{Entry, Shared};
+use crate::moves::{Entry, Pace, Shared};
 use crate::record::{After, Came, Id, Kept, News, OldCopy, Owner, Since};
 use crate::rules::{Epoch, Record, Rules};
 use crate::wire::Offer;
@@ -353,6 +353,8 @@ impl<D: Disk + 'static> Shared<D> {
         terms: Terms,
     ) -> Result<(), VolumeError> {
         let mut kept = entry.kept.borrow().clone();
+        let before = kept.clone();
+        let rate = terms.rate;
         for copy in &mut kept.copies {
             // Of those that do not come back with it, or may not have arrived there, the only ones are here.
             copy.with_snapshots &= terms.with_snapshots && copy.has_arrived;
@@ -385,14 +387,36 @@ impl<D: Disk + 'static> Shared<D> {
                 }
             }
         }
-        // As they were at the hand-over.
-        let name = kept.volume.and_then(|volume| self.volume(volume));
-        if let Some(info) = name {
-            self.volumes.set(&info.name, terms.settings).await?;
-        }
         (kept.owner, kept.giver) = (Record::Owned { epoch }, Some(from));
-        self.keep(entry, kept).await?;
-        self.hydrate(entry, terms.rate).await;
+        let taken = async {
+            // As they were at the hand-over.
+            let name = kept.volume.and_then(|volume| self.volume(volume));
+            if let Some(info) = name {
+                self.volumes.set(&info.name, terms.settings).await?;
+            }
+            Ok(self.keep(entry, kept.clone()).await?)
+        };
+        if let Err(error) = taken.await {
+            self.undo_take(&before, &kept).await?;
+            return Err(error);
+        }
+        let is_paused = false;
+        entry.pace.set(Pace { is_paused, rate });
+        self.hydrate(entry, rate).await;
+        Ok(())
+    }
+
+    /// It will be given again: what was made for it goes, or its name is taken then.
+    async fn undo_take(&self, before: &Kept, kept: &Kept) -> Result<(), VolumeError> {
+        for history in kept.histories() {
+            if !before.histories().any(|known| known == history) {
+                self.volumes.discard(VolumeId(history)).await?;
+            }
+        }
+        if let Some(volume) = kept.volume.filter(|volume| !before.has(*volume)) {
+            self.volumes.discard(VolumeId(volume)).await?;
+            self.put_back(before).await;
+        }
         Ok(())
     }
 

@@ -31,7 +31,7 @@ impl<D: Disk + 'static> Shared<D> {
     }
 
     /// Whether all of a copy is here, or comes from where no other appliance has a say.
-    fn is_whole(&self, volume: u64) -> bool {
+    pub(crate) fn is_whole(&self, volume: u64) -> bool {
         let Some(info) = self.volume(volume) else {
             return false;
         };
@@ -129,7 +129,8 @@ impl<D: Disk + 'static> Shared<D> {
         let store = self.volumes.store();
         for copy in &kept.copies {
             // Those that went along came back, but for what was deleted there.
-            if !copy.has_arrived || copy.with_snapshots || self.is_read_here(kept, copy) {
+            let is_free = copy.has_arrived && !self.is_read_here(kept, copy);
+            if !is_free || copy.with_snapshots || !self.is_whole(copy.volume) {
                 continue;
             }
             let known = self.past_of(volume);
@@ -171,7 +172,7 @@ impl<D: Disk + 'static> Shared<D> {
         let is_part = copy.went_back() && !self.is_whole(copy.volume);
         // Snapshots are what somebody made, and may be nowhere else.
         let is_all_there = info.snapshots == 0
-            || copy.with_snapshots && !kept.is_past_coming()
+            || copy.with_snapshots && kept.histories().next().is_none()
             || kept.volume.is_some_and(|volume| {
                 let known = self.past_of(volume);
                 self.past_of(copy.volume).is_subset(&known)

@@ -16,15 +16,15 @@ use core::ops::Range;
 use core::time::Duration;
 
 use peer::PublicKey;
-use store::{Content, Extent, SnapshotLabel, Span};
-use volume::{OriginError, Standing, VolumeError, VolumeId};
+use store::{Content, Extent, SnapshotLabel, Span, StoreError};
+use volume::{Fullness, OriginError, Standing, VolumeError, VolumeId};
 use world::{BLOCK_SIZE, Buf, Disk};
 
 use crate::moves::{Entry, Shared};
 use crate::origin::PeerOrigin;
 use crate::record::{Came, History, Id, Kept, Moment};
 use crate::rules::Epoch;
-use crate::wire::{Ask, Part, Past, Say};
+use crate::wire::{Ask, Failure, Part, Past, Say};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 /// What names of histories begin with.
@@ -97,10 +97,15 @@ impl<D: Disk + 'static> Shared<D> {
             known.extend(entry.kept.borrow().histories());
         }
         for info in self.volumes.store().volumes() {
-            let is_of = |id: &Id| info.name.starts_with(&format!("{NAME}{id}"));
-            let is_stray = info.name.starts_with(NAME)
-                && !known.contains(&info.id.0)
-                && !unreadable.iter().any(is_of)
+            let Some(id) = id_of_name(&info.name) else {
+                continue;
+            };
+            if unreadable.contains(&id) {
+                self.volumes.set_standing(info.id, Standing::Inner);
+                continue;
+            }
+            let is_stray = !known.contains(&info.id.0)
+                && self.find_volume(info.id).is_none()
                 && !info.bases.is_empty()
                 && info.origin.is_none();
             if is_stray {
@@ -183,13 +188,23 @@ impl<D: Disk + 'static> Shared<D> {
         let past = match answered.map_err(|error| Some(error.to_string()))?.say {
             Say::Past(Some(past)) => past,
             Say::Past(None) => return Ok(Step::Done),
-            Say::Failed(_) => return Err(Some("its snapshots are not there any more".into())),
+            Say::Failed(Failure::NotThere) => {
+                log::warn!("volume {}: its snapshots are not there any more", info.name);
+                return Ok(Step::Unwanted);
+            }
             _ => return Err(Some("it says nonsense".into())),
         };
+        if way
+            .history
+            .last
+            .is_some_and(|last| last.snapshot == past.id)
+        {
+            return Err(Some("it says the same snapshot again".into()));
+        }
         let here = self.volumes.store().snapshots(info.id);
         let is_here = here.iter().any(|snapshot| snapshot.uuid == past.id.0);
         let label = label_of(&past).map_err(Some)?;
-        let local = self.find_in_copies(entry, &past.id);
+        let local = self.find_in_copies(entry, &past);
         let brought = match local {
             _ if is_here => Ok(()),
             // It was this appliance's before.
@@ -294,6 +309,10 @@ impl<D: Disk + 'static> Shared<D> {
         let mut at = range.start;
         while at < range.end {
             let operations = self.volumes.operations();
+            // Clients need what is left.
+            if self.volumes.pool().fullness >= Fullness::Critical {
+                return Err(StoreError::NoSpace.into());
+            }
             let blocks = ((range.end - at) / BLOCK).min(Buf::PAGES_MAX as u64);
             let pages = usize::try_from(blocks).unwrap_or(1);
             let buf = origin.fetch(at, Buf::from_heap(pages)).await?;
@@ -340,10 +359,13 @@ impl<D: Disk + 'static> Shared<D> {
             return Ok((history, None));
         }
         // Something was interrupted, and where is not known.
-        let new = self.begin_history(entry.id, way.volume, way.history.last);
+        let new = self.begin_history(entry.id, history, way.history.last);
         let new = VolumeId(new.await?.volume);
         let noted = self.note_past(entry, way.epoch, |history| history.volume = new.0);
-        noted.await?;
+        if let Err(error) = noted.await {
+            self.volumes.discard(new).await?;
+            return Err(error);
+        }
         self.volumes.discard(history).await?;
         Ok((new, None))
     }
@@ -391,12 +413,17 @@ impl<D: Disk + 'static> Shared<D> {
         copies.any(|copy| is_it(copy.came.as_ref()) && copy.went_back())
     }
 
-    fn find_in_copies(&self, entry: &Entry, snapshot: &Id) -> Option<volume::SnapshotId> {
+    /// The same snapshot, in a copy that needs nothing from elsewhere.
+    fn find_in_copies(&self, entry: &Entry, past: &Past) -> Option<volume::SnapshotId> {
         let kept = entry.kept.borrow();
-        kept.copies.iter().find_map(|copy| {
+        let mut copies = kept.copies.iter();
+        copies.find_map(|copy| {
             let all = self.volumes.store().snapshots(VolumeId(copy.volume));
-            let found = all.iter().find(|info| info.uuid == snapshot.0)?;
-            Some(found.id)
+            let is_it = |info: &&volume::SnapshotInfo| {
+                (info.uuid, info.size_bytes) == (past.id.0, past.size_bytes)
+            };
+            let found = all.iter().find(is_it)?;
+            self.is_whole(copy.volume).then_some(found.id)
         })
     }
 }
@@ -408,6 +435,13 @@ impl Kept {
         let mut all = self.came.iter_mut().chain(copies);
         all.find(|came| came.epoch == epoch)
     }
+}
+
+/// The volume whose history is called so: nothing that users would think of.
+fn id_of_name(name: &str) -> Option<Id> {
+    let (id, drawn) = name.strip_prefix(NAME)?.split_once('.')?;
+    let is_drawn = drawn.len() == 8 && drawn.bytes().all(|byte| byte.is_ascii_hexdigit());
+    id.parse().ok().filter(|_| is_drawn)
 }
 
 /// What another appliance says of a snapshot, if that can be.

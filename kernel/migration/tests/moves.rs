@@ -529,3 +529,18 @@ fn what_arrived_and_was_overwritten_since_is_given_back() {
         assert!(!was_written || read == 7, "{block}");
     }
 }
+
+#[test]
+fn a_volume_that_users_call_a_history_is_none() {
+    let mut lab = Lab::new(2, 1);
+    lab.create(0, "history-db", BLOCKS);
+    lab.write(0, "history-db", 8, 5).expect("a write");
+    lab.keep(0, "history-db", "monday").expect("a snapshot");
+    let moved = lab.migrate_as(0, "history-db", with_snapshots("b", After::Keep));
+    let job = moved.expect("a migration");
+    wait_for(&lab, 0, job);
+    lab.kill(1);
+    lab.start(1, false);
+    assert_eq!(lab.read(1, "history-db", 8), Ok(5));
+    assert_eq!(lab.read(1, "history-db@monday", 8), Ok(5));
+}
