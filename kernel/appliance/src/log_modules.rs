@@ -30,6 +30,7 @@ pub const LOG_MODULES: [&str; 67] = [
     "hal",
     "heap",
     "hearing",
+    "history",
     "hydration",
     "irq",
     "jobs",
