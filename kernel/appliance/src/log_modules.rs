@@ -2,7 +2,7 @@
 
 /// Modules that log anything, and the rooms that they are in: the parts of what `log` calls a target. A rule of the house
 /// compares this with the sources.
-pub const LOG_MODULES: [&str; 67] = [
+pub const LOG_MODULES: [&str; 68] = [
     "access",
     "alert",
     "apart",
