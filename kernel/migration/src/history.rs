@@ -393,16 +393,14 @@ impl<D: Disk + 'static> Shared<D> {
     ) -> Result<(), VolumeError> {
         let _turn = entry.turn.acquire().await;
         let mut kept = entry.kept.borrow().clone();
-        let history = kept.came_mut(epoch).and_then(|came| {
+        let before = kept.came_for(epoch).cloned();
+        if let Some(came) = kept.came_mut(epoch) {
             came.with_snapshots &= have_come;
-            came.history.take()
-        });
+            came.history = None;
+        }
         self.keep(entry, kept).await?;
         entry.present.take();
-        match history {
-            Some(history) => self.volumes.discard(VolumeId(history.volume)).await,
-            None => Ok(()),
-        }
+        self.end_history(before.as_ref()).await
     }
 
     /// Whether what was given for an ownership went back to whom it had come from, who has its past.

@@ -62,7 +62,7 @@ fn open_moved<D: Disk + 'static>(
 ) -> Result<Rc<dyn Origin>, OriginError> {
     let entry = shared.find(id).ok_or(OriginError::Forgotten)?;
     let kept = entry.kept.borrow();
-    let came = kept.cames().find(|came| came.epoch == epoch);
+    let came = kept.came_for(epoch);
     let came = came.ok_or(OriginError::Forgotten)?;
     Ok(Rc::new(PeerOrigin {
         shared: Rc::downgrade(shared),

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use exec::Exec;
 use volume::{BaseId, StoreError, Volumes};
-use world::{BLOCK_SIZE, Disk};
+use world::Disk;
 
 use crate::pace;
 
@@ -14,8 +14,6 @@ const FIRST_REST: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_secs(600);
 /// A look that took long is not repeated before so many times that: most of them find little.
 const REST_FACTOR: u32 = 20;
-/// Blocks that a step looks at.
-const STEP_BYTES: u64 = 128 * BLOCK_SIZE as u64;
 
 /// Does it again and again; ends with the store.
 pub(crate) async fn run<D: Disk + 'static>(exec: Exec, volumes: Volumes<D>) {
@@ -49,7 +47,7 @@ async fn sweep<D: Disk + 'static>(
         let step = volumes.store().sweep(base, from).await;
         let step = step.inspect_err(|error| log::debug!("base {}: {error}", base.0))?;
         (at, freed) = (step.next, freed + step.freed_bytes);
-        let rest = pace::rest(exec.now() - begun, is_busy, STEP_BYTES, 0);
+        let rest = pace::rest(exec.now() - begun, is_busy, 0, 0);
         match rest.is_zero() {
             true => exec.yield_now().await,
             false => exec.sleep(rest).await,
